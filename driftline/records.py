@@ -1,0 +1,290 @@
+"""What travels between the rooms: frozen records, aware-UTC times, units in names (DESIGN §2).
+
+No record here does I/O. Records that go into Redis or onto topics are encoded where that happens
+(`driftline.topics.codec`, `driftline.artefact`).
+"""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+
+
+def utc(text: str) -> datetime:
+    """Parse ISO 8601 (with `Z` or an offset; naive means UTC) into an aware UTC time. ValueError if it is none."""
+    moment = datetime.fromisoformat(text.strip())
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+
+
+def iso(moment: datetime) -> str:
+    """The one way we write times: UTC, `Z`, microseconds only where there are any."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Position:
+    """Where a record stands. `offset` is a Kafka offset, or a byte offset in a topic file."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}-{self.partition}-{self.offset}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawRecord:
+    """One undecoded record of a topic. The position after it is (topic, partition, next_offset); offsets may have holes."""
+
+    position: Position
+    next_offset: int
+    value: bytes | None
+    key: bytes | None = None
+    timestamp: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A text that arrived. `label` is set when it came inside the event; `collected` when it was answered over HTTP."""
+
+    event_id: str
+    feed: str
+    text: str
+    occurred_at: datetime | None
+    source: str | None
+    position: Position
+    label: str | None = None
+    labelled_at: datetime | None = None
+    collected: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """What an event turned out to be."""
+
+    event_id: str
+    feed: str
+    label: str
+    labelled_at: datetime | None
+    labeller: str | None
+    position: Position
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """An answer as it was served. `label` is None only at version 0. `scores` sum to 1 over the feed's labels."""
+
+    event_id: str
+    feed: str
+    label: str | None
+    scores: dict[str, float]
+    adapter_version: int
+    replica: str
+    predicted_at: datetime
+    position: Position | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A record that could not be used: why, where it stood, and its original bytes.
+
+    `reason` is a code from `driftline.names.DEAD_LETTER_REASONS`; `detail` never quotes the text.
+    """
+
+    feed: str
+    reason: str
+    detail: str
+    position: Position
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedAnswer:
+    """The part of a prediction that scoring needs."""
+
+    label: str | None
+    adapter_version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """An event joined with its label, and with the answer served for it, if any. `seq` is unique in a buffer, rising."""
+
+    seq: int
+    feed: str
+    event_id: str
+    text: str
+    label: str
+    occurred_at: datetime
+    labelled_at: datetime
+    source: str | None
+    holdout: bool
+    answer: ServedAnswer | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What one update learns from, as example numbers in training order.
+
+    `fresh` are trained and then remembered; `replayed` are drawn from the parent's reservoir and recent window;
+    `retired` are not trained now but offered to the reservoir (given up after three rejections, or over the limit).
+    """
+
+    fresh: tuple[int, ...]
+    replayed: tuple[int, ...]
+    retired: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cycle:
+    """One turn of the learner, written to the buffer before training starts, so that a crash repeats the same turn."""
+
+    cycle_id: str
+    feed: str
+    parent: int
+    version: int
+    plan: Plan
+    seed: int
+    taken_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateReason:
+    """One comparison or check with its numbers. `holds` False on any reason means: reject.
+
+    code: worse_than_incumbent | worse_than_anchor | not_worse | too_few_holdouts | not_finite | incumbent_changed |
+    paused | imported. `reference` names the hold-out set: pooled | recent | segment:N. Accuracies are shares in 0..1,
+    `n` is the number of hold-outs, `p_value` is one-sided exact McNemar, Holm-adjusted.
+    """
+
+    code: str
+    holds: bool
+    against: str | None = None
+    reference: str | None = None
+    n: int | None = None
+    candidate_accuracy: float | None = None
+    reference_accuracy: float | None = None
+    p_value: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateDecision:
+    """Promote or reject, with every reason. `becomes_anchor`: the candidate is the best version so far."""
+
+    promote: bool
+    reasons: tuple[GateReason, ...]
+    becomes_anchor: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExampleRanges:
+    """Example numbers compressed to inclusive [first, last] ranges, rising. What a version learned from."""
+
+    fresh: tuple[tuple[int, int], ...]
+    replayed: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """The trainer's answers to `driftline.artefact.PROBE_TEXTS`: logits of shape (8, C), fp32, eval mode."""
+
+    logits: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Everything that must be known about a version, signed as one canonical JSON document (`driftline.artefact`).
+
+    `body_sha256`, `head_sha256` and `trainer_state_sha256` name blobs in the registry. `config_sha256` covers the base
+    and feed sections, without paths and ports. `evaluation` maps a hold-out set's name to {"accuracy", "n"}.
+    """
+
+    feed: str
+    version: int
+    parent: int
+    cycle_id: str
+    body_sha256: str
+    head_sha256: str
+    trainer_state_sha256: str | None
+    base_fingerprint: str
+    task: str
+    labels: tuple[str, ...]
+    rank: int
+    alpha: float
+    target_modules: tuple[str, ...]
+    max_tokens: int
+    pooling: str
+    config_sha256: str
+    seed: int
+    threads: int
+    libraries: dict[str, str]
+    examples: ExampleRanges
+    fresh_examples: int
+    replayed_examples: int
+    evaluation: dict[str, dict[str, float]]
+    decision: GateDecision
+    probe: Probe
+    created_at: datetime
+    imported_from: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveRecord:
+    """What the registry names as live for a feed. Version 0, revision 0 is the base with the zero head.
+
+    Every change has the next `revision`, also a rollback to a smaller version. `anchor` is the best version promoted
+    so far; `previous` the version that was live before `version` was first promoted.
+    """
+
+    feed: str
+    version: int = 0
+    revision: int = 0
+    anchor: int = 0
+    paused: bool = False
+    pause_reason: str | None = None
+    changed_at: datetime | None = None
+    actor: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """One change of the live record or of the pause, in order. `action`: promoted | rolled_back | paused | resumed."""
+
+    entry_id: str
+    feed: str
+    action: str
+    version: int
+    from_version: int
+    revision: int
+    actor: str
+    reason: str
+    at: datetime
+
+
+PublishStatus = Literal["promoted", "rejected", "duplicate", "conflict", "paused"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishOutcome:
+    """What the publish script did. On `conflict` and `paused` nothing was written. On `duplicate`, `recorded` tells
+    what the first call did (`promoted` or `rejected`) and `version` under which number."""
+
+    status: PublishStatus
+    version: int
+    revision: int
+    recorded: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaStatus:
+    """A replica's heartbeat: what it serves for each feed, and the last refusal, if any."""
+
+    replica: str
+    role: str
+    url: str | None
+    serving: dict[str, int]
+    revisions: dict[str, int]
+    refused: dict[str, str] = field(default_factory=dict)
+    seen_at: datetime
+    pid: int
