@@ -1,0 +1,1 @@
+"""Buffer → replay → update → gate → registry, on a schedule. Imports only `driftline`."""

@@ -1,0 +1,1 @@
+"""Registry → adapter bank → answers. Imports only `driftline`."""

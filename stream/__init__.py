@@ -1,0 +1,1 @@
+"""Kafka → buffer: decoding, dead letters, joining labels. Imports only `driftline`."""
