@@ -1,0 +1,50 @@
+"""All verbs, by name, and the process edge: errors become one message and an exit code."""
+
+from typing import Annotated
+
+import typer
+
+from driftline import __version__
+from driftline.cli import processes
+from driftline.cli.logs import configure_logging
+from driftline.cli.output import say, say_error
+from driftline.errors import DriftlineError
+
+RUN = "Run"
+WATCH = "Watch"
+DECIDE = "Decide"
+START = "Start"
+
+app = typer.Typer(
+    name="driftline",
+    help="Keeps a text model current with a live stream: small LoRA updates with replay, a gate, hot-swapped adapters.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for verb in (processes.ingest, processes.learn, processes.serve, processes.score, processes.stop):
+    app.command(rich_help_panel=RUN)(verb)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        say(f"driftline {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    configure_logging()
+
+
+def run() -> None:
+    """Run the command line. A DriftlineError is printed without traceback; anything else is a bug and keeps it."""
+    try:
+        app()
+    except DriftlineError as error:
+        say_error(str(error))
+        raise SystemExit(error.exit_code) from None

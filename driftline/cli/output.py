@@ -1,0 +1,65 @@
+"""What verbs print: tables and sentences for people on stdout, JSON for scripts, errors and progress on stderr."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from driftline.records import iso
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """A line for people. `text` is rich markup: escape what users wrote."""
+    out.print(text)
+
+
+def say_error(message: str) -> None:
+    """An error without traceback, on stderr, first line marked."""
+    err.print(f"[bold red]error:[/] {escape(message)}")
+
+
+def print_json(document: object) -> None:
+    """One JSON document on stdout; times as ISO 8601, dataclasses as objects."""
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2, default=_plain) + "\n")
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, datetime):
+        return iso(value)
+    if isinstance(value, Path):
+        return str(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, tuple | set | frozenset):
+        return list(value)
+    raise TypeError(f"no JSON for {type(value).__name__}")
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
+    """A table whose cells are shown as they are (no markup); columns of numbers belong to the right, name them `>n`."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
+    out.print(table, soft_wrap=False)
+
+
+def percent(share: float | None) -> str:
+    """A share in 0..1 as `71.8 %`, `–` if there is none."""
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def count_of(n: int, noun: str) -> str:
+    """`1 example`, `12,500 examples`."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

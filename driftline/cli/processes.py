@@ -1,0 +1,69 @@
+"""One verb per process: `ingest`, `learn`, `serve`, `score`; and `stop` for the embedded Redis.
+
+Each runs until SIGTERM or SIGINT, then finishes what it has in hand and exits 0.
+"""
+
+from typing import Annotated, Any
+
+import typer
+
+from driftline.cli.logs import configure_logging
+from driftline.cli.options import DEFAULT_CONFIG, ConfigOption
+from driftline.cli.output import say
+from driftline.config import Config, load_config
+from driftline.names import StateFiles
+
+Port = Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Instead of serve.port.")]
+AdminPort = Annotated[int | None, typer.Option("--admin-port", min=0, max=65535, help="Instead of serve.admin_port.")]
+Replica = Annotated[str | None, typer.Option("--replica", metavar="NAME", help="Instead of serve.replica.")]
+
+
+def ingest(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Read the topics into the buffer: clean, join with labels, dead-letter what cannot be used."""
+    configure_logging(process="ingest")
+    from driftline.cli.wiring import run_ingest
+
+    run_ingest(load_config(config))
+
+
+def learn(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Learn from the buffer on schedule: update, evaluate, decide, publish."""
+    configure_logging(process="learn")
+    from driftline.cli.wiring import run_learner
+
+    run_learner(load_config(config))
+
+
+def serve(
+    config: ConfigOption = DEFAULT_CONFIG, port: Port = None, admin_port: AdminPort = None, replica: Replica = None
+) -> None:
+    """Answer over HTTP with the live version, and take up new versions without dropping a request."""
+    configure_logging(process="serve")
+    from driftline.cli.wiring import run_serve
+
+    run_serve(with_serve_options(load_config(config), port=port, admin_port=admin_port, replica=replica))
+
+
+def score(config: ConfigOption = DEFAULT_CONFIG, replica: Replica = None) -> None:
+    """Answer every event of the events topics on the predictions topics."""
+    configure_logging(process="score")
+    from driftline.cli.wiring import run_scorer
+
+    run_scorer(with_serve_options(load_config(config), replica=replica))
+
+
+def stop(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Stop the embedded Redis of this state folder."""
+    loaded = load_config(config)
+    if loaded.redis.url != "embedded":
+        say("nothing to stop: the config names a Redis server of its own (redis.url)")
+        return
+    from driftline.registry.embedded import stop_embedded
+
+    say("embedded Redis stopped" if stop_embedded(StateFiles(loaded.state.path)) else "no embedded Redis was running")
+
+
+def with_serve_options(config: Config, **options: Any) -> Config:
+    """The config with serve.port, serve.admin_port and serve.replica replaced where an option was given."""
+    given = {key: value for key, value in options.items() if value is not None}
+    return config.model_copy(update={"serve": config.serve.model_copy(update=given)})
