@@ -76,7 +76,7 @@ class Topics(Protocol):
     def append(self, topic: str, records: Sequence[Outgoing]) -> None: ...
 
     def append_dead_letters(self, topic: str, letters: Sequence[DeadLetter]) -> None:
-        """Kafka: original bytes as value; reason, detail, position as headers. Files: a JSON object a line (DESIGN §2)."""
+        """Kafka: original bytes as value; reason, detail, position as headers. Files: JSON (DESIGN §2)."""
 
     def committed(self, group: str, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """Next offsets that `group` committed; partitions without a commit are absent."""

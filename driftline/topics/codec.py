@@ -98,11 +98,11 @@ def encode_event(
 ) -> Outgoing:
     """An event as JSON under the mapped field names (dots nest), without what is None. The key is the event's id."""
     document: dict[str, Any] = {}
-    _put(document, fields.id, event_id)
-    _put(document, fields.text, text)
-    _put(document, fields.label, label)
-    _put(document, fields.timestamp, iso(timestamp) if timestamp else None)
-    _put(document, fields.source, source)
+    put_field(document, fields.id, event_id)
+    put_field(document, fields.text, text)
+    put_field(document, fields.label, label)
+    put_field(document, fields.timestamp, iso(timestamp) if timestamp else None)
+    put_field(document, fields.source, source)
     if collected:
         document[COLLECTED] = True
     return _outgoing(event_id, document)
@@ -223,7 +223,7 @@ def _dead_letter(raw: RawRecord, feed: str, problem: Unusable) -> DeadLetter:
     )
 
 
-def _put(document: dict[str, Any], path: str, value: str | None) -> None:
+def put_field(document: dict[str, Any], path: str, value: str | None) -> None:
     if value is None:
         return
     *parents, last = path.split(".")
