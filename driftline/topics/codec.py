@@ -28,6 +28,7 @@ __all__ = [
     "encode_event",
     "encode_label",
     "encode_prediction",
+    "put_field",
 ]
 
 COLLECTED = "driftline_collected"
@@ -224,6 +225,7 @@ def _dead_letter(raw: RawRecord, feed: str, problem: Unusable) -> DeadLetter:
 
 
 def put_field(document: dict[str, Any], path: str, value: str | None) -> None:
+    """Set a field at a dotted path, making the objects on the way; None sets nothing."""
     if value is None:
         return
     *parents, last = path.split(".")

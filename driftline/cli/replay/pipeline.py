@@ -1,0 +1,146 @@
+"""The real pipeline of one feed in one process, on a state folder of its own: nothing of the live system is touched."""
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from driftline.base import Base
+from driftline.buffer import Buffer
+from driftline.cli import wiring
+from driftline.cli.replay.source import StreamItem
+from driftline.clock import SimulatedClock
+from driftline.config import Config, FeedConfig, FeedTopics
+from driftline.errors import UsageError
+from driftline.records import Event, Position, RawRecord
+from driftline.registry import Registry
+from driftline.registry.embedded import stop_embedded
+from driftline.topics import Topics
+from driftline.topics.codec import decode_event
+from learner.cycle import Learner
+from serving.engine import Engine
+from serving.scorer import Scorer
+from serving.watcher import Watcher
+from stream.ingest import Ingest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """Every live component of one feed, stepped from one thread."""
+
+    feed: str
+    config: Config
+    section: FeedConfig
+    names: FeedTopics
+    clock: SimulatedClock
+    topics: Topics
+    buffer: Buffer
+    registry: Registry
+    base: Base
+    engine: Engine
+    watcher: Watcher
+    scorer: Scorer
+    ingest: Ingest
+    learner: Learner
+
+    def decode(self, item: StreamItem) -> Event | None:
+        """The event as ingest and scorer will see it; None if it will be dead-lettered."""
+        raw = RawRecord(
+            position=Position(topic=self.names.events, partition=0, offset=0), next_offset=0, value=item.outgoing.value
+        )
+        event = decode_event(raw, self.feed, self.section)
+        return event if isinstance(event, Event) else None
+
+    def answer_waiting(self, events: int) -> int:
+        """Let the scorer answer everything that is on the events topic. Returns how many requests failed: 0, or it raised."""
+        answered = 0
+        while answered < events and (step := self.scorer.step(0.0)):
+            answered += step
+        return 0
+
+    def ingest_waiting(self) -> None:
+        """Let ingest read everything there is."""
+        while self.ingest.step(0.0):
+            pass
+
+
+def replay_config(config: Config, feed: str, state: Path) -> Config:
+    """The same config for one feed on its own state, file topics and embedded Redis, and with a scorer."""
+    section = config.feed[feed]
+    section = section.model_copy(update={"serve": section.serve.model_copy(update={"score": True})})
+    return config.model_copy(
+        update={
+            "state": config.state.model_copy(update={"path": state}),
+            "topics": config.topics.model_copy(update={"kind": "files"}),
+            "redis": config.redis.model_copy(update={"url": "embedded", "prefix": "driftline"}),
+            "trust": config.trust.model_copy(update={"public_keys": ()}),
+            "feed": {feed: section},
+        }
+    )
+
+
+@contextmanager
+def state_folder(asked: Path | None) -> Iterator[Path]:
+    """The folder asked for, which must be new or empty, else a temporary one that goes away."""
+    if asked is None:
+        with tempfile.TemporaryDirectory(prefix="driftline-replay-") as folder:
+            yield Path(folder)
+        return
+    if asked.exists() and (not asked.is_dir() or any(asked.iterdir())):
+        raise UsageError(f"--state {asked}: is already used; a replay needs a new or empty folder: name another one")
+    asked.mkdir(parents=True, exist_ok=True, mode=0o700)
+    yield asked.resolve()
+
+
+@contextmanager
+def open_pipeline(config: Config, feed: str, clock: SimulatedClock) -> Iterator[Pipeline]:
+    """Build, start and in the end stop everything; `config` comes from `replay_config`.
+
+    Threads are fixed here (one per core unless the config says otherwise), since they are part of what is repeatable.
+    """
+    section = config.feed[feed]
+    if section.learner.threads is not None:
+        torch.set_num_threads(section.learner.threads)
+    with ExitStack() as stack:
+        stack.callback(stop_embedded, wiring.state_files(config))
+        registry = wiring.build_registry(config)
+        base = wiring.build_base(config)
+        key = hashlib.sha256(f"holdout:{section.learner.seed}".encode()).digest()
+        buffer = wiring.open_buffer(config, key=key)
+        stack.callback(buffer.close)
+        topics = wiring.build_topics(config)
+        stack.callback(topics.close)
+        names = wiring.topic_names(config)[feed]
+        topics.ensure(names.model_dump().values())
+        engine = wiring.build_engine(config, base)
+        engine.start()
+        stack.callback(engine.close)
+        watcher = wiring.build_watcher(config, engine, base, registry, role="replay", url=None)
+        watcher.sync(feed)
+        scorer = wiring.build_scorer(feed, config, topics, engine, clock)
+        stack.callback(scorer.close)
+        ingest = wiring.build_ingest(config, topics, buffer, clock)
+        stack.callback(ingest.close)
+        learner = wiring.build_learner(feed, config, base, registry, buffer, clock)
+        learner.lease.acquire()
+        stack.callback(learner.lease.release)
+        yield Pipeline(
+            feed=feed,
+            config=config,
+            section=section,
+            names=names,
+            clock=clock,
+            topics=topics,
+            buffer=buffer,
+            registry=registry,
+            base=base,
+            engine=engine,
+            watcher=watcher,
+            scorer=scorer,
+            ingest=ingest,
+            learner=learner,
+        )

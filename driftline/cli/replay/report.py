@@ -1,0 +1,160 @@
+"""The replay's report: the JSON document of DESIGN §6, from the buffer, the registry and the driver's tally."""
+
+import statistics
+from collections.abc import Iterable
+from typing import Any
+
+from driftline.buffer import Scored
+from driftline.cli.replay.driver import Driver
+from driftline.cli.replay.pipeline import Pipeline
+from driftline.cli.replay.source import StreamItem
+from driftline.config import feed_sha256
+from driftline.records import GateReason, iso
+from learner.evaluation import accuracy, average_accuracy, backward_transfer, forgetting, macro_f1, windows
+
+WINDOW_EVENTS = 250
+EVALUATION_BATCH = 64
+
+
+def build_report(driver: Driver, total_seconds: float, evaluation: Iterable[StreamItem]) -> dict[str, Any]:
+    """Everything in one JSON-ready document; equal for two runs of the same stream, but for `seconds`, `swaps.pause_ms_*`
+    and `examples_per_s`."""
+    pipe, tally = driver.pipeline, driver.tally
+    counts = pipe.buffer.counts(pipe.feed)
+    scored = pipe.buffer.scored(pipe.feed)
+    return {
+        "feed": pipe.feed,
+        "device": str(pipe.base.device),
+        "config_sha256": feed_sha256(pipe.config, pipe.feed),
+        "events": counts.event_records,
+        "examples": counts.examples,
+        "holdout_examples": counts.holdouts,
+        "unlabelled": counts.unlabelled,
+        "pending": counts.pending,
+        "dead_letters": counts.dead_letters,
+        "label_dead_letters": counts.label_dead_letters,
+        "duplicates": counts.duplicates,
+        "prequential": prequential(scored, pipe.section.labels),
+        "baselines": baselines(driver, scored),
+        "retention": retention(pipe),
+        "evaluation": evaluate(pipe, evaluation),
+        "versions": [version_row(pipe, version) for version in sorted(pipe.registry.versions(pipe.feed))],
+        "swaps": swaps(driver),
+        "freshness_s": {"p50": quantile(tally.freshness_s, 0.5), "p95": quantile(tally.freshness_s, 0.95)},
+        "seconds": {"total": total_seconds} | tally.seconds,
+        "examples_per_s": tally.trained_examples / tally.seconds["train"] if tally.seconds["train"] else None,
+    }
+
+
+def prequential(scored: list[Scored], labels: tuple[str, ...]) -> dict[str, Any]:
+    """Accuracy of the served answers; no answer counts as wrong."""
+    truth, predicted = [s.label for s in scored], [s.predicted for s in scored]
+    versions = [s.version or 0 for s in scored]
+    return {
+        "accuracy": accuracy(predicted, truth),
+        "macro_f1": macro_f1(predicted, truth, labels),
+        "n": len(scored),
+        "windows": windows(predicted, truth, versions, WINDOW_EVENTS),
+    }
+
+
+def baselines(driver: Driver, scored: list[Scored]) -> dict[str, Any]:
+    """Each rival on the same events as ours; `first_version` with ours on its range beside it."""
+    rows: dict[str, Any] = {}
+    for name, answers in driver.rivals.answers.items():
+        predicted = [answers.get(s.event_id) for s in scored]
+        truth = [s.label for s in scored]
+        windowed = windows(predicted, truth, [0] * len(scored), WINDOW_EVENTS)
+        rows[name] = {"accuracy": accuracy(predicted, truth), "n": len(scored), "windows": [w["accuracy"] for w in windowed]}
+    frozen = driver.rivals.first_answers
+    ours = [s for s in scored if s.event_id in frozen]
+    truth = [s.label for s in ours]
+    rows["first_version"] = {
+        "accuracy": accuracy([frozen[s.event_id] for s in ours], truth),
+        "ours": accuracy([s.predicted for s in ours], truth),
+        "n": len(ours),
+        "version": driver.rivals.first_version,
+    }
+    return rows
+
+
+def retention(pipe: Pipeline) -> dict[str, Any]:
+    """The accuracy matrix a[i][j] and its three summaries."""
+    matrix = [[cell[0] / cell[1] if cell and cell[1] else None for cell in row] for row in pipe.buffer.matrix(pipe.feed)]
+    return {
+        "segments": len(matrix),
+        "matrix": matrix,
+        "average_accuracy": average_accuracy(matrix),
+        "backward_transfer": backward_transfer(matrix),
+        "forgetting": forgetting(matrix),
+    }
+
+
+def evaluate(pipe: Pipeline, items: Iterable[StreamItem]) -> dict[str, Any]:
+    """The final incumbent on the labelled events of an evaluation file, by source and in all."""
+    rows = evaluation_answers(pipe, items)
+    sources = sorted({source for source, _, _ in rows})
+    groups = {source: [row for row in rows if row[0] == source] for source in sources} | {"all": rows}
+    return {
+        name: {"accuracy": accuracy([p for _, p, _ in group], [t for _, _, t in group]), "n": len(group)}
+        for name, group in groups.items()
+        if group
+    }
+
+
+def evaluation_answers(pipe: Pipeline, items: Iterable[StreamItem]) -> list[tuple[str, str | None, str]]:
+    """(source, answer of the incumbent, label) for each labelled event, in file order."""
+    labelled = [
+        (event, item.label)
+        for item in items
+        if item.label in pipe.section.labels and (event := pipe.decode(item)) is not None
+    ]
+    rows: list[tuple[str, str | None, str]] = []
+    for start in range(0, len(labelled), EVALUATION_BATCH):
+        batch = labelled[start : start + EVALUATION_BATCH]
+        answers = pipe.engine.predict(pipe.feed, [event.text for event, _ in batch])
+        rows += [
+            (event.source or "unknown", answer.label, str(label))
+            for (event, label), answer in zip(batch, answers, strict=True)
+        ]
+    return rows
+
+
+def version_row(pipe: Pipeline, version: int) -> dict[str, Any]:
+    """One version as the report shows it."""
+    manifest = pipe.registry.decoded_manifest(pipe.feed, version)
+    return {
+        "version": version,
+        "parent": manifest.parent,
+        "examples": manifest.fresh_examples + manifest.replayed_examples,
+        "decision": "promoted" if manifest.decision.promote else "rejected",
+        "reasons": [reason_row(reason) for reason in manifest.decision.reasons],
+        "created_at": iso(manifest.created_at),
+    }
+
+
+def reason_row(reason: GateReason) -> dict[str, Any]:
+    """A gate reason without its empty fields."""
+    row = {name: getattr(reason, name) for name in GateReason.__dataclass_fields__}
+    return {name: value for name, value in row.items() if value not in (None, "")}
+
+
+def swaps(driver: Driver) -> dict[str, Any]:
+    """How often the engine changed its live version, and for how long that held the batches."""
+    pauses = driver.pipeline.engine.swap_pauses_ms()
+    return {
+        "count": len(driver.tally.swaps),
+        "pause_ms_p50": quantile(pauses, 0.5),
+        "pause_ms_max": max(pauses, default=None),
+        "requests_failed": driver.tally.requests_failed,
+        "at_event": [{"version": version, "event": event} for version, event in driver.tally.swaps],
+    }
+
+
+def quantile(values: list[float], share: float) -> float | None:
+    """The empirical quantile (nearest rank, linear between); None of nothing."""
+    if len(values) < 2:
+        return values[0] if values else None
+    cuts = statistics.quantiles(values, n=100, method="inclusive")
+    return cuts[round(share * 100) - 1]
+

@@ -1,0 +1,49 @@
+"""The report in words, for the terminal: what was learned, and what it was worth against the baselines."""
+
+from typing import Any
+
+from driftline.cli.output import count_of, percent
+
+
+def summarise(report: dict[str, Any]) -> str:
+    """A dozen lines of rich markup."""
+    ours, rivals = report["prequential"], report["baselines"]
+    promoted = sum(row["decision"] == "promoted" for row in report["versions"])
+    rejected = len(report["versions"]) - promoted
+    lines = [
+        f"[bold]{count_of(report['events'], 'event')}[/], {count_of(report['examples'], 'example')}"
+        f" ({report['holdout_examples']} held out), {report['unlabelled']} unlabelled, {report['pending']} pending,"
+        f" {report['dead_letters']} dead letters, {report['duplicates']} duplicates",
+        f"{count_of(promoted, 'version')} promoted, {rejected} rejected;"
+        f" {report['swaps']['count']} swaps, {report['swaps']['requests_failed']} failed requests",
+        "",
+        f"prequential accuracy   [bold]{percent(ours['accuracy'])}[/]  over {ours['n']:,} answers as served",
+        *(f"  {name:<20} {percent(row['accuracy'])}" for name, row in rivals.items() if name != "first_version"),
+        *_first_version(rivals["first_version"]),
+        *_retention(report["retention"]),
+        *(f"evaluation {name:<12}{percent(row['accuracy'])}  of {row['n']:,}" for name, row in report["evaluation"].items()),
+        "",
+        _seconds(report),
+    ]
+    return "\n".join(lines)
+
+
+def _first_version(row: dict[str, Any]) -> list[str]:
+    if not row["n"]:
+        return ["  first_version        –  (no version was promoted)"]
+    return [f"  first version, frozen  {percent(row['accuracy'])}  against ours {percent(row['ours'])} on the same {row['n']:,}"]
+
+
+def _retention(row: dict[str, Any]) -> list[str]:
+    if not row["segments"]:
+        return []
+    transfer = "" if row["forgetting"] is None else (
+        f", forgetting {100 * row['forgetting']:.1f} points, backward transfer {100 * row['backward_transfer']:+.1f} points"
+    )
+    return [f"retention              {percent(row['average_accuracy'])} on average over {row['segments']} segments{transfer}"]
+
+
+def _seconds(report: dict[str, Any]) -> str:
+    parts = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in report["seconds"].items())
+    speed = report["examples_per_s"]
+    return f"{parts}" + (f"; {speed:.0f} examples trained per second" if speed else "")

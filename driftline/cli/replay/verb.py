@@ -1,0 +1,139 @@
+"""The verb `driftline replay`: options in, report and page out."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from driftline.cli.logs import configure_logging
+from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, choose_feed
+from driftline.cli.output import err, print_json, say
+from driftline.config import Config, load_config
+from driftline.errors import UsageError
+
+EventsArgument = Annotated[list[Path], typer.Argument(metavar="EVENTS.jsonl…", help="Events files, gzip or not.")]
+SpeedOption = Annotated[str, typer.Option("--speed", metavar="max|real|N", help="As fast as it goes, or N times real time.")]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Only the first N events.")]
+EvalOption = Annotated[Path | None, typer.Option("--eval", metavar="FILE", help="Labelled events to measure the final version on.")]
+StateOption = Annotated[Path | None, typer.Option("--state", metavar="DIR", help="Keep the run's state here (new or empty).")]
+ReportOption = Annotated[Path | None, typer.Option("--report", metavar="OUT.json", help="Write the report here.")]
+PlotOption = Annotated[Path | None, typer.Option("--plot", metavar="OUT.html", help="Write a page with the plots here.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the report instead of the summary.")]
+
+
+def replay(
+    events: EventsArgument,
+    config: ConfigOption = DEFAULT_CONFIG,
+    feed: FeedOption = None,
+    speed: SpeedOption = "max",
+    limit: LimitOption = None,
+    evaluation: EvalOption = None,
+    state: StateOption = None,
+    report: ReportOption = None,
+    plot: PlotOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a recorded stream through the real pipeline, on a state of its own, and measure it."""
+    configure_logging()
+    loaded = load_config(config)
+    chosen = choose_feed(loaded, feed)
+    factor = speed_factor(speed)
+    for path in [*events, *([evaluation] if evaluation else [])]:
+        if not path.is_file():
+            raise UsageError(f"{path}: no such file: name an events file, JSON lines, gzip or not")
+    for path in (report, plot):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise UsageError(f"{path}: its folder does not exist: make it first")
+    with Progress(limit) as progress:
+        document = run_replay(
+            loaded, chosen, events, evaluation=evaluation, state=state, limit=limit, factor=factor, on_step=progress.update
+        )
+    write_outputs(document, report, plot)
+    if as_json:
+        print_json(document)
+    else:
+        from driftline.cli.replay.summary import summarise
+
+        say(summarise(document))
+
+
+def speed_factor(speed: str) -> float | None:
+    """`max` → None, `real` → 1, a number → itself. UsageError otherwise."""
+    if speed in ("max", "real"):
+        return None if speed == "max" else 1.0
+    try:
+        factor = float(speed)
+    except ValueError:
+        factor = 0.0
+    if not 0 < factor < float("inf"):
+        raise UsageError(f"--speed {speed}: use max, real, or a number above 0 (2 is twice real time)")
+    return factor
+
+
+def run_replay(
+    config: Config,
+    feed: str,
+    events: list[Path],
+    *,
+    evaluation: Path | None = None,
+    state: Path | None = None,
+    limit: int | None = None,
+    factor: float | None = None,
+    on_step: Callable[[Any], None] | None = None,
+) -> dict[str, Any]:
+    """The whole replay; returns the report (DESIGN §6)."""
+    from driftline.cli.replay.driver import Driver, Pace
+    from driftline.cli.replay.pipeline import open_pipeline, replay_config, state_folder
+    from driftline.cli.replay.report import build_report
+    from driftline.cli.replay.source import EPOCH, stream_items
+    from driftline.clock import SimulatedClock
+
+    start = time.perf_counter()
+    fields = config.feed[feed].fields
+    with state_folder(state) as folder:
+        own = replay_config(config, feed, folder)
+        with open_pipeline(own, feed, SimulatedClock(EPOCH)) as pipeline:
+            driver = Driver(pipeline, Pace(factor), on_step)
+            driver.run(stream_items(events, fields, limit=limit))
+            held_back = stream_items([evaluation], fields) if evaluation else ()
+            return build_report(driver, time.perf_counter() - start, held_back)
+
+
+def write_outputs(document: dict[str, Any], report: Path | None, plot: Path | None) -> None:
+    """Write the report and the page, where asked for."""
+    if report is not None:
+        report.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    if plot is not None:
+        from driftline.cli.replay.plot import render_page
+
+        plot.write_text(render_page(document), encoding="utf-8")
+
+
+class Progress:
+    """A progress bar on stderr with the last version and the accuracy of the last window."""
+
+    def __init__(self, total: int | None) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bar
+
+        self._bar = Bar(
+            TextColumn("replay"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
+            console=err, disable=not err.is_terminal,
+        )
+        self._task = self._bar.add_task("starting", total=total)
+
+    def __enter__(self) -> "Progress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def update(self, driver: Any) -> None:
+        """Told after every batch and every cycle."""
+        swaps, cycles = driver.tally.swaps, driver.tally.cycles
+        live = f"live version {swaps[-1][0]}" if swaps else "no version yet"
+        self._bar.update(self._task, completed=driver.tally.events, description=f"{live}, {len(cycles)} updates")

@@ -1,0 +1,205 @@
+"""The only place that builds objects out of a config. Components get their own section, never the whole tree.
+
+Imports of torch, Kafka and the web framework happen inside the functions, so that light verbs stay fast.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+from driftline.clock import Clock, SystemClock
+from driftline.config import Config, FeedTopics, feed_sha256, feed_topics, resolve_secret
+from driftline.names import Keys, StateFiles
+
+if TYPE_CHECKING:
+    from driftline.artefact.manifest import Trust
+    from driftline.base import Base
+    from driftline.buffer import Buffer
+    from driftline.journal import Journal
+    from driftline.registry import Registry
+    from driftline.topics import Topics
+    from learner.cycle import Learner
+    from learner.service import LearnerService
+    from serving.engine import Engine
+    from serving.scorer import Scorer
+    from serving.watcher import Watcher
+    from stream.ingest import Ingest
+
+
+def state_files(config: Config) -> StateFiles:
+    """The state folder's paths; makes the folder (0700: it holds keys and texts)."""
+    config.state.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return StateFiles(config.state.path)
+
+
+def topic_names(config: Config) -> dict[str, FeedTopics]:
+    """Every feed's topic names."""
+    return {feed: feed_topics(config, feed) for feed in config.feed}
+
+
+def build_topics(config: Config) -> Topics:
+    """The cluster that the config names: Kafka, or files under the state folder."""
+    if config.topics.kind == "kafka":
+        from driftline.topics.kafka import KafkaTopics
+
+        return KafkaTopics(config.topics)
+    from driftline.topics.files import FileTopics
+
+    return FileTopics(state_files(config).topics)
+
+
+def build_registry(config: Config) -> Registry:
+    """The registry on the config's Redis; the embedded one is started if it does not run."""
+    from driftline.registry import Registry, connect
+
+    return Registry(connect(redis_url(config), config.redis.prefix), Keys(config.redis.prefix))
+
+
+def build_journal(config: Config) -> Journal:
+    """The journal on the same Redis."""
+    from driftline.journal import Journal
+    from driftline.registry import connect
+
+    return Journal(connect(redis_url(config), config.redis.prefix), Keys(config.redis.prefix))
+
+
+def redis_url(config: Config) -> str:
+    """The URL to connect to, with `embedded` and `env:NAME` resolved."""
+    if config.redis.url != "embedded":
+        return resolve_secret(config.redis.url)
+    from driftline.registry.embedded import start_embedded
+
+    return start_embedded(state_files(config))
+
+
+def holdout_key(files: StateFiles) -> bytes:
+    """The secret key of the hold-out split: made once, 0600, never replaced."""
+    files.holdout_key.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = files.holdout_key.with_suffix(f".{os.getpid()}.draft")
+    if not files.holdout_key.exists():
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(32))
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, files.holdout_key)  # fails where another process was first: its key counts
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    return files.holdout_key.read_bytes()
+
+
+def open_buffer(config: Config, *, read_only: bool = False, key: bytes | None = None) -> Buffer:
+    """The buffer under the state folder. `key`: the hold-out key of a replay; default: the secret one."""
+    from driftline.buffer import Buffer, feed_rules
+
+    files = state_files(config)
+    rules = {name: feed_rules(name, feed, config.ingest) for name, feed in config.feed.items()}
+    return Buffer.open(files.buffer, rules, key or holdout_key(files), read_only=read_only)
+
+
+def build_trust(config: Config) -> Trust:
+    """The keys whose signatures count; on one machine the pair is made by whoever comes first."""
+    from driftline.artefact.manifest import load_or_create_keys, load_trust
+
+    files = state_files(config)
+    if not config.trust.public_keys:
+        load_or_create_keys(files)
+    return load_trust(config.trust, files)
+
+
+def build_base(config: Config) -> Base:
+    """The base model, loaded and fingerprinted (seconds)."""
+    from driftline.base import load_base
+
+    return load_base(config.base)
+
+
+def build_ingest(config: Config, topics: Topics, buffer: Buffer, clock: Clock) -> Ingest:
+    """The ingest of all feeds; takes the buffer's lock."""
+    from stream.ingest import Ingest
+
+    return Ingest(
+        topics,
+        buffer,
+        config.feed,
+        topic_names(config),
+        config.ingest,
+        clock,
+        lock=state_files(config).ingest_lock,
+    )
+
+
+def build_learner(feed: str, config: Config, base: Base, registry: Registry, buffer: Buffer, clock: Clock) -> Learner:
+    """One feed's learner with its own copy of the base and its lease (not yet acquired)."""
+    from driftline.artefact.manifest import load_or_create_keys
+    from learner.cycle import Learner, Workshop
+    from learner.model import LoraModel
+    from learner.versions import Versions
+
+    section = config.feed[feed]
+    shop = Workshop(
+        buffer=buffer,
+        registry=registry,
+        versions=Versions(feed, registry, build_trust(config), base.fingerprint),
+        model=LoraModel(base, len(section.labels), section.learner),
+        base=base,
+        signer=load_or_create_keys(state_files(config)),
+        lease=registry.lease(feed, "learner", ttl_s=15),
+        clock=clock,
+        config_sha256=feed_sha256(config, feed),
+    )
+    return Learner(feed, section, shop)
+
+
+def build_learner_service(config: Config) -> LearnerService:
+    """The learner process's service over all feeds."""
+    from learner.service import FeedLearner, LearnerService
+
+    registry, clock, buffer = build_registry(config), SystemClock(), open_buffer(config)
+    base = build_base(config)
+    feeds = {}
+    for name, section in config.feed.items():
+        learner = build_learner(name, config, base, registry, buffer, clock)
+        feeds[name] = FeedLearner(section=section, learner=learner, lease=learner.lease)
+    return LearnerService(feeds, registry, build_journal(config))
+
+
+def build_engine(config: Config, base: Base) -> Engine:
+    """The engine over all feeds; not started."""
+    from serving.engine import Engine
+
+    return Engine(base, config.serve, {name: feed.labels for name, feed in config.feed.items()})
+
+
+def build_watcher(config: Config, engine: Engine, base: Base, registry: Registry, *, role: str, url: str | None) -> Watcher:
+    """The watcher that keeps the engine at the live versions."""
+    from serving.scorer import Scorer
+    from serving.watcher import Watcher
+
+    return Watcher(
+        registry,
+        engine,
+        build_trust(config),
+        base,
+        tuple(config.feed),
+        replica=config.serve.replica,
+        role=role,
+        url=url,
+        heartbeat_s=config.serve.heartbeat_s,
+        seen=state_files(config).seen_revisions,
+    )
+
+
+
+def build_scorer(feed: str, config: Config, topics: Topics, engine: Engine, clock: Clock) -> Scorer:
+    """One feed's scorer in its own consumer group."""
+    from serving.scorer import Scorer
+
+    names = feed_topics(config, feed)
+    reader = topics.open_group([names.events], group=f"driftline-score-{feed}")
+    return Scorer(topics, reader, engine, feed, config.feed[feed], names, config.serve.replica, clock)
