@@ -6,8 +6,10 @@ import typer
 
 from driftline import __version__
 from driftline.cli import processes
+from driftline.cli.init import init
 from driftline.cli.logs import configure_logging
 from driftline.cli.output import say, say_error
+from driftline.cli.produce import produce
 from driftline.errors import DriftlineError
 
 RUN = "Run"
@@ -24,7 +26,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (processes.ingest, processes.learn, processes.serve, processes.score, processes.stop):
+app.command(rich_help_panel=START)(init)
+for verb in (processes.ingest, processes.learn, processes.serve, processes.score, processes.stop, produce):
     app.command(rich_help_panel=RUN)(verb)
 
 
@@ -36,7 +39,9 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     configure_logging()
 
