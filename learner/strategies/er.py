@@ -1,0 +1,45 @@
+"""Experience replay: as many past examples as fresh ones, half from all the past, half from the recent past.
+
+Under equal compute nothing beat uniform replay (Prabhu et al., "Computationally Budgeted Continual Learning",
+arXiv 2303.11165); the class-balanced reservoir keeps rare classes, the recent window keeps what just changed.
+"""
+
+import math
+from dataclasses import replace
+
+from driftline.config import LearnerConfig
+from driftline.records import Example
+from learner.reservoir import ClassBalancedReservoir, Uniform, draw_without_repeats
+from learner.trainer_state import TrainerState
+
+
+class ExperienceReplay:
+    """`Strategy` "er"."""
+
+    def draw(self, fresh: list[Example], state: TrainerState, section: LearnerConfig, rng: Uniform) -> list[int]:
+        """round(fresh × replay_ratio) numbers in random order: the larger half from the reservoir, the rest from the
+        recent window, then from the reservoir again if the window is too short; fewer when not enough is remembered.
+        """
+        wanted = math.floor(len(fresh) * section.replay_ratio + 0.5)
+        reservoir = ClassBalancedReservoir(section.reservoir_examples, state.reservoir)
+        taken = {one.seq for one in fresh}
+        drawn = reservoir.sample(wanted - wanted // 2, rng, frozenset(taken))
+        taken.update(drawn)
+        drawn += draw_without_repeats([seq for seq in state.recent if seq not in taken], wanted - len(drawn), rng)
+        taken.update(drawn)
+        drawn += reservoir.sample(wanted - len(drawn), rng, frozenset(taken))
+        return draw_without_repeats(drawn, len(drawn), rng)
+
+    def remember(
+        self, state: TrainerState, fresh: list[Example], retired: list[Example], section: LearnerConfig, rng: Uniform
+    ) -> TrainerState:
+        """Offer both to the reservoir and append both to the window, by number. An example already remembered (it was
+        retired and made fresh again, say) is not offered twice."""
+        known = {seq for seq, _ in state.reservoir.entries} | set(state.recent)
+        new = sorted((one for one in [*fresh, *retired] if one.seq not in known), key=lambda one: one.seq)
+        reservoir = ClassBalancedReservoir(section.reservoir_examples, state.reservoir)
+        reservoir.shrink(rng)
+        for one in new:
+            reservoir.offer(one.seq, one.label, rng)
+        recent = (*state.recent, *(one.seq for one in new))[-section.recent_examples :]
+        return replace(state, reservoir=reservoir.state(), recent=recent)

@@ -1,0 +1,155 @@
+"""One update: one pass over fresh and replayed lessons, from a parent's weights and trainer state to a candidate's.
+
+Guards: an update is a function (DESIGN §3.5). Same weights, state, lessons, section and seed give the same bytes on a CPU with the
+same number of threads and the same libraries. Nothing here reads a clock for a decision; seconds are only reported.
+
+Order: every batch holds fresh and replayed lessons in the ratio of their totals, fresh ones in the plan's order. A
+batch is computed in parts of similar length (sorted inside the batch, cut where padding would cost more than another
+pass); the parts' gradients add up to the batch's, so what a step learns from does not depend on the parts.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from driftline.artefact.weights import Weights
+from driftline.config import LearnerConfig
+from learner.model import LoraModel, training_dtype
+from learner.threads import torch_threads
+from learner.trainer_state import TrainerState
+
+BETAS = (0.9, 0.999)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lesson:
+    """One example as the model takes it: token ids (not empty) and the index of its class."""
+
+    tokens: list[int]
+    label: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class UpdateResult:
+    """A candidate. `state` carries the parent's reservoir and recent window unchanged (see `Strategy.remember`).
+
+    `mean_loss` is cross-entropy in nats over all `examples` (fresh and replayed), measured as they were trained.
+    """
+
+    weights: Weights
+    state: TrainerState
+    mean_loss: float
+    steps: int
+    examples: int
+    seconds: float
+
+
+def run_update(
+    model: LoraModel,
+    state: TrainerState | None,
+    fresh: Sequence[Lesson],
+    replayed: Sequence[Lesson],
+    section: LearnerConfig,
+    seed: int,
+) -> UpdateResult:
+    """Train `model` (which holds the parent's weights, and the candidate's afterwards) on each lesson once.
+
+    `state` None is the state before the first update. `seed` fixes whatever the base's own forward may draw.
+    """
+    start = time.perf_counter()
+    parent = state or TrainerState()
+    optimizer = _optimizer(model, parent, section)
+    batches = batch_lessons(fresh, replayed, section.batch_examples)
+    losses: list[float] = []
+    with torch_threads(section.threads), torch.random.fork_rng(), torch.enable_grad():
+        torch.manual_seed(seed)
+        for number, batch in enumerate(batches):
+            _set_rate(optimizer, section, parent.step + number)
+            losses.append(_step(model, optimizer, batch, section))
+    return UpdateResult(
+        weights=model.weights(),
+        state=replace(parent, step=parent.step + len(batches), moments=_moments(model, optimizer)),
+        mean_loss=sum(losses) / max(1, len(fresh) + len(replayed)),
+        steps=len(batches),
+        examples=len(fresh) + len(replayed),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def batch_lessons(fresh: Sequence[Lesson], replayed: Sequence[Lesson], batch_examples: int) -> list[list[Lesson]]:
+    """Cut both into as few batches of at most `batch_examples` as hold them all, each with its share of both.
+
+    The shares of a batch differ from exact proportion by less than one lesson. [] if there is nothing.
+    """
+    total = len(fresh) + len(replayed)
+    count = -(-total // batch_examples)
+    batches: list[list[Lesson]] = []
+    for number in range(count):
+        first, last = number * total // count, (number + 1) * total // count
+        fresh_first, fresh_last = number * len(fresh) // count, (number + 1) * len(fresh) // count
+        batches.append([*fresh[fresh_first:fresh_last], *replayed[first - fresh_first : last - fresh_last]])
+    return batches
+
+
+def length_parts(lessons: Sequence[Lesson]) -> Iterator[list[Lesson]]:
+    """The batch sorted by length (stable), cut into parts that are padded on their own."""
+    yield sorted(lessons, key=lambda lesson: len(lesson.tokens))
+
+
+def _step(model: LoraModel, optimizer: torch.optim.Optimizer, batch: list[Lesson], section: LearnerConfig) -> float:
+    """One optimizer step; returns the batch's summed loss before it."""
+    optimizer.zero_grad(set_to_none=True)
+    total = 0.0
+    for part in length_parts(batch):
+        loss = _loss(model, part)
+        (loss / len(batch)).backward()
+        total += float(loss.detach())
+    torch.nn.utils.clip_grad_norm_(list(model.parameters.values()), section.max_grad_norm)
+    optimizer.step()
+    return total
+
+
+def _loss(model: LoraModel, part: list[Lesson]) -> Tensor:
+    """Summed cross-entropy of one part, a scalar."""
+    device = model.base.device
+    input_ids, mask = model.base.collate([lesson.tokens for lesson in part])  # (B, T)
+    labels = torch.tensor([lesson.label for lesson in part], device=device)  # (B,)
+    dtype = training_dtype(device)
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
+        logits = model.logits(input_ids, mask)  # (B, C)
+    return F.cross_entropy(logits.float(), labels, reduction="sum")
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, section: LearnerConfig, step: int) -> None:
+    """One linear warm-up over the very first steps of the feed's life, then constant: warming up again forgets."""
+    warm = min(1.0, (step + 1) / section.warmup_steps) if section.warmup_steps else 1.0
+    for group in optimizer.param_groups:
+        group["lr"] = section.learning_rate * warm
+
+
+def _optimizer(model: LoraModel, state: TrainerState, section: LearnerConfig) -> torch.optim.AdamW:
+    """AdamW without weight decay, its moments and step as the parent left them."""
+    optimizer = torch.optim.AdamW(
+        list(model.parameters.values()), lr=section.learning_rate, betas=BETAS, weight_decay=0.0, fused=True
+    )
+    for name, parameter in model.parameters.items():
+        if f"{name}.exp_avg" in state.moments:
+            optimizer.state[parameter] = {
+                "step": torch.tensor(float(state.step), device=parameter.device),
+                "exp_avg": state.moments[f"{name}.exp_avg"].to(parameter.device, copy=True),
+                "exp_avg_sq": state.moments[f"{name}.exp_avg_sq"].to(parameter.device, copy=True),
+            }
+    return optimizer
+
+
+def _moments(model: LoraModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{name}.{kind}": optimizer.state[parameter][kind].to("cpu", copy=True)
+        for name, parameter in model.parameters.items()
+        if parameter in optimizer.state
+        for kind in ("exp_avg", "exp_avg_sq")
+    }
