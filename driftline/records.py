@@ -45,7 +45,10 @@ class RawRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """A text that arrived. `label` is set when it came inside the event; `collected` when it was answered over HTTP."""
+    """A text that arrived. `label` is set when it came inside the event; `collected` when it was answered over HTTP.
+
+    `value` is the record's original bytes, for a dead letter that becomes due later.
+    """
 
     event_id: str
     feed: str
@@ -56,11 +59,12 @@ class Event:
     label: str | None = None
     labelled_at: datetime | None = None
     collected: bool = False
+    value: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
-    """What an event turned out to be."""
+    """What an event turned out to be. `value` is the record's original bytes, for a dead letter that becomes due later."""
 
     event_id: str
     feed: str
@@ -68,6 +72,7 @@ class Label:
     labelled_at: datetime | None
     labeller: str | None
     position: Position
+    value: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,6 +61,7 @@ def decode_label(raw: RawRecord, feed: str, section: FeedConfig) -> Label | Dead
             labelled_at=fields.moment("timestamp") or raw.timestamp,
             labeller=_cut(fields.name("labeller")),
             position=raw.position,
+            value=raw.value,
         )
     except Unusable as problem:
         return _dead_letter(raw, feed, problem)
@@ -177,6 +178,7 @@ def _event(raw: RawRecord, value: bytes, feed: str, section: FeedConfig) -> Even
         label=label,
         labelled_at=occurred_at if label is not None else None,
         collected=document.get(COLLECTED) is True,
+        value=raw.value,
     )
 
 
@@ -192,6 +194,7 @@ def _text_event(raw: RawRecord, value: bytes, feed: str, section: FeedConfig) ->
         occurred_at=raw.timestamp,
         source=None,
         position=raw.position,
+        value=raw.value,
     )
 
 
