@@ -9,6 +9,7 @@ id. Errors: LeaseLost, RegistryUnavailable and BufferFull leave the cycle open; 
 """
 
 import hashlib
+import math
 import platform
 import time
 import uuid
@@ -45,7 +46,7 @@ from learner.evaluation import accuracy_on
 from learner.gate import decide
 from learner.holdouts import EVALUATION_BATCH_TOKENS, Holdouts
 from learner.model import LoraModel
-from learner.strategies import strategy_named
+from learner.strategies import strategy
 from learner.trainer_state import TrainerState
 from learner.update import Lesson, UpdateResult, run_update
 from learner.versions import BlobNames, Version, Versions
@@ -105,7 +106,7 @@ class Learner:
         self._section = section
         self._shop = shop
         self._holdouts = Holdouts(feed, section, shop.buffer, shop.model)
-        self._strategy = strategy_named(section.learner.strategy)
+        self._strategy = strategy(section.learner.strategy)
 
     @property
     def lease(self) -> Lease:
@@ -125,7 +126,9 @@ class Learner:
             return None
         recorded = self._shop.registry.cycle_outcome(self.feed, cycle.cycle_id)
         if recorded is not None:
-            return self._acknowledge(CycleReport(cycle=cycle, decision=None, outcome=recorded.recorded or recorded.status))
+            return self._acknowledge(
+                CycleReport(cycle=cycle, decision=None, outcome=recorded.recorded or recorded.status)
+            )
         if cycle.parent != live.version:
             self._shop.buffer.ack(cycle.cycle_id, "abandoned")
             log.info("cycle_abandoned", feed=self.feed, cycle=cycle.cycle_id, parent=cycle.parent, live=live.version)
@@ -199,7 +202,7 @@ class Learner:
             truth,
             sets,
             self._section.gate,
-            finite=result.finite,
+            finite=is_finite(result),
         )
         evaluation = {name: accuracy_on(answers, truth, seqs) for name, seqs in sets.items() if seqs}
         manifest = self._manifest(cycle, result, self._shop.versions.store(result.weights, state), decision, evaluation)
@@ -220,9 +223,7 @@ class Learner:
         fresh, replayed = buffer.examples(cycle.plan.fresh), buffer.examples(cycle.plan.replayed)
         state = self._state_of(parent)
         self._shop.model.load(parent.weights)
-        result = run_update(
-            self._shop.model, state, self._lessons(fresh), self._lessons(replayed), section, cycle.seed
-        )
+        result = run_update(self._shop.model, state, self._lessons(fresh), self._lessons(replayed), section, cycle.seed)
         retired = buffer.examples(cycle.plan.retired)
         remembered = self._strategy.remember(
             result.state, fresh, retired, section, np.random.default_rng([cycle.seed, 1])
@@ -235,7 +236,7 @@ class Learner:
         return [Lesson(tokens=t, label=index[e.label]) for t, e in zip(tokens, examples, strict=True)]
 
     def _state_of(self, version: Version) -> TrainerState:
-        return version.state if version.state is not None else TrainerState.initial(self._section.learner)
+        return version.state or TrainerState()
 
     def _manifest(
         self,
@@ -246,7 +247,7 @@ class Learner:
         evaluation: dict[str, dict[str, float]],
     ) -> Manifest:
         base, section = self._shop.base, self._section.learner
-        logits = self._shop.model.predict(list(PROBE_TEXTS), EVALUATION_BATCH_TOKENS)  # (8, C) fp32
+        logits = self._shop.model.predict(PROBE_TEXTS, EVALUATION_BATCH_TOKENS).nan_to_num()  # (8, C) fp32; JSON has no NaN
         return Manifest(
             feed=self.feed,
             version=cycle.version,
@@ -309,6 +310,12 @@ class Learner:
 def cycle_seed(seed: int, feed: str, version: int) -> int:
     """A 63-bit seed that depends on nothing but its arguments."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{feed}:{version}".encode()).digest()[:8]) >> 1
+
+
+def is_finite(result: UpdateResult) -> bool:
+    """Whether loss and weights are finite numbers."""
+    tensors = [*result.weights.body.values(), result.weights.head_weight, result.weights.head_bias]
+    return math.isfinite(result.mean_loss) and all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
 
 def ranges(numbers: tuple[int, ...]) -> tuple[tuple[int, int], ...]:

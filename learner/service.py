@@ -27,6 +27,7 @@ from learner.schedule import trigger_for
 
 log = structlog.get_logger()
 HUNG_EXIT_CODE = 70
+OUTCOMES = {EVENT_JOB_ERROR: "failed", EVENT_JOB_MISSED: "missed", EVENT_JOB_MAX_INSTANCES: "overlapped"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +75,9 @@ class LearnerService:
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
         )
         for name, feed in self._feeds.items():
-            scheduler.add_job(self._guarded, trigger_for(feed.section.schedule), args=[self._tick, name], id=f"{name}:tick")
+            scheduler.add_job(
+                self._guarded, trigger_for(feed.section.schedule), args=[self._tick, name], id=f"{name}:tick"
+            )
             scheduler.add_job(self._guarded, "interval", seconds=1, args=[self._poll, name], id=f"{name}:poll")
         scheduler.add_listener(self._on_trouble, EVENT_JOB_ERROR | EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES)
         return scheduler
@@ -90,7 +93,6 @@ class LearnerService:
             log.warning("lease_lost", feed=name, error=str(error))
             self._feeds[name].lease.release()
         except DriftlineError as error:
-            metrics.learner_errors.labels(feed=name, kind=type(error).__name__).inc()
             log.error("turn_failed", feed=name, kind=type(error).__name__, error=str(error), retriable=error.retriable)
             if not error.retriable:
                 self._fatal = error
@@ -120,11 +122,14 @@ class LearnerService:
     def _record(self, report: CycleReport | None) -> None:
         if report is None:
             return
-        metrics.cycles.labels(feed=report.cycle.feed, outcome=report.outcome).inc()
-        metrics.cycle_seconds.labels(feed=report.cycle.feed).observe(report.train_seconds + report.evaluate_seconds)
+        feed = report.cycle.feed
+        metrics.CYCLES.labels(feed, report.outcome).inc()
+        metrics.TRAINED_EXAMPLES.labels(feed).inc(report.trained_examples)
+        metrics.CYCLE_SECONDS.labels(feed, "train").observe(report.train_seconds)
+        metrics.CYCLE_SECONDS.labels(feed, "evaluate").observe(report.evaluate_seconds)
         self._journal.append(
             "cycle",
-            feed=report.cycle.feed,
+            feed=feed,
             version=report.cycle.version,
             outcome=report.outcome,
             fresh=len(report.cycle.plan.fresh),
@@ -139,9 +144,9 @@ class LearnerService:
                 os._exit(HUNG_EXIT_CODE)
 
     def _on_trouble(self, event: JobEvent) -> None:
-        metrics.scheduler_events.labels(job=event.job_id, code=str(event.code)).inc()
+        metrics.JOBS.labels(OUTCOMES[event.code]).inc()
         if event.code != EVENT_JOB_ERROR:
-            log.info("job_late", job=event.job_id, code=event.code)
+            log.debug("job_late", job=event.job_id, outcome=OUTCOMES[event.code])
             return
         log.critical("job_crashed", job=event.job_id, error=repr(getattr(event, "exception", None)))
         self._fatal = DriftlineError(f"the learner's job {event.job_id} crashed: {getattr(event, 'exception', None)!r}")

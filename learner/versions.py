@@ -6,11 +6,12 @@ Atomicity and idempotency: those of `Registry.publish`; a known cycle id is answ
 
 from dataclasses import dataclass
 
-from driftline.artefact.manifest import SignedManifest, Trust
-from driftline.artefact.weights import Weights, pack_body, pack_head, unpack_weights
+from driftline.artefact.manifest import Trust
+from driftline.artefact.weights import Weights, pack_body, pack_head, unpack
 from driftline.errors import ArtefactError
 from driftline.registry import Registry
-from learner.trainer_state import TrainerState, pack_state, unpack_state
+from learner import trainer_state
+from learner.trainer_state import TrainerState
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Versions:
         return BlobNames(
             body=self._registry.put_blob(self._feed, pack_body(weights)),
             head=self._registry.put_blob(self._feed, pack_head(weights)),
-            trainer_state=self._registry.put_blob(self._feed, pack_state(state)),
+            trainer_state=self._registry.put_blob(self._feed, trainer_state.pack(state)),
         )
 
     def _fetch(self, version: int) -> Version:
@@ -68,12 +69,10 @@ class Versions:
         body = self._registry.get_blob(self._feed, manifest.body_sha256)
         head = self._registry.get_blob(self._feed, manifest.head_sha256)
         state = manifest.trainer_state_sha256 and self._registry.get_blob(self._feed, manifest.trainer_state_sha256)
-        return Version(version, unpack_weights(body, head), unpack_state(state) if state else None)
+        return Version(version, unpack(body, head), untrainer_state.pack(state) if state else None)
 
     def _remember(self, loaded: Version) -> None:
         self._recent[loaded.version] = loaded
         while len(self._recent) > 2:
             self._recent.pop(next(iter(self._recent)))
 
-
-__all__ = ["BlobNames", "SignedManifest", "Version", "Versions"]

@@ -176,7 +176,9 @@ def build_engine(config: Config, base: Base) -> Engine:
     return Engine(base, config.serve, {name: feed.labels for name, feed in config.feed.items()})
 
 
-def build_watcher(config: Config, engine: Engine, base: Base, registry: Registry, *, role: str, url: str | None) -> Watcher:
+def build_watcher(
+    config: Config, engine: Engine, base: Base, registry: Registry, *, role: str, url: str | None
+) -> Watcher:
     """The watcher that keeps the engine at the live versions."""
     from serving.scorer import Scorer
     from serving.watcher import Watcher
@@ -195,7 +197,6 @@ def build_watcher(config: Config, engine: Engine, base: Base, registry: Registry
     )
 
 
-
 def build_scorer(feed: str, config: Config, topics: Topics, engine: Engine, clock: Clock) -> Scorer:
     """One feed's scorer in its own consumer group."""
     from serving.scorer import Scorer
@@ -203,3 +204,28 @@ def build_scorer(feed: str, config: Config, topics: Topics, engine: Engine, cloc
     names = feed_topics(config, feed)
     reader = topics.open_group([names.events], group=f"driftline-score-{feed}")
     return Scorer(topics, reader, engine, feed, config.feed[feed], names, config.serve.replica, clock)
+
+
+def run_ingest(config: Config) -> None:
+    """The ingest process: until SIGTERM or SIGINT."""
+    from driftline.cli.signals import stop_on_signals
+
+    stop = stop_on_signals()
+    topics, buffer = build_topics(config), open_buffer(config)
+    for names in topic_names(config).values():
+        topics.ensure(names.model_dump().values())
+    ingest = build_ingest(config, topics, buffer, SystemClock())
+    try:
+        ingest.run(stop)
+    finally:
+        ingest.close()
+        topics.close()
+        buffer.close()
+
+
+def run_learner(config: Config) -> None:
+    """The learner process: until SIGTERM or SIGINT."""
+    from driftline.cli.signals import stop_on_signals
+
+    stop = stop_on_signals()
+    build_learner_service(config).run(stop)

@@ -26,7 +26,9 @@ MINIMUM_LAST_HOLDOUTS = 50
 class Tally:
     """What a replay measured while it ran. Seconds are wall time, freshness is stream time."""
 
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("ingest", "predict", "train", "evaluate", "baselines"), 0.0))
+    seconds: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(("ingest", "predict", "train", "evaluate", "baselines"), 0.0)
+    )
     cycles: list[CycleReport] = field(default_factory=list)
     freshness_s: list[float] = field(default_factory=list)
     swaps: list[tuple[int, int]] = field(default_factory=list)
@@ -210,6 +212,3 @@ class _Peekable:
         head, self._head = self._head, next(self._items, None)
         assert head is not None
         return head
-
-
-

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
+from driftline.artefact.manifest import decode_manifest
 from driftline.buffer import Scored
 from driftline.cli.replay.driver import Driver
 from driftline.cli.replay.pipeline import Pipeline
@@ -65,7 +66,11 @@ def baselines(driver: Driver, scored: list[Scored]) -> dict[str, Any]:
         predicted = [answers.get(s.event_id) for s in scored]
         truth = [s.label for s in scored]
         windowed = windows(predicted, truth, [0] * len(scored), WINDOW_EVENTS)
-        rows[name] = {"accuracy": accuracy(predicted, truth), "n": len(scored), "windows": [w["accuracy"] for w in windowed]}
+        rows[name] = {
+            "accuracy": accuracy(predicted, truth),
+            "n": len(scored),
+            "windows": [w["accuracy"] for w in windowed],
+        }
     frozen = driver.rivals.first_answers
     ours = [s for s in scored if s.event_id in frozen]
     truth = [s.label for s in ours]
@@ -80,7 +85,9 @@ def baselines(driver: Driver, scored: list[Scored]) -> dict[str, Any]:
 
 def retention(pipe: Pipeline) -> dict[str, Any]:
     """The accuracy matrix a[i][j] and its three summaries."""
-    matrix = [[cell[0] / cell[1] if cell and cell[1] else None for cell in row] for row in pipe.buffer.matrix(pipe.feed)]
+    matrix = [
+        [cell[0] / cell[1] if cell and cell[1] else None for cell in row] for row in pipe.buffer.matrix(pipe.feed)
+    ]
     return {
         "segments": len(matrix),
         "matrix": matrix,
@@ -122,7 +129,7 @@ def evaluation_answers(pipe: Pipeline, items: Iterable[StreamItem]) -> list[tupl
 
 def version_row(pipe: Pipeline, version: int) -> dict[str, Any]:
     """One version as the report shows it."""
-    manifest = pipe.registry.decoded_manifest(pipe.feed, version)
+    manifest = decode_manifest(pipe.registry.manifest(pipe.feed, version).document)
     return {
         "version": version,
         "parent": manifest.parent,
@@ -141,7 +148,7 @@ def reason_row(reason: GateReason) -> dict[str, Any]:
 
 def swaps(driver: Driver) -> dict[str, Any]:
     """How often the engine changed its live version, and for how long that held the batches."""
-    pauses = driver.pipeline.engine.swap_pauses_ms()
+    pauses = list(driver.pipeline.engine.pauses_ms)
     return {
         "count": len(driver.tally.swaps),
         "pause_ms_p50": quantile(pauses, 0.5),
@@ -157,4 +164,3 @@ def quantile(values: list[float], share: float) -> float | None:
         return values[0] if values else None
     cuts = statistics.quantiles(values, n=100, method="inclusive")
     return cuts[round(share * 100) - 1]
-

@@ -6,7 +6,7 @@ version kept frozen, from its promotion on. The first answer for an event id cou
 
 import torch
 
-from driftline.base import Base, feature
+from driftline.base import Base
 from driftline.records import Example
 from learner.baselines import LastLabel, Majority, OnlineHead
 from serving.engine import Engine
@@ -30,7 +30,7 @@ class Rivals:
         """Answer a batch before its labels are known."""
         if not texts:
             return
-        features = self._frozen_features(texts)  # (B, d) fp32
+        features = self._base.features(texts)  # (B, d) fp32
         self._features.update(zip(event_ids, features, strict=True))
         for name, rival in self._blind.items():
             self._keep(self.answers[name], event_ids, rival.predict(len(texts)))
@@ -51,9 +51,3 @@ class Rivals:
     def _keep(self, answers: dict[str, str | None], event_ids: list[str], labels: list[str | None]) -> None:
         for event_id, label in zip(event_ids, labels, strict=True):
             answers.setdefault(event_id, label)
-
-    def _frozen_features(self, texts: list[str]) -> torch.Tensor:
-        ids, mask = self._base.collate(self._base.tokenize(texts))
-        with torch.inference_mode():
-            hidden = self._base.model(input_ids=ids, attention_mask=mask).last_hidden_state  # (B, T, d)
-            return feature(hidden, mask, self._base.pooling).float().cpu()

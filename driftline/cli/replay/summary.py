@@ -21,7 +21,10 @@ def summarise(report: dict[str, Any]) -> str:
         *(f"  {name:<20} {percent(row['accuracy'])}" for name, row in rivals.items() if name != "first_version"),
         *_first_version(rivals["first_version"]),
         *_retention(report["retention"]),
-        *(f"evaluation {name:<12}{percent(row['accuracy'])}  of {row['n']:,}" for name, row in report["evaluation"].items()),
+        *(
+            f"evaluation {name:<12}{percent(row['accuracy'])}  of {row['n']:,}"
+            for name, row in report["evaluation"].items()
+        ),
         "",
         _seconds(report),
     ]
@@ -31,16 +34,24 @@ def summarise(report: dict[str, Any]) -> str:
 def _first_version(row: dict[str, Any]) -> list[str]:
     if not row["n"]:
         return ["  first_version        –  (no version was promoted)"]
-    return [f"  first version, frozen  {percent(row['accuracy'])}  against ours {percent(row['ours'])} on the same {row['n']:,}"]
+    return [
+        f"  first version, frozen  {percent(row['accuracy'])}  against ours {percent(row['ours'])} on the same {row['n']:,}"
+    ]
 
 
 def _retention(row: dict[str, Any]) -> list[str]:
     if not row["segments"]:
         return []
-    transfer = "" if row["forgetting"] is None else (
-        f", forgetting {100 * row['forgetting']:.1f} points, backward transfer {100 * row['backward_transfer']:+.1f} points"
+    transfer = (
+        ""
+        if row["forgetting"] is None
+        else (
+            f", forgetting {100 * row['forgetting']:.1f} points, backward transfer {100 * row['backward_transfer']:+.1f} points"
+        )
     )
-    return [f"retention              {percent(row['average_accuracy'])} on average over {row['segments']} segments{transfer}"]
+    return [
+        f"retention              {percent(row['average_accuracy'])} on average over {row['segments']} segments{transfer}"
+    ]
 
 
 def _seconds(report: dict[str, Any]) -> str:

@@ -15,12 +15,20 @@ from driftline.config import Config, load_config
 from driftline.errors import UsageError
 
 EventsArgument = Annotated[list[Path], typer.Argument(metavar="EVENTS.jsonl…", help="Events files, gzip or not.")]
-SpeedOption = Annotated[str, typer.Option("--speed", metavar="max|real|N", help="As fast as it goes, or N times real time.")]
+SpeedOption = Annotated[
+    str, typer.Option("--speed", metavar="max|real|N", help="As fast as it goes, or N times real time.")
+]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, metavar="N", help="Only the first N events.")]
-EvalOption = Annotated[Path | None, typer.Option("--eval", metavar="FILE", help="Labelled events to measure the final version on.")]
-StateOption = Annotated[Path | None, typer.Option("--state", metavar="DIR", help="Keep the run's state here (new or empty).")]
+EvalOption = Annotated[
+    Path | None, typer.Option("--eval", metavar="FILE", help="Labelled events to measure the final version on.")
+]
+StateOption = Annotated[
+    Path | None, typer.Option("--state", metavar="DIR", help="Keep the run's state here (new or empty).")
+]
 ReportOption = Annotated[Path | None, typer.Option("--report", metavar="OUT.json", help="Write the report here.")]
-PlotOption = Annotated[Path | None, typer.Option("--plot", metavar="OUT.html", help="Write a page with the plots here.")]
+PlotOption = Annotated[
+    Path | None, typer.Option("--plot", metavar="OUT.html", help="Write a page with the plots here.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the report instead of the summary.")]
 
 
@@ -49,7 +57,14 @@ def replay(
             raise UsageError(f"{path}: its folder does not exist: make it first")
     with Progress(limit) as progress:
         document = run_replay(
-            loaded, chosen, events, evaluation=evaluation, state=state, limit=limit, factor=factor, on_step=progress.update
+            loaded,
+            chosen,
+            events,
+            evaluation=evaluation,
+            state=state,
+            limit=limit,
+            factor=factor,
+            on_step=progress.update,
         )
     write_outputs(document, report, plot)
     if as_json:
@@ -120,8 +135,13 @@ class Progress:
         from rich.progress import Progress as Bar
 
         self._bar = Bar(
-            TextColumn("replay"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
-            console=err, disable=not err.is_terminal,
+            TextColumn("replay"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=err,
+            disable=not err.is_terminal,
         )
         self._task = self._bar.add_task("starting", total=total)
 

@@ -1,0 +1,56 @@
+"""The gate's reasons in words, for the history, the replay's page and its summary."""
+
+from driftline.records import GateDecision, GateReason
+
+_SETS = {"pooled": "all hold-outs", "recent": "the latest hold-outs"}
+
+
+def decision_in_words(decision: GateDecision) -> str:
+    """One sentence: what was decided, and the reasons that decided it."""
+    verdict = "promoted" if decision.promote else "rejected"
+    telling = [r for r in decision.reasons if not r.holds] if not decision.promote else _for_promotion(decision)
+    return f"{verdict}: {'; '.join(reason_in_words(reason) for reason in telling)}" if telling else verdict
+
+
+def reason_in_words(reason: GateReason) -> str:
+    """`not worse than version 3 on all hold-outs: 76.2 % against 75.0 % of 410`."""
+    match reason.code:
+        case "too_few_holdouts":
+            return f"too few hold-outs to compare ({reason.n or 0}), only the sanity checks decided"
+        case "not_finite":
+            return "weights or answers are not finite"
+        case "incumbent_changed":
+            return "another version went live meanwhile"
+        case "paused":
+            return "automatic promotion is paused"
+        case "imported":
+            return "imported; promote it by hand"
+        case _:
+            return _comparison(reason)
+
+
+def set_in_words(name: str | None) -> str:
+    """`segment:3` → `segment 3`, the sets' names in words otherwise."""
+    name = name or "the hold-outs"
+    return _SETS.get(name, name.replace(":", " "))
+
+
+def _comparison(reason: GateReason) -> str:
+    what = reason.code.replace("_", " ")
+    against = f" the {reason.against}" if reason.against and reason.against not in reason.code else ""
+    than = " than" if reason.code == "not_worse" else ""
+    figures = _figures(reason)
+    return f"{what}{than}{against} on {set_in_words(reason.reference)}{figures}"
+
+
+def _figures(reason: GateReason) -> str:
+    if reason.candidate_accuracy is None or reason.reference_accuracy is None:
+        return ""
+    p_value = f", p = {reason.p_value:.3f}" if reason.p_value is not None else ""
+    return f": {100 * reason.candidate_accuracy:.1f} % against {100 * reason.reference_accuracy:.1f} % of {reason.n}{p_value}"
+
+
+def _for_promotion(decision: GateDecision) -> list[GateReason]:
+    """The pooled comparison speaks for all; without one, whatever there is."""
+    pooled = [r for r in decision.reasons if r.reference == "pooled"]
+    return pooled[:1] or list(decision.reasons[:1])

@@ -1,0 +1,159 @@
+"""The report as one self-contained HTML page: accuracy by window, the accuracy matrix, every version and why.
+
+The script library is inside the page, so that it opens without a network. Every string is escaped by the template.
+"""
+
+from typing import Any
+
+import plotly.graph_objects as go
+from jinja2 import Environment, PackageLoader, select_autoescape
+from markupsafe import Markup
+
+from driftline.cli.output import percent
+from driftline.cli.reasons import decision_in_words
+from driftline.records import GateDecision, GateReason
+
+OURS = "#1f5fa8"
+RIVALS = {"online_head": "#c2571a", "last_label": "#8a8f98", "majority": "#b9bec6"}
+RIVAL_NAMES = {
+    "online_head": "online head on the frozen base",
+    "last_label": "last label",
+    "majority": "majority label",
+}
+FONT = "system-ui, -apple-system, Segoe UI, Roboto, sans-serif"
+SCALE = [[0.0, "#f7f2e8"], [0.5, "#9db9d6"], [1.0, "#1f5fa8"]]
+
+
+def render_page(report: dict[str, Any]) -> str:
+    """The page's HTML. `report` is the document of DESIGN §6."""
+    environment = Environment(
+        loader=PackageLoader("driftline.cli.replay", "."), autoescape=select_autoescape(default=True)
+    )
+    environment.filters["percent"] = percent
+    return environment.get_template("page.html.j2").render(
+        report=report,
+        accuracy=_embed(accuracy_figure(report), script=True),
+        matrix=_embed(matrix_figure(report["retention"]["matrix"])) if report["retention"]["segments"] else None,
+        rows=comparison_rows(report),
+        versions=version_rows(report),
+        verdict=verdict(report),
+    )
+
+
+def accuracy_figure(report: dict[str, Any]) -> go.Figure:
+    """Prequential accuracy by window of 250 events: ours bold, the baselines thin, a tick below for each swap."""
+    windows = report["prequential"]["windows"]
+    middles = [(w["start"] + w["end"]) / 2 for w in windows]
+    figure = go.Figure()
+    for name, colour in RIVALS.items():
+        accuracies = report["baselines"][name]["windows"]
+        dash = "solid" if name == "online_head" else "dot"
+        figure.add_scatter(
+            x=middles, y=accuracies, name=RIVAL_NAMES[name], line={"color": colour, "width": 1.8, "dash": dash}
+        )
+    figure.add_scatter(
+        x=middles,
+        y=[w["accuracy"] for w in windows],
+        name="Driftline, as served",
+        line={"color": OURS, "width": 3},
+        customdata=[w["version"] for w in windows],
+        hovertemplate="%{y:.1%} with version %{customdata}",
+    )
+    swaps = report["swaps"]["at_event"]
+    figure.add_scatter(
+        x=[s["event"] for s in swaps],
+        y=[0.02] * len(swaps),
+        name="swap to a new version",
+        mode="markers",
+        marker={"symbol": "line-ns-open", "size": 11, "color": OURS, "line": {"width": 1.5}},
+        customdata=[s["version"] for s in swaps],
+        hovertemplate="version %{customdata} live",
+    )
+    figure.update_layout(hovermode="x unified", height=420, **_layout())
+    figure.update_xaxes(title="events answered", gridcolor="#eceef1", zeroline=False)
+    figure.update_yaxes(
+        title="accuracy in the window", range=[0, 1], tickformat=".0%", gridcolor="#eceef1", zeroline=False
+    )
+    return figure
+
+
+def matrix_figure(matrix: list[list[float | None]]) -> go.Figure:
+    """Row i: after segment i; column j: accuracy on the hold-outs of segment j. Above the diagonal: not yet seen."""
+    labels = [str(i + 1) for i in range(len(matrix))]
+    figure = go.Figure(
+        go.Heatmap(
+            z=matrix,
+            x=labels,
+            y=labels,
+            zmin=0,
+            zmax=1,
+            colorscale=SCALE,
+            text=[["" if cell is None else f"{100 * cell:.0f}" for cell in row] for row in matrix],
+            texttemplate="%{text}",
+            hovertemplate="after segment %{y}, on segment %{x}: %{z:.1%}<extra></extra>",
+            colorbar={"tickformat": ".0%", "outlinewidth": 0, "thickness": 12},
+            xgap=2,
+            ygap=2,
+            hoverongaps=False,
+        )
+    )
+    figure.update_layout(height=140 + 34 * max(len(matrix), 4), **_layout())
+    figure.update_xaxes(title="measured on the hold-outs of segment", type="category", showgrid=False, side="bottom")
+    figure.update_yaxes(title="after learning segment", type="category", autorange="reversed", showgrid=False)
+    return figure
+
+
+def comparison_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Ours and the baselines, best first, so that it is plain who won."""
+    rows = [{"name": "Driftline, as served", "ours": True, **_pick(report["prequential"])}]
+    rows += [{"name": RIVAL_NAMES[name], "ours": False, **_pick(report["baselines"][name])} for name in RIVAL_NAMES]
+    return sorted(rows, key=lambda row: -(row["accuracy"] or 0.0))
+
+
+def verdict(report: dict[str, Any]) -> str:
+    """Who won over the whole stream, in one sentence, also where it is not us."""
+    best, second = comparison_rows(report)[:2]
+    lead = 100 * ((best["accuracy"] or 0.0) - (second["accuracy"] or 0.0))
+    return f"Over the whole stream the best was: {best['name']} ({percent(best['accuracy'])}), {lead:.1f} points before {second['name']}."
+
+
+def version_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every version with the gate's decision in words."""
+    return [
+        {
+            "version": row["version"],
+            "parent": row["parent"],
+            "examples": row["examples"],
+            "promoted": row["decision"] == "promoted",
+            "words": decision_in_words(_decision(row)),
+        }
+        for row in report["versions"]
+    ]
+
+
+def _decision(row: dict[str, Any]) -> GateDecision:
+    return GateDecision(
+        promote=row["decision"] == "promoted", reasons=tuple(GateReason(**reason) for reason in row["reasons"])
+    )
+
+
+def _pick(row: dict[str, Any]) -> dict[str, Any]:
+    return {"accuracy": row["accuracy"], "n": row["n"]}
+
+
+def _embed(figure: go.Figure, *, script: bool = False) -> Markup:
+    """The figure's own HTML; its strings are JSON inside a script, escaped by the plotting library."""
+    return Markup(
+        figure.to_html(full_html=False, include_plotlyjs="inline" if script else False, config={"displaylogo": False})
+    )  # noqa: S704
+
+
+def _layout() -> dict[str, Any]:
+    return {
+        "template": "none",
+        "font": {"family": FONT, "size": 13, "color": "#2b2f36"},
+        "margin": {"l": 70, "r": 20, "t": 20, "b": 60},
+        "legend": {"orientation": "h", "y": 1.12, "x": 0},
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+    }
