@@ -1,0 +1,83 @@
+"""Who sits in which slot of the bank: bookkeeping only, no tensors. The engine calls it under its lock.
+
+A resident is pinned while it is live, staged, or asked for by a waiting request; only what is not pinned is evicted,
+least recently used first. A slot is claimed before its weights are verified, and found only after (`settle`).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from driftline.errors import Overloaded
+
+if TYPE_CHECKING:
+    from serving.bank import Adapter
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Resident:
+    """A version in a slot, and the weights there. `pins` counts who still needs it; `used` is a logical time."""
+
+    feed: str
+    version: int
+    slot: int
+    adapter: "Adapter"
+    pins: int = 0
+    used: int = 0
+
+
+class SlotTable:
+    """The residents of `slots`. Not thread-safe."""
+
+    def __init__(self, slots: Iterable[int]) -> None:
+        self._free = sorted(slots, reverse=True)
+        self._residents: dict[tuple[str, int], Resident] = {}
+        self._time = 0
+
+    def __len__(self) -> int:
+        return len(self._residents)
+
+    def versions(self) -> list[tuple[str, int]]:
+        """(feed, version) of all residents."""
+        return sorted(self._residents)
+
+    def find(self, feed: str, version: int) -> Resident | None:
+        """The settled resident, if there is one."""
+        return self._residents.get((feed, version))
+
+    def claim(self, feed: str, version: int, adapter: "Adapter") -> Resident:
+        """A slot for a version that has none, pinned once and not found yet; then `settle` or `discard` it.
+
+        Overloaded (retriable) when every slot is pinned.
+        """
+        slot = self._free.pop() if self._free else self._evict()
+        return Resident(feed=feed, version=version, slot=slot, adapter=adapter, pins=1)
+
+    def settle(self, resident: Resident) -> None:
+        """The claimed slot holds verified weights: it may be found."""
+        self._touch(resident)
+        self._residents[resident.feed, resident.version] = resident
+
+    def discard(self, resident: Resident) -> None:
+        """The claimed slot's weights were refused: it is free again."""
+        self._free.append(resident.slot)
+
+    def pin(self, resident: Resident) -> None:
+        self._touch(resident)
+        resident.pins += 1
+
+    def unpin(self, resident: Resident) -> None:
+        assert resident.pins > 0, "unpinned more often than pinned"
+        resident.pins -= 1
+
+    def _touch(self, resident: Resident) -> None:
+        self._time += 1
+        resident.used = self._time
+
+    def _evict(self) -> int:
+        idle = [resident for resident in self._residents.values() if resident.pins == 0]
+        if not idle:
+            raise Overloaded("every slot of the adapter bank is in use: try again, or raise serve.slots", 1.0)
+        oldest = min(idle, key=lambda resident: resident.used)
+        del self._residents[oldest.feed, oldest.version]
+        return oldest.slot
