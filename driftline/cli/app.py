@@ -10,6 +10,8 @@ from driftline.cli.init import init
 from driftline.cli.logs import configure_logging
 from driftline.cli.output import say, say_error
 from driftline.cli.produce import produce
+from driftline.cli.replay.verb import replay
+from driftline.cli.up import up
 from driftline.errors import DriftlineError
 
 RUN = "Run"
@@ -27,7 +29,7 @@ app = typer.Typer(
 )
 
 app.command(rich_help_panel=START)(init)
-for verb in (processes.ingest, processes.learn, processes.serve, processes.score, processes.stop, produce):
+for verb in (up, processes.ingest, processes.learn, processes.serve, processes.score, processes.stop, produce, replay):
     app.command(rich_help_panel=RUN)(verb)
 
 
@@ -43,6 +45,7 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
+    del version  # its callback has answered
     configure_logging()
 
 

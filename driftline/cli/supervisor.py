@@ -1,0 +1,260 @@
+"""Supervises one child process per verb, for `driftline up`.
+
+Guards: a child that ends is started again, after a pause that doubles with each quick end; one that ends with exit
+code 2 (its config is wrong) is not, and if that is its first start, everything stops. One supervisor per state folder
+(flock). Children die with the supervisor, however it dies (Linux: PR_SET_PDEATHSIG), so none is left behind that the
+next `up` would collide with. SIGTERM and SIGINT ask the children to finish what they have in hand; a second signal,
+or `drain_s`, kills them.
+
+What runs is written to a JSON file after every change, replaced atomically, for `driftline status`.
+"""
+
+import ctypes
+import fcntl
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import structlog
+
+from driftline.errors import UsageError
+
+log = structlog.get_logger()
+
+EXIT_CONFIG = 2
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 30.0
+STEADY_S = 60.0
+DRAIN_S = 60.0
+PR_SET_PDEATHSIG = 1
+
+State = Literal["running", "waiting", "stopped", "refused"]
+
+
+def pause_s(quick_ends: int) -> float:
+    """Seconds to wait before the next start, after so many ends in a row that came within `STEADY_S` (1, 2, …)."""
+    return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(quick_ends - 1, 16))
+
+
+@dataclass(slots=True)
+class Child:
+    """One supervised process. Times are monotonic seconds; `exit_code` is negative for a signal."""
+
+    name: str
+    command: Sequence[str]
+    state: State = "waiting"
+    process: subprocess.Popen[bytes] | None = None
+    restarts: int = 0
+    quick_ends: int = 0
+    started_at: float = 0.0
+    start_at: float = 0.0
+    exit_code: int | None = None
+
+    def start(self, now: float) -> None:
+        """Start it; the child gets SIGTERM when this process dies."""
+        parent = os.getpid()
+        self.process = subprocess.Popen(
+            self.command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=lambda: _die_with(parent)
+        )
+        self.state, self.started_at = "running", now
+        log.info("child_started", child=self.name, pid=self.process.pid, restarts=self.restarts)
+
+    def ended(self, code: int, now: float) -> None:
+        """Work out when to start it again, if at all."""
+        self.exit_code, self.process = code, None
+        if code == EXIT_CONFIG:
+            self.state = "refused"
+            log.error("child_refused", child=self.name, remedy="its message is above: mend the config, then `up` again")
+            return
+        self.quick_ends = 1 if now - self.started_at >= STEADY_S else self.quick_ends + 1
+        self.state, self.start_at = "waiting", now + pause_s(self.quick_ends)
+        self.restarts += 1
+        log.warning("child_ended", child=self.name, exit_code=code, again_in_s=round(self.start_at - now, 1))
+
+    def document(self) -> dict[str, Any]:
+        """What `status` shows."""
+        pid = self.process.pid if self.process else None
+        return {"pid": pid, "state": self.state, "restarts": self.restarts, "exit_code": self.exit_code}
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """Runs the children until it is told to stop. `run` must be called in the main thread (it handles signals)."""
+
+    commands: Mapping[str, Sequence[str]]
+    file: Path
+    drain_s: float = DRAIN_S
+    children: list[Child] = field(init=False)
+    stops_asked: int = 0
+
+    def __post_init__(self) -> None:
+        self.children = [Child(name, command) for name, command in self.commands.items()]
+
+    def run(self) -> int:
+        """Returns the exit code: 0 after a stop that was asked for, 2 if a child refused its config at first start."""
+        with _signals(self._ask_to_stop) as wake:
+            try:
+                while not self.stops_asked and not self._refused_at_start():
+                    self._start_due(time.monotonic())
+                    select.select([wake], [], [], self._wait_s(time.monotonic()))
+                    _drain_pipe(wake)
+                    self._reap(time.monotonic())
+            finally:
+                self._stop(wake)
+        return EXIT_CONFIG if self._refused_at_start() else 0
+
+    def _ask_to_stop(self) -> None:
+        self.stops_asked += 1
+
+    def _refused_at_start(self) -> bool:
+        return any(child.state == "refused" and child.restarts == 0 for child in self.children)
+
+    def _start_due(self, now: float) -> None:
+        due = [child for child in self.children if child.state == "waiting" and child.start_at <= now]
+        for child in due:
+            child.start(now)
+        if due:
+            self._write()
+
+    def _wait_s(self, now: float) -> float | None:
+        """Until the next start that is due; None: until a signal comes."""
+        starts = [child.start_at for child in self.children if child.state == "waiting"]
+        return max(0.0, min(starts) - now) if starts else None
+
+    def _reap(self, now: float) -> None:
+        ended = [(child, code) for child, code in self._polled() if code is not None]
+        for child, code in ended:
+            child.ended(code, now)
+        if ended:
+            self._write()
+
+    def _polled(self) -> list[tuple[Child, int | None]]:
+        return [(child, child.process.poll()) for child in self.children if child.process is not None]
+
+    def _stop(self, wake: int) -> None:
+        """SIGTERM to all, wait for the drain; kill who is left at its end, or at a second request to stop."""
+        deadline = time.monotonic() + self.drain_s
+        self.stops_asked = max(1, self.stops_asked)
+        self._signal_all(signal.SIGTERM)
+        while self._running() and self.stops_asked < 2 and time.monotonic() < deadline:
+            select.select([wake], [], [], max(0.0, deadline - time.monotonic()))
+            _drain_pipe(wake)
+            self._collect()
+        for child in self._running():
+            log.error("child_killed", child=child.name, drain_s=self.drain_s)
+        self._signal_all(signal.SIGKILL)
+        for child in self._running():
+            if child.process is not None:
+                child.process.wait()
+        self._collect()
+        self.file.unlink(missing_ok=True)
+
+    def _collect(self) -> None:
+        for child, code in self._polled():
+            if code is not None:
+                child.exit_code, child.process, child.state = code, None, "stopped"
+                log.info("child_stopped", child=child.name, exit_code=code)
+
+    def _running(self) -> list[Child]:
+        return [child for child in self.children if child.process is not None]
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        for child in self._running():
+            if child.process is not None and child.process.poll() is None:
+                child.process.send_signal(number)
+
+    def _write(self) -> None:
+        document = {"pid": os.getpid(), "processes": {child.name: child.document() for child in self.children}}
+        draft = self.file.with_name(self.file.name + ".draft")
+        draft.write_text(json.dumps(document), encoding="utf-8")
+        draft.replace(self.file)
+
+
+@contextmanager
+def only_supervisor(file: Path) -> Iterator[None]:
+    """Hold the state folder's supervisor lock. UsageError if another `up` holds it."""
+    with _lock_file(file).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = _read(file).get("pid")
+            who = f" (process {pid})" if pid else ""
+            raise UsageError(
+                f"`driftline up` runs already on {file.parent}{who}: stop it, or use another state.path"
+            ) from None
+        yield
+
+
+def supervised(file: Path) -> dict[str, dict[str, Any]]:
+    """The children of the `up` that runs on this state folder, by name; {} if none runs."""
+    try:
+        with _lock_file(file).open("r") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return dict(_read(file).get("processes", {}))
+    except FileNotFoundError:
+        pass
+    return {}
+
+
+def _lock_file(file: Path) -> Path:
+    return file.with_suffix(".lock")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def _die_with(parent: int) -> None:
+    """Runs in the child before exec: SIGTERM when the parent dies, also if it died just now."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+@contextmanager
+def _signals(on_stop: Callable[[], None]) -> Iterator[int]:
+    """Every signal wakes a pipe, so that `select` sees it without a race; yields the pipe's reading end."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        on_stop()
+
+    def child(_number: int, _frame: FrameType | None) -> None:
+        pass
+
+    before_wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: stop, signal.SIGCHLD: child}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield reading
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(before_wakeup)
+        os.close(reading)
+        os.close(writing)
+
+
+def _drain_pipe(reading: int) -> None:
+    try:
+        while os.read(reading, 512):
+            pass
+    except BlockingIOError:
+        pass

@@ -1,0 +1,172 @@
+"""The supervisor on real child processes: restarts, refusals, drain, and no child that outlives it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from driftline.cli.supervisor import LONGEST_PAUSE_S, Supervisor, only_supervisor, pause_s, supervised
+from driftline.clock import Deadline
+from driftline.errors import UsageError
+
+# A supervisor in a process of its own, as `up` is; its children are Python one-liners.
+RUN = """
+import sys
+from pathlib import Path
+from driftline.cli.supervisor import Supervisor, only_supervisor
+file = Path(sys.argv[1])
+with only_supervisor(file):
+    commands = {f"child{n}": [sys.executable, "-c", code] for n, code in enumerate(sys.argv[2:])}
+    sys.exit(Supervisor(commands, file, drain_s=5).run())
+"""
+WAIT = "import signal; signal.pause()"
+DRAINS = """
+import pathlib, signal, sys
+def stop(*_):
+    pathlib.Path({path!r}).write_text("drained")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, stop)
+pathlib.Path({path!r}).write_text("ready")
+signal.pause()
+"""
+
+STUBBORN = """
+import pathlib, signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+pathlib.Path({path!r}).touch()
+while True:
+    signal.pause()
+"""
+FAILS_THEN_REFUSES = """
+import pathlib, sys
+mark = pathlib.Path({path!r})
+seen = mark.exists()
+mark.touch()
+sys.exit(2 if seen else 1)
+"""
+
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start a supervisor over one-liners; killed at the end, which must kill its children."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def run(*codes: str) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path / "up.json"), *codes])
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
+    deadline = Deadline(seconds)
+    tick = threading.Event()
+    while not condition():
+        assert not deadline.expired(), "waited too long"
+        tick.wait(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return not Path(f"/proc/{pid}/stat").read_text().split(")")[1].startswith(" Z")
+
+
+def test_pauses_double_up_to_a_limit() -> None:
+    assert [pause_s(n) for n in (1, 2, 3)] == [0.5, 1.0, 2.0]
+    assert pause_s(50) == LONGEST_PAUSE_S
+
+
+def test_a_killed_child_is_started_again(start: Start, tmp_path: Path) -> None:
+    file = tmp_path / "up.json"
+    start(WAIT, WAIT)
+    wait_for(lambda: supervised(file).get("child1", {}).get("pid"))
+    first = supervised(file)
+    os.kill(first["child0"]["pid"], signal.SIGKILL)
+    wait_for(lambda: (supervised(file)["child0"]["pid"] or first["child0"]["pid"]) != first["child0"]["pid"])
+    again = supervised(file)
+    assert again["child0"]["restarts"] == 1
+    assert again["child0"]["exit_code"] == -signal.SIGKILL
+    assert again["child1"] == first["child1"]
+
+
+def test_a_stop_lets_the_children_finish(start: Start, tmp_path: Path) -> None:
+    marks = [tmp_path / "a", tmp_path / "b"]
+    process = start(*(DRAINS.format(path=str(mark)) for mark in marks))
+    wait_for(lambda: all(mark.exists() and mark.read_text() == "ready" for mark in marks))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+    assert [mark.read_text() for mark in marks] == ["drained", "drained"]
+    assert supervised(tmp_path / "up.json") == {}
+    assert not (tmp_path / "up.json").exists()
+
+
+def test_a_second_signal_does_not_wait_for_a_child_that_will_not_end(start: Start, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    process = start(STUBBORN.format(path=str(mark)))
+    wait_for(mark.exists)
+    pid = supervised(tmp_path / "up.json")["child0"]["pid"]
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 0
+    assert time.monotonic() - began < 4.5
+    assert not is_alive(pid)
+
+
+def test_a_child_that_refuses_its_config_at_the_start_stops_everything(start: Start, tmp_path: Path) -> None:
+    process = start(WAIT, "raise SystemExit(2)")
+    assert process.wait(20) == 2
+    assert supervised(tmp_path / "up.json") == {}
+
+
+def test_a_child_that_refuses_later_is_left_alone(start: Start, tmp_path: Path) -> None:
+    file, mark = tmp_path / "up.json", tmp_path / "mark"
+    start(WAIT, FAILS_THEN_REFUSES.format(path=str(mark)))
+    wait_for(lambda: supervised(file).get("child1", {}).get("state") == "refused")
+    assert supervised(file)["child1"]["restarts"] == 1
+    assert supervised(file)["child0"]["state"] == "running"
+
+
+def test_children_die_with_a_killed_supervisor(start: Start, tmp_path: Path) -> None:
+    process = start(WAIT)
+    wait_for(lambda: supervised(tmp_path / "up.json").get("child0", {}).get("pid"))
+    pid = supervised(tmp_path / "up.json")["child0"]["pid"]
+    process.kill()
+    process.wait()
+    wait_for(lambda: not is_alive(pid))
+    assert supervised(tmp_path / "up.json") == {}
+
+
+def test_a_second_supervisor_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "up.json"
+    with only_supervisor(file), pytest.raises(UsageError, match="runs already"), only_supervisor(file):
+        pass
+    with only_supervisor(file):
+        pass
+
+
+def test_a_stale_file_shows_no_processes(tmp_path: Path) -> None:
+    file = tmp_path / "up.json"
+    file.write_text(json.dumps({"pid": 1, "processes": {"serve": {"pid": 1}}}))
+    assert supervised(file) == {}
+
+
+def test_supervisor_lists_its_children_in_order(tmp_path: Path) -> None:
+    supervisor = Supervisor({"ingest": ["x"], "learn": ["y"]}, tmp_path / "up.json")
+    assert [child.name for child in supervisor.children] == ["ingest", "learn"]
