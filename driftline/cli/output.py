@@ -49,7 +49,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, tit
     """A table whose cells are shown as they are (no markup); columns of numbers belong to the right, name them `>n`."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
+        table.add_column(
+            column.removeprefix(">"), justify="right" if column.startswith(">") else "left", overflow="fold"
+        )
     for row in rows:
         table.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
     out.print(table, soft_wrap=False)
