@@ -32,7 +32,6 @@ __all__ = [
     "find_model",
     "load_base",
     "lora_targets",
-    "pick_device",
     "target_shapes",
     "token_batches",
 ]
@@ -251,5 +250,5 @@ def target_shapes(base: Base, paths: Sequence[str]) -> dict[str, tuple[int, int]
 def _shape(module: nn.Module) -> tuple[int, int]:
     if isinstance(module, nn.Linear):
         return module.out_features, module.in_features
-    rows, columns = module.weight.shape  # Conv1D keeps (in, out)
-    return int(columns), int(rows)
+    weight: Any = module.weight
+    return int(weight.shape[1]), int(weight.shape[0])  # Conv1D keeps (in, out)

@@ -9,6 +9,7 @@ import copy
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -102,7 +103,7 @@ def _with_lora(model: nn.Module, paths: Sequence[str], section: LearnerConfig) -
 def _lora_parameters(body: nn.Module, paths: Sequence[str]) -> dict[str, nn.Parameter]:
     found: dict[str, nn.Parameter] = {}
     for path in paths:
-        layer = body.get_submodule(path)
+        layer: Any = body.get_submodule(path)
         found[f"{path}.lora_A"] = layer.lora_A[ADAPTER].weight  # (r, in)
         found[f"{path}.lora_B"] = layer.lora_B[ADAPTER].weight  # (out, r)
     return found

@@ -94,7 +94,7 @@ class ClassBalancedReservoir:
 
 
 def draw_without_repeats(pool: list[int], count: int, rng: Uniform) -> list[int]:
-    """Up to `count` members of `pool`, every order equally likely (Fisher-Yates, stopped early). `pool` is unchanged."""
+    """Up to `count` members of `pool`, every order equally likely (Fisher-Yates, stopped early). Leaves `pool`."""
     rest = list(pool)
     for i in range(min(count, len(rest))):
         j = i + int(rng.integers(len(rest) - i))

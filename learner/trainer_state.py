@@ -28,11 +28,11 @@ class TrainerState:
 
     step: int = 0
     moments: dict[str, Tensor] = field(default_factory=dict)
-    reservoir: ReservoirState = ReservoirState()
+    reservoir: ReservoirState = field(default_factory=ReservoirState)
     recent: tuple[int, ...] = ()
 
 
-def pack(state: TrainerState) -> bytes:
+def pack_state(state: TrainerState) -> bytes:
     """Canonical safetensors: equal states give equal bytes."""
     kept = state.reservoir
     classes = sorted({*kept.seen, *(label for _, label in kept.entries)})
@@ -51,8 +51,8 @@ def pack(state: TrainerState) -> bytes:
     return pack_tensors(tensors, metadata)
 
 
-def unpack(data: bytes) -> TrainerState:
-    """The exact inverse of `pack`. ArtefactError(unreadable) if this is no trainer state."""
+def unpack_state(data: bytes) -> TrainerState:
+    """The exact inverse of `pack_state`. ArtefactError(unreadable) if this is no trainer state."""
     tensors, metadata = unpack_tensors(data)
     try:
         if metadata["format"] != FORMAT:

@@ -1,15 +1,16 @@
 """One update: one pass over fresh and replayed lessons, from a parent's weights and trainer state to a candidate's.
 
-Guards: an update is a function (DESIGN §3.5). Same weights, state, lessons, section and seed give the same bytes on a CPU with the
-same number of threads and the same libraries. Nothing here reads a clock for a decision; seconds are only reported.
+Guards: an update is a function (DESIGN §3.5). The same weights, state, lessons, section and seed give the same bytes on
+a CPU, with the same number of threads and the same libraries. No clock decides anything; seconds are only reported.
 
 Order: every batch holds fresh and replayed lessons in the ratio of their totals, fresh ones in the plan's order. A
 batch is computed in parts of similar length (sorted inside the batch, cut where padding would cost more than another
 pass); the parts' gradients add up to the batch's, so what a step learns from does not depend on the parts.
 """
 
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -38,11 +39,13 @@ class UpdateResult:
     """A candidate. `state` carries the parent's reservoir and recent window unchanged (see `Strategy.remember`).
 
     `mean_loss` is cross-entropy in nats over all `examples` (fresh and replayed), measured as they were trained.
+    `finite`: no weight, moment or loss is NaN or infinite.
     """
 
     weights: Weights
     state: TrainerState
     mean_loss: float
+    finite: bool
     steps: int
     examples: int
     seconds: float
@@ -70,10 +73,13 @@ def run_update(
         for number, batch in enumerate(batches):
             _set_rate(optimizer, section, parent.step + number)
             losses.append(_step(model, optimizer, batch, section))
+    moments = _moments(model, optimizer)
+    mean_loss = sum(losses) / max(1, len(fresh) + len(replayed))
     return UpdateResult(
         weights=model.weights(),
-        state=replace(parent, step=parent.step + len(batches), moments=_moments(model, optimizer)),
-        mean_loss=sum(losses) / max(1, len(fresh) + len(replayed)),
+        state=replace(parent, step=parent.step + len(batches), moments=moments),
+        mean_loss=mean_loss,
+        finite=math.isfinite(mean_loss) and all_finite([*model.parameters.values(), *moments.values()]),
         steps=len(batches),
         examples=len(fresh) + len(replayed),
         seconds=time.perf_counter() - start,
@@ -98,6 +104,11 @@ def batch_lessons(fresh: Sequence[Lesson], replayed: Sequence[Lesson], batch_exa
 def length_parts(lessons: Sequence[Lesson]) -> Iterator[list[Lesson]]:
     """The batch sorted by length (stable), cut into parts that are padded on their own."""
     yield sorted(lessons, key=lambda lesson: len(lesson.tokens))
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether no number in any of them is NaN or infinite."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
 
 def _step(model: LoraModel, optimizer: torch.optim.Optimizer, batch: list[Lesson], section: LearnerConfig) -> float:

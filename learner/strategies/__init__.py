@@ -10,7 +10,7 @@ from learner.strategies.er import ExperienceReplay
 from learner.strategies.naive import Naive
 from learner.trainer_state import TrainerState
 
-__all__ = ["STRATEGIES", "Strategy", "strategy"]
+__all__ = ["STRATEGIES", "Strategy", "strategy_named"]
 
 
 class Strategy(Protocol):
@@ -32,6 +32,6 @@ class Strategy(Protocol):
 STRATEGIES: dict[str, Callable[[], Strategy]] = {"er": ExperienceReplay, "naive": Naive}
 
 
-def strategy(name: str) -> Strategy:
+def strategy_named(name: str) -> Strategy:
     """The strategy that `learner.strategy` names. KeyError for one that the config would not have let through."""
     return STRATEGIES[name]()

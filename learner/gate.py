@@ -1,0 +1,131 @@
+"""The gate: does a candidate go live? Pure; a rejection is a value with its numbers, never an error.
+
+Guards invariant 10: on no kept hold-out set may a candidate be shown to be worse than the incumbent, nor worse than the
+anchor (the best version so far), so that small losses cannot add up over versions.
+
+"Shown to be worse" on a set: the accuracy lost exceeds `margin`, and the one-sided exact McNemar test (McNemar 1947,
+in its binomial form) rejects at `significance` after Holm's correction (Holm 1979) over all sets and references.
+Not covered: a loss that too few hold-outs can show; then `too_few_holdouts` says that only the sanity checks decided.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from scipy.stats import binom
+
+from driftline.config import GateConfig
+from driftline.records import GateDecision, GateReason
+
+POOLED = "pooled"
+Answers = Mapping[int, str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Comparison:
+    """Candidate against one reference on one set. `worse`: only the reference is right; `better`: only we are."""
+
+    against: str
+    reference: str
+    n: int
+    candidate_right: int
+    reference_right: int
+    worse: int
+    better: int
+
+
+def decide(
+    candidate: Answers,
+    incumbent: Answers,
+    anchor: Answers | None,
+    truth: Mapping[int, str],
+    sets: Mapping[str, Sequence[int]],
+    section: GateConfig,
+    *,
+    finite: bool = True,
+) -> GateDecision:
+    """Promote or reject.
+
+    Answers and truth map example numbers to labels; an answer of None, or none at all, is wrong. `sets` maps names
+    (`pooled`, `recent`, `segment:N`) to hold-out numbers; empty sets are passed over. `anchor` None: the anchor is the
+    incumbent. `finite`: the candidate's weights and logits hold no NaN and no infinite number.
+    """
+    references = {"incumbent": incumbent} | ({} if anchor is None else {"anchor": anchor})
+    reasons = [] if finite else [GateReason(code="not_finite", holds=False, detail="weights or logits are not finite")]
+    pooled = len(sets.get(POOLED, ()))
+    if pooled < section.min_holdouts:
+        detail = f"{pooled} of {section.min_holdouts} hold-outs: only the sanity checks decide"
+        reasons.append(GateReason(code="too_few_holdouts", holds=True, reference=POOLED, n=pooled, detail=detail))
+    else:
+        reasons += _judge(_compare_all(candidate, references, truth, sets), section)
+    promote = all(reason.holds for reason in reasons)
+    best = incumbent if anchor is None else anchor
+    return GateDecision(
+        promote=promote,
+        reasons=tuple(reasons),
+        becomes_anchor=promote and _not_below(candidate, best, truth, sets.get(POOLED, ())),
+    )
+
+
+def mcnemar_p(worse: int, better: int) -> float:
+    """P(X ≥ worse) for X ~ Binomial(worse + better, ½): how likely so lopsided a split is if neither is better."""
+    return float(binom.sf(worse - 1, worse + better, 0.5)) if worse else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p-values, in the order given; each is at most 1."""
+    adjusted = [1.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def _compare_all(
+    candidate: Answers, references: Mapping[str, Answers], truth: Mapping[int, str], sets: Mapping[str, Sequence[int]]
+) -> list[_Comparison]:
+    return [
+        _compare(candidate, answers, truth, seqs, against=against, reference=name)
+        for name, seqs in sets.items()
+        if seqs
+        for against, answers in references.items()
+    ]
+
+
+def _compare(
+    candidate: Answers, answers: Answers, truth: Mapping[int, str], seqs: Sequence[int], *, against: str, reference: str
+) -> _Comparison:
+    right = [(candidate.get(seq) == truth[seq], answers.get(seq) == truth[seq]) for seq in seqs]
+    return _Comparison(
+        against=against,
+        reference=reference,
+        n=len(seqs),
+        candidate_right=sum(ours for ours, _ in right),
+        reference_right=sum(theirs for _, theirs in right),
+        worse=sum(theirs and not ours for ours, theirs in right),
+        better=sum(ours and not theirs for ours, theirs in right),
+    )
+
+
+def _judge(comparisons: list[_Comparison], section: GateConfig) -> list[GateReason]:
+    adjusted = holm([mcnemar_p(one.worse, one.better) for one in comparisons])
+    return [_reason(one, p_value, section) for one, p_value in zip(comparisons, adjusted, strict=True)]
+
+
+def _reason(one: _Comparison, p_value: float, section: GateConfig) -> GateReason:
+    loss = (one.reference_right - one.candidate_right) / one.n
+    is_worse = loss > section.margin and p_value < section.significance
+    return GateReason(
+        code=f"worse_than_{one.against}" if is_worse else "not_worse",
+        holds=not is_worse,
+        against=one.against,
+        reference=one.reference,
+        n=one.n,
+        candidate_accuracy=one.candidate_right / one.n,
+        reference_accuracy=one.reference_right / one.n,
+        p_value=p_value,
+    )
+
+
+def _not_below(candidate: Answers, anchor: Answers, truth: Mapping[int, str], seqs: Sequence[int]) -> bool:
+    return sum(candidate.get(s) == truth[s] for s in seqs) >= sum(anchor.get(s) == truth[s] for s in seqs)
