@@ -1,0 +1,120 @@
+"""redis-py with our settings: no retry behind our back, errors of our tree, no command text in any message.
+
+redis-py 8 retries every command ten times by default, so that one stalled server turned one XADD into two (FINDINGS §3).
+Here a command is sent once. Who may repeat it knows that it is idempotent.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from importlib.resources import files
+from typing import Any, cast
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+)
+from redis.retry import Retry
+
+from driftline.config import resolve_secret
+from driftline.errors import ConfigError, DriftlineError, RegistryError, RegistryUnavailable
+
+__all__ = ["Client", "connect", "run_script"]
+
+SOCKET_TIMEOUT_S = 5.0
+_RETRIABLE_REPLY = re.compile(r"\b(LOADING|BUSY|READONLY|MISCONF|MASTERDOWN|NOREPLICAS|TRYAGAIN|CLUSTERDOWN)\b")
+_OUT_OF_MEMORY = re.compile(r"\bOOM\b")
+
+
+class Client(redis.Redis):
+    """A thread-safe Redis client. Every command raises RegistryUnavailable (retriable) or RegistryError.
+
+    Delivery: a command that raised RegistryUnavailable may or may not have been executed. Use it for single commands and
+    `run_script` only; `pipeline` and `pubsub` bypass the translation of errors.
+    """
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        with _our_errors():
+            return super().execute_command(*args, **options)
+
+
+def connect(url: str, prefix: str = "driftline", *, timeout_s: float = SOCKET_TIMEOUT_S) -> Client:
+    """A client for redis://, rediss://, unix:// or "env:NAME"; `prefix` becomes its name in CLIENT LIST.
+
+    Connects at the first command. ConfigError for a URL that cannot be meant ("embedded" needs `start_embedded` first).
+    """
+    address = resolve_secret(url)
+    try:
+        return cast(Client, Client.from_url(address, **_settings(prefix, timeout_s)))
+    except ValueError:
+        raise ConfigError(
+            f'redis.url = "{_redacted(address)}": use redis://HOST:PORT/DB, rediss://… or unix://PATH'
+        ) from None
+
+
+def run_script(client: Client, name: str, keys: Sequence[str], *args: str | bytes | int) -> Any:
+    """Run `NAME.lua` of this package (after the shared `live.lua`). Atomic: other clients see all of it or nothing.
+
+    The text is sent each time, so that a restarted or failed-over server needs no loading step.
+    """
+    return client.eval(_script(name), len(keys), *keys, *cast(Any, args))
+
+
+@cache
+def _script(name: str) -> str:
+    folder = files(__package__)
+    return folder.joinpath("live.lua").read_text("utf-8") + folder.joinpath(f"{name}.lua").read_text("utf-8")
+
+
+def _settings(prefix: str, timeout_s: float) -> dict[str, Any]:
+    return {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "retry": Retry(NoBackoff(), 0),
+        "retry_on_error": [],
+        "protocol": 2,
+        "client_name": re.sub(r"[^!-~]", "_", prefix),
+    }
+
+
+@contextmanager
+def _our_errors() -> Iterator[None]:
+    """Translate, and cut the chain: the text of a failed command holds weights, manifests or passwords."""
+    try:
+        yield
+    except RedisError as error:
+        raise _translated(error) from None
+    except OSError as error:
+        raise RegistryUnavailable(f"Redis does not answer ({error.strerror or type(error).__name__})") from None
+
+
+def _translated(error: RedisError) -> DriftlineError:
+    if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
+        return RegistryError("Redis refuses this user: check the password in redis.url, and what its ACL allows")
+    if not isinstance(error, ResponseError):
+        return RegistryUnavailable(
+            f"Redis does not answer ({type(error).__name__}): is the server of redis.url running?"
+        )
+    return _translated_reply(str(error))
+
+
+def _translated_reply(text: str) -> DriftlineError:
+    if _OUT_OF_MEMORY.search(text):
+        return RegistryUnavailable("Redis is out of memory and refuses writes: raise its maxmemory")
+    code = _RETRIABLE_REPLY.search(text)
+    if code:
+        return RegistryUnavailable(f"Redis does not take commands now ({code.group(1)})")
+    first = re.match(r"[A-Z]+", text)
+    return RegistryError(
+        f"Redis refused a command ({first.group(0) if first else 'error'}): is redis.prefix used by others?"
+    )
+
+
+def _redacted(url: str) -> str:
+    return re.sub(r"//[^@/]*@", "//***@", url)

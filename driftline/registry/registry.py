@@ -1,0 +1,295 @@
+"""The registry of one installation: versions, the live record, the audit, heartbeats. Guards DESIGN §3.6 and §3.9.
+
+Delivery: what a call returned is durable as far as Redis is (embedded: fsynced). Ordering: changes of a live record have
+revisions 1, 2, …; the audit stream holds them as `<revision>-0`, pauses and resumes as `<revision>-<1, 2, …>`, so that
+replicas see a new revision only when another version is live. Atomicity: each verb is one script, all or nothing; blobs
+come first and are invisible until a manifest names them. Idempotency: publishing is, by cycle id; admin verbs are repeated
+here once under the same request id when Redis does not answer. Errors: see each verb; RegistryUnavailable everywhere.
+"""
+
+import json
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from driftline.artefact.manifest import SignedManifest, decode_manifest, decode_signed, encode_signed
+from driftline.errors import ArtefactError, RegistryUnavailable, UnknownVersion
+from driftline.names import Keys
+from driftline.records import AuditEntry, LiveRecord, Manifest, PublishOutcome, ReplicaStatus
+from driftline.registry.blobs import Blobs
+from driftline.registry.client import Client, run_script
+from driftline.registry.fields import audit_entry, live_record, pairs, publish_outcome, replica_status, replica_value
+from driftline.registry.lease import Lease
+from driftline.registry.replies import (
+    conflict,
+    listed,
+    publish_call,
+    publish_result,
+    refusal,
+    server_problems,
+    signature,
+)
+from driftline.registry.retention import blobs_of, kept_versions
+
+__all__ = ["Registry"]
+
+REPLICA_SILENT_S = 5.0
+REPLICA_FORGOTTEN_S = 3600.0
+MAX_WAIT_S = 4.0
+KEPT_VERSIONS = 50
+BLOB_GRACE_S = 900.0
+FIRST_ENTRY = "0-0"
+
+
+class Registry:
+    """All feeds of one prefix in one Redis. Thread-safe (redis-py hands every thread its own connection)."""
+
+    def __init__(self, client: Client, keys: Keys) -> None:
+        self._client: Any = client  # redis-py types replies as unions over every decoding mode
+        self._keys = keys
+        self._blobs = Blobs(client, keys)
+
+    def check_server(self) -> list[str]:
+        """What is wrong with the server's settings, each with the remedy; [] if all is well."""
+        info = {name: str(value) for name, value in self._client.info().items()}
+        return server_problems(info)
+
+    # --- versions and blobs
+
+    def next_version(self, feed: str) -> int:
+        """A version number never given before, from 1. A crash after it leaves a gap."""
+        self._client.sadd(self._keys.feeds(), feed)
+        return int(self._client.incr(self._keys.version_counter(feed)))
+
+    def put_blob(self, feed: str, data: bytes) -> str:
+        """Store bytes under their sha256, which is returned; see `driftline.registry.blobs`."""
+        return self._blobs.put(feed, data)
+
+    def get_blob(self, feed: str, sha256: str) -> bytes:
+        """The bytes, hash verified. ArtefactError: missing_blob, hash_mismatch."""
+        return self._blobs.get(feed, sha256)
+
+    def publish(self, signed: SignedManifest, *, lease: Lease, expected_revision: int, at: datetime) -> PublishOutcome:
+        """Register the manifest and, if its decision says promote, make it live; all in one script.
+
+        A rejecting manifest registers whatever is live or paused. Repeat after RegistryUnavailable: the second call is a
+        `duplicate` if the first was done. On `conflict` and `paused` nothing was written. Errors: LeaseLost (a newer
+        holder has acquired the lease), ArtefactError(missing_blob), RegistryConflict (the version number is taken by
+        another cycle), RegistryLost (the audit is ahead of the live record).
+        """
+        manifest = decode_manifest(signed.document)
+        call = publish_call(manifest, lease.fence, expected_revision, at)
+        keys = [self._keys.fence(manifest.feed, lease.name), *self._publish_keys(manifest)]
+        reply = run_script(self._client, "publish", keys, json.dumps(call), encode_signed(signed))
+        return publish_result(manifest, reply)
+
+    def _publish_keys(self, manifest: Manifest) -> list[str]:
+        keys, feed = self._keys, manifest.feed
+        names = [keys.live(feed), keys.manifests(feed), keys.cycles(feed), keys.audit(feed), keys.promoted_before(feed)]
+        return [*names, keys.blobs(feed), *(keys.blob(feed, sha256) for sha256 in blobs_of(manifest))]
+
+    def cycle_outcome(self, feed: str, cycle_id: str) -> PublishOutcome | None:
+        """What became of a cycle: promoted or rejected, as which version; None if it was never registered."""
+        recorded = self._client.hget(self._keys.cycles(feed), cycle_id)
+        return None if recorded is None else publish_outcome(recorded)
+
+    def manifest(self, feed: str, version: int) -> SignedManifest:
+        """The signed manifest of a version. UnknownVersion; ArtefactError(unreadable) if another one's stands there.
+
+        Its signature is not checked here: that is `Trust.verify`.
+        """
+        data = self._client.hget(self._keys.manifests(feed), str(version))
+        if data is None:
+            known = self.versions(feed)
+            raise UnknownVersion(f"feed {feed} has no version {version}; it has {listed(known)}")
+        signed = decode_signed(data)
+        found = decode_manifest(signed.document)
+        if (found.feed, found.version) != (feed, version):
+            raise ArtefactError(
+                "unreadable", f"version {version} of feed {feed}: the registry holds another manifest there"
+            )
+        return signed
+
+    def versions(self, feed: str) -> list[int]:
+        """All registered versions, promoted and rejected, rising."""
+        return sorted(int(name) for name in self._client.hkeys(self._keys.manifests(feed)))
+
+    def feeds(self) -> list[str]:
+        """Feeds that ever asked for a version number, sorted."""
+        return sorted(name.decode() for name in self._client.smembers(self._keys.feeds()))
+
+    # --- the live record
+
+    def live(self, feed: str) -> LiveRecord:
+        """What is live. Version 0, revision 0 for a feed that was never written (see `check_not_lost`)."""
+        return live_record(feed, self._client.hgetall(self._keys.live(feed)))
+
+    def promote(
+        self, feed: str, version: int, *, expected_revision: int, actor: str, reason: str, at: datetime
+    ) -> LiveRecord:
+        """An admin makes a registered version live; the pause stays as it is, and so does the anchor.
+
+        RegistryConflict if the live record is not at `expected_revision`; UnknownVersion if manifest or blobs are gone.
+        """
+        live = self._live_at(feed, expected_revision)
+        change = {"action": "promoted", "version": version, "anchor": live.anchor, "pause": False}
+        return self._switch(feed, {**change, **signature(actor, reason, at), "expected_revision": expected_revision})
+
+    def rollback(
+        self, feed: str, version: int | None, *, expected_revision: int, actor: str, reason: str, at: datetime
+    ) -> LiveRecord:
+        """Go back to `version` (None: the one live before the current one was first promoted), and pause.
+
+        0 is allowed. An anchor newer than the target is withdrawn with the versions that are: the anchor before it takes
+        its place. Errors as for `promote`.
+        """
+        live = self._live_at(feed, expected_revision)
+        target = self._version_before(live) if version is None else version
+        anchor = self._anchor_at(feed, live.anchor, target)
+        change = {"action": "rolled_back", "version": target, "anchor": anchor, "pause": True}
+        return self._switch(feed, {**change, **signature(actor, reason, at), "expected_revision": expected_revision})
+
+    def pause(self, feed: str, *, actor: str, reason: str, at: datetime) -> LiveRecord:
+        """Stop automatic promotion until `resume`. The revision stays. Idempotent but for the audit entry."""
+        return self._pause(feed, {"action": "paused", "pause": True, **signature(actor, reason, at)})
+
+    def resume(self, feed: str, *, actor: str, reason: str, at: datetime) -> LiveRecord:
+        """Allow automatic promotion again. The revision stays."""
+        return self._pause(feed, {"action": "resumed", "pause": False, **signature(actor, reason, at)})
+
+    def promoted_before(self, feed: str, version: int) -> int | None:
+        """The version that was live when `version` was first promoted; None if it never was."""
+        before = self._client.hget(self._keys.promoted_before(feed), str(version))
+        return None if before is None else int(before)
+
+    def _live_at(self, feed: str, expected_revision: int) -> LiveRecord:
+        live = self.live(feed)
+        if live.revision != expected_revision:
+            raise conflict(feed, expected_revision, live.revision)
+        return live
+
+    def _version_before(self, live: LiveRecord) -> int:
+        before = self.promoted_before(live.feed, live.version)
+        if before is None:
+            raise UnknownVersion(f"feed {live.feed}: nothing was live before version {live.version}; name a version")
+        return before
+
+    def _anchor_at(self, feed: str, anchor: int, target: int) -> int:
+        """The anchor as it was when `target` was the newest version; `target` itself if its blobs are gone by now."""
+        while anchor > target:
+            before = self._client.hget(self._keys.promoted_before(feed), f"anchor:{anchor}")
+            anchor = 0 if before is None else int(before)
+        return anchor if self._is_kept(feed, anchor) else target
+
+    def _is_kept(self, feed: str, version: int) -> bool:
+        return all(
+            self._client.hexists(self._keys.blob(feed, sha256), "chunks") for sha256 in self._blobs_of(feed, version)
+        )
+
+    def _blobs_of(self, feed: str, version: int) -> list[str]:
+        if version == 0:
+            return []
+        return blobs_of(decode_manifest(self.manifest(feed, version).document))
+
+    def _switch(self, feed: str, change: dict[str, Any]) -> LiveRecord:
+        blobs = sorted({*self._blobs_of(feed, change["version"]), *self._blobs_of(feed, change["anchor"])})
+        names = [
+            self._keys.live(feed),
+            self._keys.audit(feed),
+            self._keys.promoted_before(feed),
+            self._keys.blobs(feed),
+        ]
+        keys = [*names, *(self._keys.blob(feed, sha256) for sha256 in blobs)]
+        return self._changed(feed, "switch", keys, {**change, "blobs": blobs})
+
+    def _pause(self, feed: str, change: dict[str, Any]) -> LiveRecord:
+        return self._changed(feed, "pause", [self._keys.live(feed), self._keys.audit(feed)], change)
+
+    def _changed(self, feed: str, script: str, keys: list[str], change: dict[str, Any]) -> LiveRecord:
+        """Run an admin's change, and once more under the same request id if Redis did not answer."""
+        call = json.dumps({**change, "request": uuid.uuid4().hex})
+        try:
+            reply = run_script(self._client, script, keys, call)
+        except RegistryUnavailable:
+            reply = run_script(self._client, script, keys, call)
+        if reply[0] == b"done":
+            return live_record(feed, pairs(reply[1]))
+        raise refusal(feed, reply, change)
+
+    # --- the audit, and waiting for it
+
+    def audit(self, feed: str) -> list[AuditEntry]:
+        """Every change of the live record and of the pause, oldest first."""
+        return [audit_entry(feed, entry_id, raw) for entry_id, raw in self._client.xrange(self._keys.audit(feed))]
+
+    def last_change(self, feed: str) -> str:
+        """The id of the newest audit entry, "0-0" if there is none: where `wait_for_change` may start."""
+        newest = self._client.xrevrange(self._keys.audit(feed), count=1)
+        return newest[0][0].decode() if newest else FIRST_ENTRY
+
+    def wait_for_change(self, feeds: Mapping[str, str], timeout_s: float) -> dict[str, str]:
+        """Block until a feed's audit goes past the given id, at most min(timeout_s, 4) seconds.
+
+        Returns the newest id of each feed that changed; {} after the time. A hint only: read `live` after every return.
+        """
+        if not feeds:
+            return {}
+        feed_of = {self._keys.audit(feed).encode(): feed for feed in feeds}
+        streams: Any = {self._keys.audit(feed): last_id for feed, last_id in feeds.items()}
+        block_ms = max(1, int(min(timeout_s, MAX_WAIT_S) * 1000))
+        reply = self._client.xread(streams, block=block_ms)
+        return {feed_of[stream]: entries[-1][0].decode() for stream, entries in reply}
+
+    # --- retention
+
+    def pin(self, feed: str, version: int) -> None:
+        """Keep the version's blobs until `unpin`. UnknownVersion if it or its blobs are gone."""
+        blobs = self._blobs_of(feed, version)
+        keys = [self._keys.pinned(feed), self._keys.blobs(feed), *(self._keys.blob(feed, name) for name in blobs)]
+        if not run_script(self._client, "pin", keys, version, *blobs):
+            raise UnknownVersion(f"feed {feed}: the blobs of version {version} are no longer kept; it cannot be pinned")
+
+    def unpin(self, feed: str, version: int) -> None:
+        """Let the version's blobs go when they are old. Idempotent."""
+        self._client.srem(self._keys.pinned(feed), str(version))
+
+    def collect_garbage(self, feed: str, keep_versions: int = KEPT_VERSIONS, *, grace_s: float = BLOB_GRACE_S) -> int:
+        """Remove blobs that no kept version names and nobody touched for `grace_s`; returns how many.
+
+        Safe beside publishing, switching and pinning: those touch their blobs in the script that names them.
+        """
+        live = self.live(feed)
+        pinned = {int(version) for version in self._client.smembers(self._keys.pinned(feed))}
+        before = self.promoted_before(feed, live.version)
+        kept = kept_versions(self.versions(feed), live, before, pinned, keep_versions)
+        return self._blobs.collect(feed, {name for version in kept for name in self._blobs_of(feed, version)}, grace_s)
+
+    # --- requests and heartbeats
+
+    def request_update(self, feed: str, actor: str) -> None:
+        """Ask the feed's learner for an update now. Idempotent until it is taken."""
+        self._client.set(self._keys.update_request(feed), actor)
+
+    def take_update_request(self, feed: str) -> bool:
+        """Whether an update was asked for; the request is cleared. At least once: a lost reply leaves it there."""
+        if self._client.get(self._keys.update_request(feed)) is None:
+            return False
+        self._client.delete(self._keys.update_request(feed))
+        return True
+
+    def heartbeat(self, status: ReplicaStatus) -> None:
+        """Tell what this replica serves. Liveness goes by the server's clock, not by `seen_at`."""
+        forget_ms = int(REPLICA_FORGOTTEN_S * 1000)
+        run_script(self._client, "heartbeat", [self._keys.replicas()], status.replica, replica_value(status), forget_ms)
+
+    def replicas(self) -> list[ReplicaStatus]:
+        """Replicas heard of within the last 5 s, by name."""
+        seconds, microseconds = self._client.time()
+        since_ms = seconds * 1000 + microseconds // 1000 - int(REPLICA_SILENT_S * 1000)
+        known = (replica_status(value) for value in self._client.hvals(self._keys.replicas()))
+        return sorted((status for seen_ms, status in known if seen_ms >= since_ms), key=lambda status: status.replica)
+
+    def lease(self, feed: str, name: str, *, ttl_s: float) -> Lease:
+        """A lease to acquire; see `driftline.registry.lease`."""
+        return Lease(self._client, self._keys, feed, name, ttl_s)

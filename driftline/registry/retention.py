@@ -1,0 +1,24 @@
+"""Which versions keep their blobs (DESIGN §3.6). Manifests stay for ever. Pure."""
+
+from collections.abc import Collection, Sequence
+
+from driftline.records import LiveRecord, Manifest
+
+__all__ = ["blobs_of", "kept_versions"]
+
+
+def blobs_of(manifest: Manifest) -> list[str]:
+    """The sha256 of every blob that the manifest names, each once, sorted."""
+    named = (manifest.body_sha256, manifest.head_sha256, manifest.trainer_state_sha256)
+    return sorted({sha256 for sha256 in named if sha256 is not None})
+
+
+def kept_versions(
+    versions: Sequence[int], live: LiveRecord, before_live: int | None, pinned: Collection[int], newest: int
+) -> set[int]:
+    """The newest `newest` versions, the incumbent and the one to roll back to, the anchor, and the pinned ones.
+
+    The one to roll back to is kept so that the way back stays open after any number of rejections. 0 has no blobs.
+    """
+    last = sorted(versions)[-newest:] if newest > 0 else []
+    return {*last, live.version, live.anchor, before_live or 0, *pinned} - {0}
