@@ -1,8 +1,8 @@
 """Signed manifests: canonical JSON, Ed25519 signatures, and whom to trust. Guards DESIGN §3.7, the part without torch.
 
-Covered: a manifest changed by one byte, signed by an unknown key, or not decodable is refused. Not covered: whether the
-signed manifest is the one that was asked for (`Registry.manifest` compares feed and version) and whether the tensors fit
-it (`driftline.artefact.weights`).
+Covered: a manifest changed by one byte, signed by an unknown key, or not decodable is refused. Not covered: whether
+the signed manifest is the one that was asked for (`Registry.manifest` compares feed and version) and whether the
+tensors fit it (`driftline.artefact.weights`).
 """
 
 import fcntl
@@ -63,9 +63,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
     try:
         document = _json.encode(decode_manifest(_json.encode(manifest)))
     except ArtefactError:
-        raise ArtefactError(
-            "not_finite", f"{_name(manifest)}: its manifest holds a number that is not finite"
-        ) from None
+        raise ArtefactError("not_finite", f"{_name(manifest)}: a number in its manifest is not finite") from None
     if decode_manifest(document) != manifest:
         raise ArtefactError("unreadable", f"{_name(manifest)}: its manifest does not survive encoding; check its types")
     return document
@@ -149,7 +147,7 @@ def key_id(public_key: Ed25519PublicKey) -> str:
 def load_or_create_keys(files: StateFiles) -> Signer:
     """The signing key under the state folder; the first process makes the pair (0600, under flock).
 
-    Atomic: the private key appears complete or not at all. ConfigError if it is readable by others or is no Ed25519 key.
+    Atomic: the private key appears complete or not at all. ConfigError if others can read it or it is no Ed25519 key.
     """
     files.keys_lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _locked(files.keys_lock):
@@ -163,7 +161,7 @@ def load_or_create_keys(files: StateFiles) -> Signer:
 
 
 def load_trust(section: TrustConfig, files: StateFiles) -> Trust:
-    """The keys named in the config, else this machine's own pair (made if there is none yet). ConfigError names the file."""
+    """The keys named in the config, else this machine's own pair, made if there is none. ConfigError names the file."""
     if section.public_keys:
         return Trust.of(*(_load_public(path) for path in section.public_keys))
     return Trust.of(load_or_create_keys(files).public_key)
@@ -177,7 +175,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _write_private(path: Path, data: bytes) -> None:
-    """0600 from its first byte on, complete or absent. Callers hold the lock, so the temporary name is free to reuse."""
+    """0600 from its first byte on, complete or absent. Callers hold the lock, so the draft's name is theirs."""
     draft = path.with_suffix(".new")
     draft.unlink(missing_ok=True)
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

@@ -1,4 +1,4 @@
-"""The probe: fixed texts whose logits every manifest carries, so that a replica can tell whether it computes the same."""
+"""The probe: fixed texts whose logits every manifest carries, so that a replica sees whether it computes the same."""
 
 __all__ = ["PROBE_TEXTS"]
 
@@ -11,6 +11,6 @@ PROBE_TEXTS: tuple[str, ...] = (
     "画面はきれいですが、音が小さすぎます。 👍🏽",
     "def mean(values): return sum(values) / len(values)  # https://example.org/?q=a%20b",
     "not bad, not good, not cheap, not worth returning, and in the end not something I would recommend to a friend who "
-    "needs it every day, because after a month of use the hinge is loose, the manual is missing, and the colour has faded",
+    "needs it every day, because after a month of use the hinge is loose, the manual is gone and the colour has faded",
 )
 """Eight texts: long and short, plain and noisy, other scripts, code. Never change one: manifests carry their logits."""

@@ -39,8 +39,8 @@ _DTYPE_NAMES = {
 class Weights:
     """What an adapter is made of, fp32.
 
-    `body` maps "<module path inside AutoModel>.lora_A" to (r, in) and ".lora_B" to (out, r); `head_weight` is (C, d) and
-    `head_bias` (C,).
+    `body` maps "<module path inside AutoModel>.lora_A" to (r, in) and ".lora_B" to (out, r); `head_weight` is (C, d)
+    and `head_bias` (C,).
     """
 
     body: dict[str, Tensor]

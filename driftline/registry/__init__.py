@@ -1,6 +1,7 @@
 """The registry: adapters, the live record, the audit and leases, in Redis. No torch.
 
-`connect` → `Registry` → `lease`; `start_embedded` where there is no Redis. The live record is the truth, streams are hints.
+`connect` → `Registry` → `lease`; `start_embedded` where there is no Redis. The live record is the truth, the audit
+stream that announces its changes is a hint.
 """
 
 from driftline.registry.client import Client, connect

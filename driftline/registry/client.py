@@ -1,7 +1,7 @@
 """redis-py with our settings: no retry behind our back, errors of our tree, no command text in any message.
 
-redis-py 8 retries every command ten times by default, so that one stalled server turned one XADD into two (FINDINGS §3).
-Here a command is sent once. Who may repeat it knows that it is idempotent.
+redis-py 8 retries every command ten times by default, so that during a stall one XADD wrote two entries (FINDINGS §3).
+Here a command is sent once; only a caller who knows that it is idempotent repeats it.
 """
 
 import re
@@ -35,8 +35,8 @@ _OUT_OF_MEMORY = re.compile(r"\bOOM\b")
 class Client(redis.Redis):
     """A thread-safe Redis client. Every command raises RegistryUnavailable (retriable) or RegistryError.
 
-    Delivery: a command that raised RegistryUnavailable may or may not have been executed. Use it for single commands and
-    `run_script` only; `pipeline` and `pubsub` bypass the translation of errors.
+    Delivery: a command that raised RegistryUnavailable may or may not have been executed. Use it for single commands
+    and `run_script` only; `pipeline` and `pubsub` bypass the translation of errors.
     """
 
     def execute_command(self, *args: Any, **options: Any) -> Any:

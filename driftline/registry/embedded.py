@@ -1,11 +1,11 @@
 """The embedded Redis: a private server for one machine (DESIGN §1), so that Redis is always a real Redis.
 
-Delivery: every write is fsynced (`appendfsync always`). Atomicity and idempotency: starting happens under flock, so any
-number of processes may call `start_embedded` and get one server; one that was killed is started again on its data. It is
-detached from whoever started it and lives until `stop_embedded`. Errors: ConfigError (no redis-server to be found),
-RegistryUnavailable (it does not come up, with the end of its log).
-Only this user can reach it: a Unix socket in a 0700 folder, no TCP port. Covered: a stale socket or pid file, a state path
-too long for a socket. Not covered: a state folder shared by two machines.
+Delivery: every write is fsynced (`appendfsync always`). Atomicity and idempotency: starting happens under flock, so
+any number of processes may call `start_embedded` and get one server; one that was killed is started again on its data.
+It is detached from whoever started it and lives until `stop_embedded`. Errors: ConfigError (no redis-server to be
+found), RegistryUnavailable (it does not come up, with the end of its log).
+Only this user can reach it: a Unix socket in a 0700 folder, no TCP port. Covered: a stale socket or pid file, a state
+path too long for a socket. Not covered: a state folder shared by two machines.
 """
 
 import fcntl
@@ -237,7 +237,7 @@ def _wait_gone(pid: int, seconds: float) -> bool:
 
 
 def _runs(pid: int) -> bool:
-    """Whether the process exists and is more than a zombie (its parent may be slow to notice, or PID 1 of a container)."""
+    """Whether the process exists and is more than a zombie (a container's PID 1 may never reap one)."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

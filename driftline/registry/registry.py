@@ -1,10 +1,11 @@
 """The registry of one installation: versions, the live record, the audit, heartbeats. Guards DESIGN §3.6 and §3.9.
 
-Delivery: what a call returned is durable as far as Redis is (embedded: fsynced). Ordering: changes of a live record have
-revisions 1, 2, …; the audit stream holds them as `<revision>-0`, pauses and resumes as `<revision>-<1, 2, …>`, so that
-replicas see a new revision only when another version is live. Atomicity: each verb is one script, all or nothing; blobs
-come first and are invisible until a manifest names them. Idempotency: publishing is, by cycle id; admin verbs are repeated
-here once under the same request id when Redis does not answer. Errors: see each verb; RegistryUnavailable everywhere.
+Delivery: what a call returned is durable as far as Redis is (embedded: fsynced). Ordering: changes of a live record
+have revisions 1, 2, …; the audit stream holds them as `<revision>-0`, pauses and resumes as `<revision>-<1, 2, …>`, so
+that replicas see a new revision only when a version was switched. Atomicity: each verb is one script, all or nothing;
+blobs come first and are invisible until a manifest names them. Idempotency: publishing is, by cycle id; admin verbs are
+repeated here once, under the same request id, when Redis does not answer. Errors: see each verb; RegistryUnavailable
+everywhere.
 """
 
 import json
@@ -73,8 +74,8 @@ class Registry:
     def publish(self, signed: SignedManifest, *, lease: Lease, expected_revision: int, at: datetime) -> PublishOutcome:
         """Register the manifest and, if its decision says promote, make it live; all in one script.
 
-        A rejecting manifest registers whatever is live or paused. Repeat after RegistryUnavailable: the second call is a
-        `duplicate` if the first was done. On `conflict` and `paused` nothing was written. Errors: LeaseLost (a newer
+        A rejecting manifest registers whatever is live or paused. Repeat after RegistryUnavailable: the second call is
+        a `duplicate` if the first was done. On `conflict` and `paused` nothing was written. Errors: LeaseLost (a newer
         holder has acquired the lease), ArtefactError(missing_blob), RegistryConflict (the version number is taken by
         another cycle), RegistryLost (the audit is ahead of the live record).
         """
@@ -141,8 +142,8 @@ class Registry:
     ) -> LiveRecord:
         """Go back to `version` (None: the one live before the current one was first promoted), and pause.
 
-        0 is allowed. An anchor newer than the target is withdrawn with the versions that are: the anchor before it takes
-        its place. Errors as for `promote`.
+        0 is allowed. An anchor newer than the target is withdrawn with the versions that are: the anchor before it
+        takes its place. Errors as for `promote`.
         """
         live = self._live_at(feed, expected_revision)
         target = self._version_before(live) if version is None else version

@@ -29,9 +29,10 @@ def check_not_lost(live: LiveRecord, seen_revision: int) -> None:
     """RegistryLost if the live record is older than one seen before: nobody may build on it, or serve it."""
     if live.revision < seen_revision:
         raise RegistryLost(
-            f"registry_lost: feed {live.feed} is at revision {live.revision}, but revision {seen_revision} was seen before: "
-            "Redis lost data, or redis.url or redis.prefix names another registry. Restore Redis from its append-only file "
-            "or a backup, or correct the config; to start over on purpose, use another state.path and redis.prefix"
+            f"registry_lost: feed {live.feed} is at revision {live.revision}, but revision {seen_revision} was seen "
+            "before: Redis lost data, or redis.url or redis.prefix names another registry. Restore Redis from its "
+            "append-only file or a backup, or correct the config; to start over on purpose, use another state.path and "
+            "redis.prefix"
         )
 
 
@@ -97,7 +98,7 @@ def refusal(feed: str, reply: Sequence[Any], change: Mapping[str, Any]) -> Drift
 def conflict(feed: str, expected: int, found: int) -> RegistryConflict:
     """The live record moved between reading and writing."""
     return RegistryConflict(
-        f"feed {feed}: the live record is at revision {found}, not {expected}: somebody changed it; look again and repeat"
+        f"feed {feed}: the live record is at revision {found}, not {expected}: somebody changed it; look, then repeat"
     )
 
 
@@ -110,8 +111,8 @@ def listed(versions: Sequence[int]) -> str:
 
 def _ahead(feed: str) -> RegistryLost:
     return RegistryLost(
-        f"registry_lost: feed {feed}: the audit stream is ahead of the live record: keys were deleted or partly restored. "
-        "Restore Redis from its append-only file or a backup"
+        f"registry_lost: feed {feed}: the audit stream is ahead of the live record: keys were deleted or partly "
+        "restored. Restore Redis from its append-only file or a backup"
     )
 
 
