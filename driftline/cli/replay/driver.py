@@ -9,7 +9,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from driftline.cli.replay.pipeline import Pipeline
 from driftline.cli.replay.rivals import Rivals
@@ -52,6 +52,11 @@ class Pace:
         self._factor = factor
         self._start: tuple[datetime, float] | None = None
 
+    @property
+    def held_back(self) -> bool:
+        """Whether the stream runs at a speed of its own, so that every event is answered as it comes."""
+        return self._factor is not None
+
     def wait_for(self, moment: datetime) -> None:
         """Returns when the stream time `moment` has come."""
         if self._factor is None:
@@ -71,6 +76,7 @@ class Driver:
         self.tally = Tally()
         self.rivals = Rivals(pipeline.feed, pipeline.section.labels, pipeline.base, pipeline.engine)
         self._pace = pace
+        self._schedule = pipeline.section.schedule
         self._on_step = on_step or (lambda _: None)
         self._labels: list[_DueLabel] = []
         self._order = itertools.count()
@@ -96,11 +102,11 @@ class Driver:
             if head is None or (limit is not None and _ > 0 and head.at >= limit):
                 return
             yield stream.take()
-            if self._pace is not None and self._pace._factor is not None:
+            if self._pace.held_back:
                 return
 
     def _cycle_may_start_at(self) -> datetime | None:
-        missing = self.pipeline.section.schedule.min_examples - self.pipeline.buffer.fresh_count(self.pipeline.feed)
+        missing = self._missing()
         if missing <= 0:
             return self._tick
         if missing > len(self._labels):
@@ -109,21 +115,32 @@ class Driver:
 
     def _until(self, moment: datetime) -> None:
         """Let the clock reach `moment`: labels that come before it, and the ticks in between, in their order."""
-        self._tick = self._tick or next_tick(self.pipeline.section.schedule, moment)
-        while True:
-            label_at = self._labels[0].at if self._labels else None
-            due = [t for t in (label_at, self._tick) if t is not None and t <= moment]
-            if not due:
-                break
-            at = min(due)
-            self.pipeline.clock.advance_to(at)
-            if label_at == at:
-                self._deliver(at)
-            if self._tick == at:
+        self._tick = self._tick or next_tick(self._schedule, moment)
+        while (step := min(self._tick, self._next_label_at() or self._tick)) <= moment:
+            self.pipeline.clock.advance_to(step)
+            self._deliver(step)
+            if self._tick <= step:
                 self._turn()
-                self._tick = next_tick(self.pipeline.section.schedule, at)
+                self._tick = self._tick_after(step, horizon=min(moment, self._next_label_at() or moment))
         self._pace.wait_for(moment)
         self.pipeline.clock.advance_to(moment)
+
+    def _tick_after(self, tick: datetime, horizon: datetime) -> datetime:
+        """The next tick; where too few examples wait, the ticks before `horizon`, which bring nothing, are skipped."""
+        following = next_tick(self._schedule, tick)
+        if self._missing() <= 0 or following >= horizon:
+            return following
+        if self._schedule.cron is not None:
+            return next_tick(self._schedule, horizon - timedelta(microseconds=1))
+        period = following - tick
+        return following + (horizon - following) // period * period
+
+    def _next_label_at(self) -> datetime | None:
+        return self._labels[0].at if self._labels else None
+
+    def _missing(self) -> int:
+        """How many more fresh examples make a cycle due."""
+        return self._schedule.min_examples - self.pipeline.buffer.fresh_count(self.pipeline.feed)
 
     def _batch(self, batch: list[StreamItem]) -> None:
         pipe = self.pipeline
@@ -163,7 +180,7 @@ class Driver:
             pipe.learner.close_segments()
 
     def _turn(self) -> None:
-        report = self.pipeline.learner.turn()
+        report = self.pipeline.learner.turn() if self._missing() <= 0 else None
         if report is None:
             return
         self.tally.cycles.append(report)

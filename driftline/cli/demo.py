@@ -1,0 +1,139 @@
+"""The verb `driftline demo`: a simulated review feed through the real pipeline, told as it happens, answered over HTTP."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from driftline.cli.logs import configure_logging
+from driftline.cli.output import count_of, percent, say
+from driftline.cli.reasons import decision_in_words
+from driftline.config import Config, load_config
+from driftline.errors import UsageError
+
+DirOption = Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where events, report and page are written.")]
+EventsOption = Annotated[int, typer.Option("--events", min=500, metavar="N", help="Length of the simulated stream.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Another seed, another stream.")]
+PortOption = Annotated[int, typer.Option("--port", min=0, max=65535, help="HTTP port; 0 takes a free one.")]
+PROGRESS_EVERY = 500
+EXAMPLE_TEXT = "the battery died after two days, what a joke"
+
+
+def demo(dir: DirOption = Path("driftline-demo"), events: EventsOption = 4000, seed: SeedOption = 0, port: PortOption = 0) -> None:
+    """Watch a model keep up with a simulated review feed: updates, gate decisions, swaps (about two minutes)."""
+    configure_logging()
+    config_file = prepare(dir, events, seed)
+    config = load_config(config_file)
+    say(
+        f"[bold]Driftline demo[/]: {count_of(events, 'product review')}, five products in turn, new slang on the way, 4 % wrong"
+        " labels,\nlabels two minutes late. The model starts knowing nothing; every answer is given before its label is seen.\n"
+    )
+    say("Loading the base model …")
+    report, seconds = run(config, dir / "events.jsonl", port)
+    finish(report, dir, config_file, seconds)
+
+
+def prepare(folder: Path, events: int, seed: int) -> Path:
+    """Write the simulated stream and its config; returns the config's path. UsageError if the folder cannot be used."""
+    from stream.simulate import Simulation, simulate
+
+    source = Path(__file__).with_name("demo.toml")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "events.jsonl").open("w", encoding="utf-8") as lines:
+            lines.writelines(json.dumps(event) + "\n" for event in simulate(Simulation(events=events, seed=seed)))
+        shutil.copyfile(source, folder / "driftline.toml")
+    except OSError as error:
+        raise UsageError(f"--dir {folder}: cannot be written ({error.strerror}): name a folder of yours") from None
+    return folder / "driftline.toml"
+
+
+def run(config: Config, events: Path, port: int) -> tuple[dict[str, Any], float]:
+    """Replay the stream while answering over HTTP; returns the report and the wall seconds."""
+    from driftline.cli.replay.driver import Driver, Pace
+    from driftline.cli.replay.pipeline import open_pipeline, replay_config, state_folder
+    from driftline.cli.replay.report import build_report
+    from driftline.cli.replay.source import EPOCH, stream_items
+    from driftline.cli.wiring import open_http
+    from driftline.clock import SimulatedClock
+
+    feed = next(iter(config.feed))
+    start = time.perf_counter()
+    with (
+        state_folder(None) as folder,
+        open_pipeline(replay_config(config, feed, folder), feed, SimulatedClock(EPOCH)) as pipeline,
+        open_http(pipeline.config, pipeline.engine, pipeline.watcher, pipeline.topics, port) as url,
+    ):
+        say(f"Answering meanwhile at [bold]{url}[/]; in another terminal, now and again later:\n  {curl(url, feed)}\n")
+        driver = Driver(pipeline, Pace(None), Narrator().tell)
+        driver.run(stream_items([events], config.feed[feed].fields))
+        seconds = time.perf_counter() - start
+        return build_report(driver, seconds, ()), seconds
+
+
+def curl(url: str, feed: str) -> str:
+    """A command to paste that asks the running demo."""
+    body = json.dumps({"inputs": [{"text": EXAMPLE_TEXT}]})
+    return escape(f"curl -s {url}/v1/feeds/{feed}/predict -H 'content-type: application/json' -d '{body}'")
+
+
+class Narrator:
+    """Prints each cycle as it ends, and now and then how the answers are doing against the baselines."""
+
+    def __init__(self) -> None:
+        self._cycles = 0
+        self._told_events = 0
+
+    def tell(self, driver: Any) -> None:
+        """`Driver.on_step`."""
+        for report in driver.tally.cycles[self._cycles :]:
+            say(cycle_line(report))
+        self._cycles = len(driver.tally.cycles)
+        if driver.tally.events >= self._told_events + PROGRESS_EVERY:
+            self._told_events = driver.tally.events
+            say(progress_line(driver))
+
+
+def cycle_line(report: Any) -> str:
+    """One cycle in one line: what was learned, what the gate said."""
+    cycle = report.cycle
+    learned = f"{len(cycle.plan.fresh)} fresh + {len(cycle.plan.replayed)} replayed in {report.train_seconds:.1f} s"
+    colour = "green" if report.outcome == "promoted" else "yellow"
+    words = escape(decision_in_words(report.decision)) if report.decision else report.outcome
+    return f"  version {cycle.version:>2}  {learned}; [{colour}]{words}[/]"
+
+
+def progress_line(driver: Any) -> str:
+    """Accuracy over the last stretch of examples, ours and the baselines'."""
+    scored = driver.pipeline.buffer.scored(driver.pipeline.feed)[-PROGRESS_EVERY:]
+    ours = share(s.predicted == s.label for s in scored)
+    rivals = {name: share(answers.get(s.event_id) == s.label for s in scored) for name, answers in driver.rivals.answers.items()}
+    others = ", ".join(f"{name.replace('_', ' ')} {percent(value)}" for name, value in rivals.items())
+    return f"[dim]{driver.tally.events:>6,} events[/]  last {len(scored)} answers right: [bold]{percent(ours)}[/]  [dim]({others})[/]"
+
+
+def share(outcomes: Iterable[bool]) -> float | None:
+    """Share of True; None of nothing."""
+    found = list(outcomes)
+    return sum(found) / len(found) if found else None
+
+
+def finish(report: dict[str, Any], folder: Path, config_file: Path, seconds: float) -> None:
+    """The summary, where the files are, and what to try next."""
+    from driftline.cli.replay.summary import summarise
+    from driftline.cli.replay.verb import write_outputs
+
+    write_outputs(report, folder / "report.json", folder / "report.html")
+    say("\n" + summarise(report))
+    say(
+        f"\nDone in {seconds:.0f} s. Open [bold]{folder / 'report.html'}[/] for the plots; the figures are in {folder / 'report.json'}.\n"
+        "Next:\n"
+        f"  driftline replay {folder / 'events.jsonl'} -c {config_file} --plot again.html    the same, with your settings\n"
+        "  driftline init myfeed                                     a commented config for a stream of your own\n"
+        "  driftline up -c myfeed/driftline.toml                     ingest, learn, serve and score, live on this machine"
+    )
