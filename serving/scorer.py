@@ -1,0 +1,119 @@
+"""Events topic → predictions topic: every event is answered by the version that is live when it is read.
+
+Delivery: at least once; predictions are durable before their events' positions are committed, so a crash in between
+answers again (readers take the first prediction of an id). Ordering: predictions of a partition in the order of its
+events. Atomicity: none across a batch. Idempotency: none needed. Errors: retriable ones keep the batch in hand for the
+next step; TopicError ends the process.
+
+Skipped: events collected from /predict (they were answered there), and what ingest will dead-letter.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from driftline import metrics
+from driftline.clock import Clock
+from driftline.config import FeedConfig, FeedTopics
+from driftline.errors import DriftlineError, Overloaded
+from driftline.records import Event, Prediction, RawRecord
+from driftline.topics import Partition, Reader, Topics
+from driftline.topics.codec import decode_event, encode_prediction
+from serving.engine import Answer, Engine
+
+log = structlog.get_logger()
+
+BATCH_EVENTS = 256
+POLL_S = 0.5
+RETRY_S = 0.5
+
+
+class Scorer:
+    """One feed's scorer. One thread. The reader is one of the feed's own consumer group."""
+
+    def __init__(
+        self,
+        topics: Topics,
+        reader: Reader,
+        engine: Engine,
+        feed: str,
+        section: FeedConfig,
+        names: FeedTopics,
+        replica: str,
+        clock: Clock,
+    ) -> None:
+        self._topics = topics
+        self._reader = reader
+        self._engine = engine
+        self._feed = feed
+        self._section = section
+        self._names = names
+        self._replica = replica
+        self._clock = clock
+        self._in_hand: list[RawRecord] = []
+
+    def step(self, timeout_s: float) -> int:
+        """Read once and answer what came; returns the records read, answered or skipped. 0 after `timeout_s` of none.
+
+        1. read  2. answer  3. append the predictions  4. commit the events' positions. After a retriable error the next
+        step starts over with the same records.
+        """
+        if not self._in_hand:
+            self._in_hand = self._reader.poll(BATCH_EVENTS, timeout_s)
+        records = self._in_hand
+        if not records:
+            return 0
+        events = self._events(records)
+        answers = self._engine.predict(self._feed, [event.text for event in events])
+        self._topics.append(
+            self._names.predictions,
+            [encode_prediction(self._prediction(event, answer)) for event, answer in zip(events, answers, strict=True)],
+        )
+        self._reader.commit(_next_positions(records))
+        self._in_hand = []
+        metrics.SCORED.labels(self._feed, "answered").inc(len(events))
+        metrics.SCORED.labels(self._feed, "skipped").inc(len(records) - len(events))
+        return len(records)
+
+    def run(self, stop: threading.Event, ready: Callable[[], bool]) -> None:
+        """Score until `stop` is set. Nothing is read before `ready()`, so that no event is answered by version 0 only
+        because this process has not read the registry yet."""
+        while not stop.is_set():
+            if not ready():
+                stop.wait(0.1)
+                continue
+            try:
+                self.step(POLL_S)
+            except DriftlineError as error:
+                if not error.retriable:
+                    raise
+                log.warning("scoring_waits", feed=self._feed, waiting=len(self._in_hand), error=str(error))
+                stop.wait(error.retry_after_s if isinstance(error, Overloaded) else RETRY_S)
+
+    def close(self) -> None:
+        """Leave the group. What was not committed is answered by the next reader."""
+        self._reader.close()
+
+    def _events(self, records: Sequence[RawRecord]) -> list[Event]:
+        decoded = (decode_event(record, self._feed, self._section) for record in records)
+        return [event for event in decoded if isinstance(event, Event) and not event.collected]
+
+    def _prediction(self, event: Event, answer: Answer) -> Prediction:
+        return Prediction(
+            event_id=event.event_id,
+            feed=self._feed,
+            label=answer.label,
+            scores=answer.scores,
+            adapter_version=answer.adapter_version,
+            replica=self._replica,
+            predicted_at=self._clock.now(),
+        )
+
+
+def _next_positions(records: Sequence[RawRecord]) -> dict[Partition, int]:
+    """The offset after the last record of each partition; records of a partition come in order."""
+    return {
+        Partition(topic=record.position.topic, partition=record.position.partition): record.next_offset
+        for record in records
+    }

@@ -1,0 +1,203 @@
+"""Keeps the engine at what the registry names as live. Guards invariant 7 for a replica's whole life.
+
+The live record is the truth; what `wait_for_change` says is a hint, so the record is read again after every wake-up,
+every timeout and every reconnect. Any failure leaves the incumbent serving and is logged, counted and told in /readyz,
+the status and the heartbeat.
+
+Ordering: revisions only rise; an older one is refused as registry_lost. Idempotency: `sync` may be called at any time.
+Errors: `sync` raises none; `load_version` raises what the checks raise.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from driftline import metrics
+from driftline.artefact.manifest import Trust
+from driftline.artefact.weights import Weights
+from driftline.base import Base
+from driftline.clock import Clock, SystemClock
+from driftline.errors import ArtefactError, DriftlineError, RegistryLost
+from driftline.records import LiveRecord, Manifest, ReplicaStatus
+from driftline.registry import Registry
+from serving.engine import Engine
+from serving.seen import SeenRevisions
+from serving.stage import Verifier
+
+log = structlog.get_logger()
+
+WAIT_S = 1.0
+FIRST_RETRY_S = 0.5
+LAST_RETRY_S = 30.0
+RECONNECT_S = 0.5
+SYSTEM_CLOCK = SystemClock()
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why a live record was not taken up. Tried again when the record changes, or at `retry_at` if there is one."""
+
+    record: tuple[int, int] | None
+    reason: str
+    retry_at: float | None
+    wait_s: float
+
+
+class Watcher:
+    """One per process. `sync` from one thread only (the one that runs `run`, or a driver); the rest from any."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        engine: Engine,
+        trust: Trust,
+        base: Base,
+        feeds: Sequence[str],
+        *,
+        replica: str,
+        role: str,
+        url: str | None,
+        heartbeat_s: float,
+        seen: Path,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        """`seen` is the folder in which this replica keeps the revisions it has seen."""
+        self._registry = registry
+        self._engine = engine
+        self._verifier = Verifier(registry, trust, base)
+        self._feeds = tuple(feeds)
+        self._replica, self._role, self.url = replica, role, url
+        self._heartbeat_s = heartbeat_s
+        self._clock = clock
+        self._seen = SeenRevisions(seen / f"{role}-{replica}.json")
+        self._failures: dict[str, _Failure] = {}
+        self._caught_up: set[str] = set()
+        self._last_ids: dict[str, str] = {}
+        engine.use_loader(self.load_version)
+
+    # --- what others may ask
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """For each feed that is not at what the registry names as live: why."""
+        return {feed: failure.reason for feed, failure in dict(self._failures).items()}
+
+    def ready(self, feed: str) -> bool:
+        """Whether the feed has been at the live version since this process started."""
+        return feed in self._caught_up
+
+    def all_ready(self) -> bool:
+        """Whether all feeds are ready."""
+        return self._caught_up.issuperset(self._feeds)
+
+    def status(self) -> ReplicaStatus:
+        """What the heartbeat tells."""
+        active = {feed: self._engine.active(feed) for feed in self._feeds if self.ready(feed)}
+        return ReplicaStatus(
+            replica=self._replica,
+            role=self._role,
+            url=self.url,
+            serving={feed: version for feed, (version, _) in active.items()},
+            revisions={feed: revision for feed, (_, revision) in active.items()},
+            refused=self.refused,
+            seen_at=self._clock.now(),
+            pid=os.getpid(),
+        )
+
+    def load_version(self, feed: str, version: int) -> tuple[Manifest, Weights]:
+        """A version that a request names: fetched and checked. UnknownVersion, ArtefactError, RegistryUnavailable."""
+        return self._verifier.fetch(feed, version, self._engine.labels(feed))
+
+    # --- following
+
+    def sync(self, feed: str) -> bool:
+        """Read the live record and follow it; True if the engine's live version or revision changed."""
+        record = None
+        try:
+            live = self._registry.live(feed)
+            record = (live.version, live.revision)
+            self._seen.check(live)
+            return self._follow(feed, live)
+        except DriftlineError as error:
+            self._fail(feed, record, error)
+        except Exception as error:  # whatever a strange artefact breaks, the incumbent goes on serving
+            log.exception("sync_failed", feed=feed)
+            self._fail(feed, record, error)
+        return False
+
+    def run(self, stop: threading.Event) -> None:
+        """Follow all feeds and send heartbeats until `stop` is set. Returns within about a second of that."""
+        heart = threading.Thread(target=self._beat, args=(stop,), name="heartbeat", daemon=True)
+        heart.start()
+        while not stop.is_set():
+            for feed in self._feeds:
+                self.sync(feed)
+            self._wait(stop)
+        heart.join()
+
+    def _follow(self, feed: str, live: LiveRecord) -> bool:
+        if not self._worth_trying(feed, live):
+            return False
+        changed = (live.version, live.revision) != self._engine.active(feed)
+        if changed:
+            self._switch(feed, live)
+        self._seen.note(live)
+        self._failures.pop(feed, None)
+        self._caught_up.add(feed)
+        return changed
+
+    def _switch(self, feed: str, live: LiveRecord) -> None:
+        if not self._engine.restage(feed, live.version):
+            manifest, weights = self.load_version(feed, live.version)
+            self._engine.stage(feed, manifest, weights)
+        self._engine.activate(feed, live.version, live.revision)
+        log.info("live", feed=feed, version=live.version, revision=live.revision, pause_ms=self._engine.pauses_ms[-1])
+
+    def _worth_trying(self, feed: str, live: LiveRecord) -> bool:
+        failure = self._failures.get(feed)
+        if failure is None or failure.record != (live.version, live.revision):
+            return True
+        return failure.retry_at is not None and time.monotonic() >= failure.retry_at
+
+    def _fail(self, feed: str, record: tuple[int, int] | None, error: Exception) -> None:
+        before = self._failures.get(feed)
+        again = before is not None and before.record == record
+        wait_s = min(before.wait_s * 2, LAST_RETRY_S) if before is not None and again else FIRST_RETRY_S
+        retriable = isinstance(error, DriftlineError) and error.retriable
+        reason = f"{_code(error)}: {error}"
+        self._failures[feed] = _Failure(record, reason, time.monotonic() + wait_s if retriable else None, wait_s)
+        if before is not None and again and before.reason == reason:
+            return
+        metrics.REFUSALS.labels(feed, _code(error)).inc()
+        version, revision = record or (None, None)
+        log.warning("live_version_refused", feed=feed, version=version, revision=revision, reason=reason)
+
+    def _wait(self, stop: threading.Event) -> None:
+        """Until something changed, a second at most. Without Redis, a moment."""
+        try:
+            for feed in self._feeds:
+                if feed not in self._last_ids:  # a change before this is seen by the sync that follows
+                    self._last_ids[feed] = self._registry.last_change(feed)
+                    return
+            self._last_ids.update(self._registry.wait_for_change(self._last_ids, WAIT_S))
+        except DriftlineError:
+            stop.wait(RECONNECT_S)
+
+    def _beat(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            try:
+                self._registry.heartbeat(self.status())
+            except DriftlineError as error:
+                log.debug("heartbeat_failed", error=str(error))
+            stop.wait(self._heartbeat_s)
+
+
+def _code(error: Exception) -> str:
+    if isinstance(error, ArtefactError):
+        return error.code
+    return "registry_lost" if isinstance(error, RegistryLost) else type(error).__name__
