@@ -1,0 +1,234 @@
+"""The learner's side of the hand-over: take, acknowledge, and what a rollback does to learned examples.
+
+Keeps the buffer's part of invariants 1 (nothing is learned twice), 5 (the plan of an update is stored before it starts)
+and 9 (examples that only rolled-back versions learned are set aside, counted, and can be made fresh again).
+
+Delivery: each example is in at most one open plan; after a crash `open_cycle` returns the same plan. Ordering: as the
+plan says. Atomicity: each call is one transaction. Idempotency: `acknowledge` with the same outcome again changes
+nothing. Errors: BufferStoreError if a plan names an example that is not available, or contradicts what is stored.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from driftline.buffer.counters import Tally
+from driftline.buffer.rules import FeedRules
+from driftline.buffer.states import (
+    FRESH,
+    HOLDOUT,
+    LEARNED,
+    REMEMBERED,
+    RETIRED,
+    SET_ASIDE,
+    TAKEN,
+    from_micros,
+    to_micros,
+)
+from driftline.errors import BufferStoreError
+from driftline.records import Cycle, Plan
+
+Outcome = Literal["promoted", "rejected", "abandoned"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CycleRow:
+    """A cycle and how it ended: promoted, rejected, abandoned; None while it is open."""
+
+    cycle: Cycle
+    outcome: str | None
+
+
+def take(db: sqlite3.Connection, feed: int, cycle: Cycle, tally: Tally) -> None:
+    """Write the cycle and mark its fresh and retired examples taken."""
+    if (other := open_cycle(db, feed, cycle.feed)) is not None:
+        raise BufferStoreError(f"feed {cycle.feed!r}: cycle {other.cycle_id} is still open: acknowledge it first")
+    plan = cycle.plan
+    _check_trainable(db, feed, cycle)
+    for seqs, state in ((plan.fresh, FRESH), (plan.retired, RETIRED)):
+        if move(db, feed, seqs, state, TAKEN, tally) != len(seqs):
+            raise BufferStoreError(
+                f"feed {cycle.feed!r}: cycle {cycle.cycle_id} names an example that is not available"
+            )
+    document = json.dumps({"fresh": plan.fresh, "replayed": plan.replayed, "retired": plan.retired})
+    db.execute(
+        "INSERT INTO cycles (cycle_id, feed, parent, version, seed, taken_at, plan) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (cycle.cycle_id, feed, cycle.parent, cycle.version, cycle.seed, to_micros(cycle.taken_at), document),
+    )
+
+
+def _check_trainable(db: sqlite3.Connection, feed: int, cycle: Cycle) -> None:
+    """Replayed examples exist, are this feed's, and are not held out."""
+    wanted = set(cycle.plan.replayed)
+    (found,) = db.execute(
+        "SELECT COUNT(*) FROM events WHERE seq IN (SELECT value FROM json_each(?)) AND feed = ? AND state <> ?",
+        (json.dumps(sorted(wanted)), feed, HOLDOUT),
+    ).fetchone()
+    if found != len(wanted):
+        raise BufferStoreError(
+            f"feed {cycle.feed!r}: cycle {cycle.cycle_id} replays an example that is unknown or held out"
+        )
+
+
+def open_cycle(db: sqlite3.Connection, feed: int, name: str) -> Cycle | None:
+    """The feed's open cycle."""
+    row = db.execute(f"SELECT {_COLUMNS} FROM cycles WHERE feed = ? AND outcome IS NULL", (feed,)).fetchone()
+    return None if row is None else _cycle(row, name)
+
+
+def all_cycles(db: sqlite3.Connection, feed: int, name: str) -> list[CycleRow]:
+    """All cycles of the feed in the order they were taken."""
+    rows = db.execute(f"SELECT {_COLUMNS}, outcome FROM cycles WHERE feed = ? ORDER BY taken_at, version", (feed,))
+    return [CycleRow(cycle=_cycle(row, name), outcome=row[6]) for row in rows]
+
+
+_COLUMNS = "cycle_id, parent, version, seed, taken_at, plan"
+
+
+def _cycle(row: tuple, feed: str) -> Cycle:
+    cycle_id, parent, version, seed, taken_at, plan = row[:6]
+    return Cycle(
+        cycle_id=cycle_id,
+        feed=feed,
+        parent=parent,
+        version=version,
+        plan=Plan(**{name: tuple(seqs) for name, seqs in json.loads(plan).items()}),
+        seed=seed,
+        taken_at=from_micros(taken_at),
+    )
+
+
+def feed_of(db: sqlite3.Connection, cycle_id: str) -> str:
+    """The name of the feed that a cycle belongs to. BufferStoreError for an unknown cycle."""
+    row = db.execute(
+        "SELECT feeds.name FROM cycles JOIN feeds ON feeds.id = cycles.feed WHERE cycle_id = ?", (cycle_id,)
+    ).fetchone()
+    if row is None:
+        raise BufferStoreError(f"there is no cycle {cycle_id!r} in this buffer: is state.path the learner's own?")
+    return str(row[0])
+
+
+def acknowledge(
+    db: sqlite3.Connection, feed: int, rules: FeedRules, cycle_id: str, outcome: Outcome, tally: Tally
+) -> None:
+    """End a cycle; its examples go where the outcome sends them."""
+    row = db.execute(f"SELECT {_COLUMNS}, outcome FROM cycles WHERE cycle_id = ?", (cycle_id,)).fetchone()
+    if row[6] == outcome:
+        return
+    if row[6] is not None:
+        raise BufferStoreError(f"cycle {cycle_id} ended as {row[6]}, it cannot become {outcome}")
+    plan = _cycle(row, rules.feed).plan
+    if outcome == "promoted":
+        move(db, feed, plan.fresh, TAKEN, LEARNED, tally)
+        move(db, feed, plan.retired, TAKEN, REMEMBERED, tally)
+    else:
+        move(db, feed, plan.retired, TAKEN, RETIRED, tally)
+        _give_back(db, feed, plan.fresh, rules.max_attempts if outcome == "rejected" else None, tally)
+    db.execute(
+        "UPDATE cycles SET outcome = ?, adopted = ? WHERE cycle_id = ?", (outcome, outcome == "promoted", cycle_id)
+    )
+    if outcome != "promoted" and _promoted_by_hand(db, feed):
+        _settle(db, feed, tally)
+
+
+def _give_back(db: sqlite3.Connection, feed: int, seqs: Sequence[int], max_attempts: int | None, tally: Tally) -> None:
+    """Taken examples become fresh again; with `max_attempts` this attempt counts, and the last one retires them."""
+    if max_attempts is not None:
+        numbers = json.dumps(list(seqs))
+        chosen = "seq IN (SELECT value FROM json_each(?))"
+        db.execute(f"UPDATE events SET attempts = attempts + 1 WHERE {chosen}", (numbers,))
+        rows = db.execute(f"SELECT seq FROM events WHERE {chosen} AND attempts >= ?", (numbers, max_attempts))
+        move(db, feed, [seq for (seq,) in rows], TAKEN, RETIRED, tally)
+    move(db, feed, seqs, TAKEN, FRESH, tally)
+
+
+def move(db: sqlite3.Connection, feed: int, seqs: Iterable[int], before: int, after: int, tally: Tally) -> int:
+    """Change those of the feed's examples that are in state `before`; returns how many."""
+    done = db.execute(
+        "UPDATE events SET state = ? WHERE seq IN (SELECT value FROM json_each(?)) AND feed = ? AND state = ?",
+        (after, json.dumps(list(seqs)), feed, before),
+    ).rowcount
+    tally.move(feed, before, after, done)
+    return done
+
+
+def retire_overflow(db: sqlite3.Connection, feed: int, over: int, tally: Tally) -> int:
+    """The `over` oldest fresh examples wait for the reservoir from now on."""
+    rows = db.execute(
+        "SELECT seq FROM events WHERE feed = ? AND state = ? AND seq IS NOT NULL ORDER BY seq LIMIT ?",
+        (feed, FRESH, over),
+    )
+    return move(db, feed, [seq for (seq,) in rows.fetchall()], FRESH, RETIRED, tally)
+
+
+def parents(db: sqlite3.Connection, feed: int) -> dict[int, int]:
+    """Version → parent, of every cycle that may have published one."""
+    rows = db.execute("SELECT version, parent FROM cycles WHERE feed = ? AND outcome IS NOT 'abandoned'", (feed,))
+    return dict(rows.fetchall())
+
+
+def lineage(parent_of: dict[int, int], version: int) -> list[int]:
+    """The version, its parent, … down to 0. A version of unknown origin (imported) stands on 0."""
+    line = [version]
+    while line[-1] != 0:
+        line.append(min(parent_of.get(line[-1], 0), line[-1] - 1))  # never up: a loop would not end
+    return line
+
+
+def reconcile(db: sqlite3.Connection, feed: int, live_version: int, tally: Tally) -> None:
+    """Make learned and set-aside fit the live version, after a promotion or rollback by whomever."""
+    inside = json.dumps(lineage(parents(db, feed), live_version))
+    adopted = db.execute(
+        "UPDATE cycles SET adopted = 1 WHERE feed = ? AND adopted = 0 AND outcome = 'rejected' "
+        "AND version IN (SELECT value FROM json_each(?))",
+        (feed, inside),
+    ).rowcount
+    rows = db.execute(
+        "SELECT version FROM cycles WHERE feed = ? AND adopted = 1 "
+        "AND version NOT IN (SELECT value FROM json_each(?)) ORDER BY version",
+        (feed, inside),
+    )
+    outside = json.dumps([version for (version,) in rows])
+    (before,) = db.execute("SELECT outside FROM feeds WHERE id = ?", (feed,)).fetchone()
+    db.execute("UPDATE feeds SET outside = ? WHERE id = ?", (outside, feed))
+    if adopted or outside != before:
+        _settle(db, feed, tally)
+
+
+def _promoted_by_hand(db: sqlite3.Connection, feed: int) -> bool:
+    """Whether a rejected version was made live by an operator, so that fresh examples may have been learned."""
+    query = "SELECT 1 FROM cycles WHERE feed = ? AND outcome = 'rejected' AND adopted = 1 LIMIT 1"
+    return db.execute(query, (feed,)).fetchone() is not None
+
+
+def _settle(db: sqlite3.Connection, feed: int, tally: Tally) -> None:
+    """Learned: what a version of the live lineage learned. Set aside: what only adopted versions outside it did."""
+    (document,) = db.execute("SELECT outside FROM feeds WHERE id = ?", (feed,)).fetchone()
+    outside = set(json.loads(document))
+    learned: set[int] = set()
+    remembered: set[int] = set()
+    lost: set[int] = set()
+    for version, plan in db.execute("SELECT version, plan FROM cycles WHERE feed = ? AND adopted = 1", (feed,)):
+        seqs = json.loads(plan)
+        if version in outside:
+            lost.update(seqs["fresh"], seqs["retired"])
+        else:
+            learned.update(seqs["fresh"])
+            remembered.update(seqs["retired"])
+    for state in (FRESH, RETIRED, SET_ASIDE, REMEMBERED):
+        move(db, feed, learned, state, LEARNED, tally)
+    for state in (RETIRED, SET_ASIDE):
+        move(db, feed, remembered - learned, state, REMEMBERED, tally)
+    for state in (LEARNED, REMEMBERED):
+        move(db, feed, lost - learned - remembered, state, SET_ASIDE, tally)
+
+
+def relearn(db: sqlite3.Connection, feed: int, tally: Tally) -> int:
+    """Everything set aside becomes fresh, with all its attempts."""
+    done = db.execute(
+        "UPDATE events SET state = ?, attempts = 0 WHERE feed = ? AND state = ?", (FRESH, feed, SET_ASIDE)
+    ).rowcount
+    tally.move(feed, SET_ASIDE, FRESH, done)
+    return done

@@ -1,0 +1,266 @@
+"""Records from topics into the buffer, in one transaction with the positions after them.
+
+Keeps invariant 1 (exactly once into the buffer) and, with `joining`, the counting half of invariants 3 and 4.
+
+Delivery: a record counts once however often it is offered, because records before the stored position of their
+partition are skipped and the position moves in the same transaction. Ordering: records are applied in the order given,
+which within a partition must be topic order. Atomicity: all of a batch or nothing, also under SIGKILL and power loss.
+Idempotency: the same batch again changes nothing. Errors: BufferFull (nothing written, try again).
+"""
+
+import itertools
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from driftline.buffer import outbox, segments
+from driftline.buffer.counters import Tally
+from driftline.buffer.holdouts import HoldoutSplit
+from driftline.buffer.joining import Answer, Batch, Entry, Joining, WaitingLabel, WaitingPrediction
+from driftline.buffer.rules import FeedRules
+from driftline.records import DeadLetter, Event, Label, Position, Prediction
+from driftline.topics import Partition
+
+Record = Event | Label | Prediction | DeadLetter
+_IDS_PER_QUERY = 900
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntakeCounts:
+    """What one `append` did, over all feeds. `skipped` records had been taken before."""
+
+    records: int = 0
+    skipped: int = 0
+    events: int = 0
+    examples: int = 0
+    duplicates: int = 0
+    dead_letters: int = 0
+
+
+class Intake:
+    """One batch inside the caller's write transaction."""
+
+    def __init__(
+        self, db: sqlite3.Connection, feeds: Mapping[str, tuple[int, FeedRules]], split: HoldoutSplit, now: int
+    ) -> None:
+        self._db = db
+        self._feeds = feeds
+        self._split = split
+        self._now = now
+        self._tally = Tally()
+
+    def take(
+        self, records: Sequence[Record], positions: Mapping[Partition, int], retried: Sequence[int]
+    ) -> IntakeCounts:
+        """Apply the records, move the positions, write the counters."""
+        new = self._retried(records, retried) if retried else unseen(records, stored_positions(self._db, positions))
+        joinings = self._join(new)
+        for feed, joining in joinings.items():
+            self._write(feed, joining)
+        write_positions(self._db, positions)
+        self._tally.write(self._db)
+        return _summary(len(records), len(new), joinings.values())
+
+    def _retried(self, records: Sequence[Record], retried: Sequence[int]) -> list[Record]:
+        """The records whose letters are still marked; those letters count as if they had never been."""
+        if len(records) != len(retried):
+            raise ValueError(f"{len(records)} records for {len(retried)} retried letters")
+        taken = [
+            record
+            for record, letter in zip(records, retried, strict=True)
+            if outbox.resolve(self._db, letter, self._tally)
+        ]
+        return taken
+
+    def _join(self, records: Sequence[Record]) -> dict[str, Joining]:
+        numbers = _Numbers(self._db)
+        joinings: dict[str, Joining] = {}
+        for feed, own in _by_feed(records).items():
+            number, rules = self._feeds[feed]
+            joinings[feed] = Joining(rules, self._split, load(self._db, number, own), self._now, numbers)
+        for record in records:
+            joinings[record.feed].take(record)
+        numbers.write()
+        return joinings
+
+    def _write(self, feed: str, joining: Joining) -> None:
+        number, rules = self._feeds[feed]
+        batch = joining.batch
+        _insert_events(self._db, number, batch.new, self._now)
+        _update_events(self._db, batch.changed.values())
+        _write_labels(self._db, number, batch, self._now)
+        _write_predictions(self._db, number, batch, self._now)
+        outbox.put(self._db, number, batch.letters, self._now, self._tally)
+        joined = [(entry.seq or 0, entry.holdout) for entry in batch.joined]
+        segments.extend(self._db, number, rules, joined)
+        joining.tally(self._tally, number)
+
+
+class _Numbers(Iterator[int]):
+    """The next example numbers; `write` stores where the next batch goes on."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        (self._first,) = db.execute("SELECT value FROM settings WHERE name = 'next_seq'").fetchone()
+        self._next = self._first
+
+    def __next__(self) -> int:
+        self._next += 1
+        return self._next - 1
+
+    def write(self) -> None:
+        if self._next != self._first:
+            self._db.execute("UPDATE settings SET value = ? WHERE name = 'next_seq'", (self._next,))
+
+
+def all_positions(db: sqlite3.Connection) -> dict[Partition, int]:
+    """Every stored next offset."""
+    rows = db.execute('SELECT topic, "partition", next_offset FROM positions')
+    return {Partition(topic=topic, partition=partition): offset for topic, partition, offset in rows}
+
+
+def stored_positions(db: sqlite3.Connection, wanted: Collection[Partition]) -> dict[Partition, int]:
+    """The stored next offsets of the wanted partitions that have one."""
+    stored = all_positions(db) if wanted else {}
+    return {partition: stored[partition] for partition in wanted if partition in stored}
+
+
+def unseen(records: Sequence[Record], stored: Mapping[Partition, int]) -> list[Record]:
+    """Without the records that stand before the stored position of their partition."""
+    limits = {(partition.topic, partition.partition): offset for partition, offset in stored.items()}
+    if not limits:
+        return list(records)
+    return [record for record in records if not _seen(record.position, limits)]
+
+
+def _seen(position: Position | None, limits: Mapping[tuple[str, int], int]) -> bool:
+    return position is not None and position.offset < limits.get((position.topic, position.partition), 0)
+
+
+def write_positions(db: sqlite3.Connection, positions: Mapping[Partition, int]) -> None:
+    """Move the stored positions forward, never back."""
+    db.executemany(
+        "INSERT INTO positions VALUES (?, ?, ?) "
+        "ON CONFLICT DO UPDATE SET next_offset = MAX(next_offset, excluded.next_offset)",
+        [(partition.topic, partition.partition, offset) for partition, offset in positions.items()],
+    )
+
+
+def load(db: sqlite3.Connection, feed: int, records: Sequence[Record]) -> Batch:
+    """What the buffer knows of these records' ids. Three look-ups by index, however big the tables are."""
+    batch = Batch()
+    ids = {record.event_id for record in records if not isinstance(record, DeadLetter)}
+    for row in _rows(db, _EVENTS, feed, ids):
+        entry = _entry(row)
+        batch.entries[entry.event_id] = entry
+    unknown = ids - batch.entries.keys()
+    for event_id, row, label, labelled_at, topic, partition, offset, value in _rows(db, _LABELS, feed, unknown):
+        position = Position(topic=topic, partition=partition, offset=offset)
+        batch.labels[event_id] = WaitingLabel(label, labelled_at, position, value, row)
+    for event_id, row, label, version, partition, offset in _rows(db, _PREDICTIONS, feed, unknown):
+        batch.predictions[event_id] = WaitingPrediction(Answer(label, version, partition, offset), row)
+    return batch
+
+
+_EVENTS = """
+    SELECT event_id, text, state, arrival, seq, label, labelled_at, joined_at, holdout,
+           answer_version, answer_label, answer_partition, answer_offset
+    FROM events WHERE feed = ? AND event_id IN"""
+_LABELS = """
+    SELECT event_id, id, label, labelled_at, topic, "partition", "offset", value
+    FROM labels WHERE feed = ? AND event_id IN"""
+_PREDICTIONS = """
+    SELECT event_id, id, label, version, "partition", "offset"
+    FROM predictions WHERE feed = ? AND event_id IN"""
+
+
+def _rows(db: sqlite3.Connection, query: str, feed: int, ids: Iterable[str]) -> Iterator[tuple]:
+    rest = iter(ids)
+    while chunk := list(itertools.islice(rest, _IDS_PER_QUERY)):
+        yield from db.execute(f"{query} ({','.join('?' * len(chunk))})", (feed, *chunk))
+
+
+def _entry(row: tuple) -> Entry:
+    version, label, partition, offset = row[9:]
+    entry = Entry(*row[:9])
+    if version is not None:
+        entry.answer = Answer(label, version, partition, offset)
+    return entry
+
+
+def _by_feed(records: Sequence[Record]) -> dict[str, list[Record]]:
+    feeds: dict[str, list[Record]] = {}
+    for record in records:
+        feeds.setdefault(record.feed, []).append(record)
+    return feeds
+
+
+def _insert_events(db: sqlite3.Connection, feed: int, entries: Sequence[Entry], now: int) -> None:
+    db.executemany(
+        "INSERT INTO events (feed, received_at, event_id, occurred_at, source, text, holdout, "
+        "state, seq, joined_at, labelled_at, label, answer_version, answer_label, answer_partition, answer_offset) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (feed, now, entry.event_id, entry.occurred_at, entry.source, entry.text, entry.holdout, *_joined(entry))
+            for entry in entries
+        ],
+    )
+
+
+def _update_events(db: sqlite3.Connection, entries: Iterable[Entry]) -> None:
+    db.executemany(
+        "UPDATE events SET state = ?, seq = ?, joined_at = ?, labelled_at = ?, label = ?, "
+        "answer_version = ?, answer_label = ?, answer_partition = ?, answer_offset = ? WHERE arrival = ?",
+        [(*_joined(entry), entry.arrival) for entry in entries],
+    )
+
+
+def _joined(entry: Entry) -> tuple:
+    """The columns that labels and predictions fill."""
+    answer = entry.answer
+    served = (None,) * 4 if answer is None else (answer.version, answer.label, answer.partition, answer.offset)
+    return (entry.state, entry.seq, entry.joined_at, entry.labelled_at, entry.label, *served)
+
+
+def _write_labels(db: sqlite3.Connection, feed: int, batch: Batch, now: int) -> None:
+    db.executemany("DELETE FROM labels WHERE id = ?", [(row,) for row in batch.used_labels])
+    db.executemany(
+        'INSERT INTO labels (feed, event_id, label, labelled_at, received_at, topic, "partition", "offset", value) '
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (feed, event_id, waiting.label, waiting.labelled_at, now, at.topic, at.partition, at.offset, waiting.value)
+            for event_id, waiting in batch.labels.items()
+            if waiting.row is None
+            for at in (waiting.position,)
+        ],
+    )
+
+
+def _write_predictions(db: sqlite3.Connection, feed: int, batch: Batch, now: int) -> None:
+    db.executemany("DELETE FROM predictions WHERE id = ?", [(row,) for row in batch.used_predictions])
+    db.executemany(
+        'INSERT INTO predictions (feed, event_id, label, version, "partition", "offset", received_at) '
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [
+            (feed, event_id, answer.label, answer.version, answer.partition, answer.offset, now)
+            for event_id, waiting in batch.predictions.items()
+            if waiting.row is None
+            for answer in (waiting.answer,)
+        ],
+    )
+
+
+def _summary(offered: int, taken: int, joinings: Iterable[Joining]) -> IntakeCounts:
+    done = list(joinings)
+
+    def total(name: str) -> int:
+        return sum(joining.counts.get(name, 0) for joining in done)
+
+    return IntakeCounts(
+        records=taken,
+        skipped=offered - taken,
+        events=total("event_records"),
+        examples=total("examples"),
+        duplicates=total("duplicates"),
+        dead_letters=sum(len(joining.batch.letters) for joining in done),
+    )

@@ -1,0 +1,110 @@
+"""Dead letters: an outbox to the dead-letter topic, and the place that `dead-letters retry` works on.
+
+Keeps invariant 3 (nothing is thrown away silently): a letter is written in the transaction that refuses its record.
+
+Delivery: at least once to the topic (`to_send`, then `mark_sent`), keyed by position. Ordering: by letter number.
+Atomicity: each call is one transaction. Idempotency: one row per position; a letter that fails again after a retry
+returns to its row, and is sent again only if its reason changed. Errors: BufferFull.
+States: to_send → sent → (marked) retry → resolved, or back to sent or to_send.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from driftline.buffer.counters import Tally
+from driftline.buffer.states import from_micros
+from driftline.records import DeadLetter, Position
+
+TO_SEND, SENT, RETRY, RESOLVED = "to_send", "sent", "retry", "resolved"
+_COLUMNS = 'letters.id, feeds.name, reason, detail, topic, "partition", "offset", value, state, at'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LetterRow:
+    """A dead letter as it stands. `state`: to_send | sent | retry | resolved (its value is gone then)."""
+
+    id: int
+    letter: DeadLetter
+    state: str
+    at: datetime
+
+
+def put(db: sqlite3.Connection, feed: int, letters: Iterable[tuple[str, DeadLetter]], now: int, tally: Tally) -> None:
+    """Write (kind, letter) pairs; one that is back after a retry returns to its row."""
+    for kind, letter in letters:
+        at = letter.position
+        before = db.execute(
+            'SELECT kind, reason, state FROM letters WHERE topic = ? AND "partition" = ? AND "offset" = ?',
+            (at.topic, at.partition, at.offset),
+        ).fetchone()
+        if before is not None and before[2] != RESOLVED:
+            tally.letter(feed, before[0], before[1], -1)
+        tally.letter(feed, kind, letter.reason)
+        db.execute(
+            'INSERT INTO letters (feed, kind, reason, detail, topic, "partition", "offset", value, state, at) '
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'to_send', ?) ON CONFLICT DO UPDATE SET "
+            "kind = excluded.kind, reason = excluded.reason, detail = excluded.detail, value = excluded.value, "
+            "at = excluded.at, state = CASE WHEN sent_reason = excluded.reason THEN 'sent' ELSE 'to_send' END",
+            (feed, kind, letter.reason, letter.detail, at.topic, at.partition, at.offset, letter.value, now),
+        )
+
+
+def resolve(db: sqlite3.Connection, letter: int, tally: Tally) -> bool:
+    """Take a letter marked for retry off the books, as if its record had not come yet. False if it is not marked."""
+    row = db.execute("SELECT feed, kind, reason FROM letters WHERE id = ? AND state = 'retry'", (letter,)).fetchone()
+    if row is None:
+        return False
+    feed, kind, reason = row
+    db.execute("UPDATE letters SET state = 'resolved', value = x'' WHERE id = ?", (letter,))
+    tally.letter(feed, kind, reason, -1)
+    if kind == "event":
+        tally.add(feed, "event_records", -1)
+    return True
+
+
+def waiting(db: sqlite3.Connection, state: str, limit: int) -> list[tuple[int, DeadLetter]]:
+    """The oldest letters of a state, with their numbers."""
+    rows = db.execute(
+        f"SELECT {_COLUMNS} FROM letters JOIN feeds ON feeds.id = letters.feed "
+        "WHERE state = ? ORDER BY letters.id LIMIT ?",
+        (state, limit),
+    )
+    return [(row[0], _letter(row)) for row in rows]
+
+
+def listed(db: sqlite3.Connection, feed: int, limit: int) -> list[LetterRow]:
+    """The feed's newest letters, newest first."""
+    rows = db.execute(
+        f"SELECT {_COLUMNS} FROM letters JOIN feeds ON feeds.id = letters.feed "
+        "WHERE letters.feed = ? ORDER BY letters.id DESC LIMIT ?",
+        (feed, limit),
+    )
+    return [LetterRow(id=row[0], letter=_letter(row), state=row[8], at=from_micros(row[9])) for row in rows]
+
+
+def mark_sent(db: sqlite3.Connection, letters: Sequence[tuple[int, str]]) -> None:
+    """These (number, reason) stand on the dead-letter topic. One that was marked for retry meanwhile stays marked."""
+    db.executemany(
+        "UPDATE letters SET sent_reason = ?2, state = CASE WHEN state = 'to_send' AND reason = ?2 THEN 'sent' "
+        "ELSE state END WHERE id = ?1",
+        letters,
+    )
+
+
+def mark_for_retry(db: sqlite3.Connection, feed: int | None, letters: Sequence[int] | None) -> int:
+    """Mark unresolved letters (of a feed, by number, or all); returns how many were marked now."""
+    done = db.execute(
+        "UPDATE letters SET state = 'retry' WHERE state IN ('to_send', 'sent') "
+        "AND (?1 IS NULL OR feed = ?1) AND (?2 IS NULL OR id IN (SELECT value FROM json_each(?2)))",
+        (feed, None if letters is None else json.dumps(list(letters))),
+    )
+    return done.rowcount
+
+
+def _letter(row: tuple) -> DeadLetter:
+    _, feed, reason, detail, topic, partition, offset, value = row[:8]
+    position = Position(topic=topic, partition=partition, offset=offset)
+    return DeadLetter(feed=feed, reason=reason, detail=detail, position=position, value=value)

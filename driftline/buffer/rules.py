@@ -1,0 +1,55 @@
+"""What the buffer must know of a feed: labels, waits, bounds and shares. Plain values, so that tests can make them."""
+
+from dataclasses import dataclass
+
+from driftline.config import FeedConfig, IngestConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedRules:
+    """How one feed's records are joined, held out and bounded. Waits in seconds, bounds in rows of this feed."""
+
+    feed: str
+    labels: tuple[str, ...]
+    holdout_share: float = 0.1
+    label_wait_s: float = 7 * 86400.0
+    event_wait_s: float = 86400.0
+    prediction_wait_s: float = 60.0
+    await_predictions: bool = True
+    segment_examples: int = 1000
+    max_segments: int = 16
+    segment_holdouts: int = 200
+    max_waiting_events: int = 1_000_000
+    max_waiting_labels: int = 1_000_000
+    max_attempts: int = 3
+    labels_topic: str | None = None
+    predictions_topic: str | None = None
+
+    def kind_of(self, topic: str) -> str:
+        """What a record of this topic is: label, prediction, else event."""
+        if topic == (self.labels_topic or f"{self.feed}.labels"):
+            return "label"
+        if topic == (self.predictions_topic or f"{self.feed}.predictions"):
+            return "prediction"
+        return "event"
+
+
+def feed_rules(name: str, feed: FeedConfig, ingest: IngestConfig) -> FeedRules:
+    """The rules that the config sets for a feed."""
+    return FeedRules(
+        feed=name,
+        labels=feed.labels,
+        holdout_share=feed.evaluation.holdout_share,
+        label_wait_s=feed.label_wait_s,
+        event_wait_s=feed.event_wait_s,
+        prediction_wait_s=feed.prediction_wait_s,
+        await_predictions=feed.serve.score,
+        segment_examples=feed.evaluation.segment_examples,
+        max_segments=feed.evaluation.max_segments,
+        segment_holdouts=feed.evaluation.segment_holdouts,
+        max_waiting_events=ingest.max_waiting_events,
+        max_waiting_labels=ingest.max_waiting_labels,
+        max_attempts=feed.learner.max_attempts,
+        labels_topic=feed.labels_topic,
+        predictions_topic=feed.predictions_topic,
+    )

@@ -1,0 +1,202 @@
+"""The SQLite file: one connection, write-ahead log, every commit synced to the disk.
+
+Several processes may open the file at once (ingest, learner, status); within a process one lock serialises all threads
+on the one connection. Writers take the write lock at the start (BEGIN IMMEDIATE), so a transaction never fails half-way
+because another one wrote first; a reader sees one snapshot. What SQLite says is translated into `driftline.errors`
+here, in one place: a full disk is `BufferFull`, and then nothing of the transaction was written.
+"""
+
+import fcntl
+import hashlib
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+
+from driftline.errors import BufferFull, BufferStoreError
+
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT_MS = 30_000
+_CACHE_KIB = 65_536
+
+
+class Store:
+    """A connection with its lock. Use `writing` and `reading`; they may not be nested."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self.path = path
+        self._connection = connection
+        self._lock = threading.Lock()
+        self._feeds: dict[str, int] = {}
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """One write transaction: all or nothing. BufferFull and BufferStoreError after a rollback."""
+        with self._transaction("BEGIN IMMEDIATE") as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """One snapshot."""
+        with self._transaction("BEGIN") as connection:
+            yield connection
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                self._connection.execute(begin)
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException as error:
+                self._roll_back()
+                if isinstance(error, sqlite3.Error):
+                    raise buffer_error(error, self.path) from error
+                raise
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:  # a full disk makes SQLite roll back by itself
+            self._connection.execute("ROLLBACK")
+
+    def feed_id(self, feed: str) -> int:
+        """The feed's number. -1, which no row has, for a feed that a read-only buffer does not hold yet."""
+        return self._feeds.get(feed, -1)
+
+    def feed_name(self, feed_id: int) -> str:
+        """The inverse of `feed_id`."""
+        return next(name for name, number in self._feeds.items() if number == feed_id)
+
+    def know_feeds(self, feeds: Iterable[tuple[str, int]]) -> None:
+        """Learn the feeds' numbers."""
+        self._feeds.update(feeds)
+
+    def close(self) -> None:
+        """Close the connection. Idempotent."""
+        with self._lock:
+            self._connection.close()
+
+
+def open_store(path: Path, feeds: Iterable[str], holdout_key: bytes) -> Store:
+    """Open or create the file (mode 0600). BufferStoreError if it is no buffer, a newer one, or one of another key."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _opening(path):
+            store = Store(_connect(f"file:{_quoted(path)}?mode=rw"), path)
+            _prepare(store, list(feeds), holdout_key)
+    except OSError as error:
+        raise BufferStoreError(
+            f"{path}: cannot be opened ({error}): set state.path to a folder you can write to"
+        ) from None
+    except sqlite3.Error as error:
+        raise buffer_error(error, path) from error
+    return store
+
+
+def open_for_reading(path: Path) -> Store:
+    """Open an existing file without ever writing to it. BufferStoreError if there is none."""
+    if not path.exists():
+        raise BufferStoreError(f"{path}: there is no buffer yet: start `driftline ingest` (or `driftline up`) first")
+    try:
+        connection = _connect(f"file:{_quoted(path)}?mode=rw")
+        connection.execute("PRAGMA query_only = ON")
+    except sqlite3.Error as error:
+        raise buffer_error(error, path) from error
+    store = Store(connection, path)
+    with store.reading() as db:
+        _check_version(db, path)
+        store.know_feeds(db.execute("SELECT name, id FROM feeds").fetchall())
+    return store
+
+
+@contextmanager
+def _opening(path: Path) -> Iterator[None]:
+    """One process at a time makes the file and its tables. The database inherits the mode of the empty file."""
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    lock = os.open(path.with_name(path.name + ".opening"), os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _quoted(path: Path) -> str:
+    return str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        uri,
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=BUSY_TIMEOUT_MS / 1000,
+        cached_statements=256,
+    )
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    return connection
+
+
+def _prepare(store: Store, feeds: list[str], holdout_key: bytes) -> None:
+    connection = store._connection
+    if connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
+        raise BufferStoreError(
+            f"{store.path}: this file system cannot hold the buffer (no shared memory): use a local disk"
+        )
+    connection.execute("PRAGMA synchronous = FULL")
+    with store.writing() as db:
+        if db.execute("PRAGMA user_version").fetchone() == (0,):
+            _create(db)
+        _check_version(db, store.path)
+        _check_key(db, store.path, holdout_key)
+        db.executemany("INSERT OR IGNORE INTO feeds (name) VALUES (?)", [(feed,) for feed in feeds])
+        store.know_feeds(db.execute("SELECT name, id FROM feeds").fetchall())
+
+
+def _create(db: sqlite3.Connection) -> None:
+    script = resources.files("driftline.buffer").joinpath("schema.sql").read_text(encoding="utf-8")
+    without_comments = "\n".join(line.split("--")[0] for line in script.splitlines())
+    for statement in without_comments.split(";"):  # executescript would commit the transaction first
+        if statement.strip():
+            db.execute(statement)
+    db.execute("INSERT INTO settings VALUES ('next_seq', 1)")
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _check_version(db: sqlite3.Connection, path: Path) -> None:
+    (found,) = db.execute("PRAGMA user_version").fetchone()
+    if found != SCHEMA_VERSION:
+        raise BufferStoreError(
+            f"{path}: the buffer has format {found}, this Driftline reads {SCHEMA_VERSION}: "
+            "use the Driftline that wrote it, or another state.path"
+        )
+
+
+def _check_key(db: sqlite3.Connection, path: Path, holdout_key: bytes) -> None:
+    """Another key would move held-out texts to the training side."""
+    fingerprint = hashlib.sha256(b"driftline hold-out key\0" + holdout_key).hexdigest()
+    db.execute("INSERT OR IGNORE INTO settings VALUES ('holdout_key', ?)", (fingerprint,))
+    (found,) = db.execute("SELECT value FROM settings WHERE name = 'holdout_key'").fetchone()
+    if found != fingerprint:
+        raise BufferStoreError(
+            f"{path}: the hold-out key is not the one this buffer was made with; held-out texts would be trained on: "
+            "restore the key file, or use another state.path"
+        )
+
+
+def buffer_error(error: sqlite3.Error, path: Path) -> Exception:
+    """Our error for SQLite's. What only a mistake of ours can cause comes back as it is."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY):
+        return BufferFull(f"{path}: {error}; nothing was written: make room on the disk (or make the file writable)")
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return BufferStoreError(f"{path}: another process has been writing for {BUSY_TIMEOUT_MS // 1000} s: stop it")
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return BufferStoreError(f"{path}: {error}: restore it from a backup, or use another state.path")
+    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
+        return BufferStoreError(f"{path}: {error}: check that the file and its folder can be written to")
+    return error
