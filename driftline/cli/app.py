@@ -5,12 +5,18 @@ from typing import Annotated
 import typer
 
 from driftline import __version__
-from driftline.cli import processes
+from driftline.cli import admin, processes
+from driftline.cli.check import check
+from driftline.cli.deadletters import dead_letters
+from driftline.cli.demo import demo
+from driftline.cli.examples import examples
+from driftline.cli.history import history
 from driftline.cli.init import init
 from driftline.cli.logs import configure_logging
 from driftline.cli.output import say, say_error
 from driftline.cli.produce import produce
 from driftline.cli.replay.verb import replay
+from driftline.cli.status import status
 from driftline.cli.up import up
 from driftline.errors import DriftlineError
 
@@ -28,9 +34,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-app.command(rich_help_panel=START)(init)
+for verb in (demo, init, check):
+    app.command(rich_help_panel=START)(verb)
 for verb in (up, processes.ingest, processes.learn, processes.serve, processes.score, processes.stop, produce, replay):
     app.command(rich_help_panel=RUN)(verb)
+for verb in (status, history, examples):
+    app.command(rich_help_panel=WATCH)(verb)
+app.add_typer(dead_letters, name="dead-letters", rich_help_panel=WATCH)
+for verb in (admin.promote, admin.rollback, admin.pause, admin.resume, admin.update_now):
+    app.command(rich_help_panel=DECIDE)(verb)
 
 
 def _version(asked: bool) -> None:

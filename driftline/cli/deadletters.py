@@ -1,0 +1,98 @@
+"""`driftline dead-letters list | retry`: what could not be used and why, and another try after the cause is mended."""
+
+import base64
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feeds
+from driftline.cli.output import count_of, print_json, print_table, say
+from driftline.cli.status import existing_buffer
+from driftline.config import load_config
+from driftline.names import DEAD_LETTER_REASONS, StateFiles
+
+if TYPE_CHECKING:
+    from driftline.buffer.outbox import LetterRow
+
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="At most N per feed; default: 20, JSON: all.")]
+IdsOption = Annotated[list[int] | None, typer.Option("--id", help="Only these, by the number that `list` shows.")]
+SHOWN = 20
+ALL = 1 << 31
+
+dead_letters = typer.Typer(help="Records that could not be used: see why, and try them again.", no_args_is_help=True)
+
+
+@dead_letters.command("list")
+def list_letters(
+    config: ConfigOption = DEFAULT_CONFIG,
+    feed: FeedOption = None,
+    limit: LimitOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The dead letters with their reasons; JSON has the original bytes, too."""
+    loaded = load_config(config)
+    most = limit or (ALL if as_json else SHOWN)
+    buffer = existing_buffer(loaded)
+    if buffer is None:
+        found: list[LetterRow] = []
+    else:
+        with closing(buffer):
+            listed = [row for name in choose_feeds(loaded, feed) for row in buffer.letters(name, most)]
+            found = [row for row in listed if row.state != "resolved"]
+    if as_json:
+        print_json({"dead_letters": [_row(row) for row in found]})
+    elif not found:
+        say("no dead letters")
+    else:
+        print_table(
+            (">id", "feed", "position", "reason", "detail", "state"),
+            [
+                (row.id, row.letter.feed, row.letter.position, row.letter.reason, row.letter.detail, row.state)
+                for row in found
+            ],
+        )
+        _explain({row.letter.reason for row in found})
+
+
+@dead_letters.command("retry")
+def retry(
+    config: ConfigOption = DEFAULT_CONFIG,
+    feed: FeedOption = None,
+    ids: IdsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Mark dead letters; ingest decodes them again under their original positions."""
+    from driftline.cli.wiring import open_buffer
+
+    loaded = load_config(config)
+    marked = 0
+    if StateFiles(loaded.state.path).buffer.exists():
+        with closing(open_buffer(loaded)) as buffer:
+            for name in choose_feeds(loaded, feed):
+                marked += buffer.mark_for_retry(name, ids)
+    if as_json:
+        print_json({"marked": marked})
+    else:
+        say(f"{count_of(marked, 'dead letter')} marked; ingest tries them again")
+
+
+def _row(row: "LetterRow") -> dict[str, Any]:
+    letter = row.letter
+    return {
+        "id": row.id,
+        "feed": letter.feed,
+        "position": str(letter.position),
+        "reason": letter.reason,
+        "detail": letter.detail,
+        "state": row.state,
+        "at": row.at,
+        "value_base64": base64.b64encode(letter.value).decode("ascii"),
+    }
+
+
+def _explain(reasons: set[str]) -> None:
+    say("")
+    for reason in sorted(reasons):
+        say(f"{escape(reason)}: {escape(DEAD_LETTER_REASONS.get(reason, 'an unknown reason'))}")

@@ -1,0 +1,88 @@
+"""`driftline examples`: what the buffer holds, as the learner sees it. Texts are shown only to whoever asks here."""
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feed
+from driftline.cli.output import print_json, print_table, say
+from driftline.cli.status import existing_buffer
+from driftline.config import load_config
+
+if TYPE_CHECKING:
+    from driftline.buffer import Buffer
+
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only the newest N; default: 20, JSON: all.")]
+SHOWN = 20
+TEXT_CHARACTERS = 60
+AT_ONCE = 1000
+
+
+def examples(
+    config: ConfigOption = DEFAULT_CONFIG,
+    feed: FeedOption = None,
+    limit: LimitOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Labelled examples in the buffer, with the answer that was served for each."""
+    loaded = load_config(config)
+    name = choose_feed(loaded, feed)
+    buffer = existing_buffer(loaded)
+    rows: list[dict[str, Any]] = []
+    if buffer is not None:
+        with closing(buffer):
+            rows = read_rows(buffer, name, limit if limit or as_json else SHOWN)
+    if as_json:
+        print_json({"feed": name, "examples": rows})
+    else:
+        _show(name, rows)
+
+
+def read_rows(buffer: "Buffer", feed: str, limit: int | None) -> list[dict[str, Any]]:
+    """The newest `limit` examples (None: all), by event order. `predicted` is null where no answer counts."""
+    scored = buffer.scored(feed)
+    newest = scored if limit is None else scored[-limit:]
+    rows = []
+    for start in range(0, len(newest), AT_ONCE):
+        part = newest[start : start + AT_ONCE]
+        for row, example in zip(part, buffer.examples([row.seq for row in part]), strict=True):
+            rows.append(
+                {
+                    "seq": row.seq,
+                    "id": row.event_id,
+                    "label": row.label,
+                    "predicted": row.predicted,
+                    "adapter_version": row.version,
+                    "holdout": row.holdout,
+                    "source": row.source,
+                    "timestamp": example.occurred_at,
+                    "labelled_at": example.labelled_at,
+                    "text": example.text,
+                }
+            )
+    return rows
+
+
+def _show(feed: str, rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        say(f"{escape(feed)} has no example yet; see `driftline status` for what is awaited")
+        return
+    shown = [
+        (
+            row["seq"],
+            row["id"],
+            row["label"],
+            row["predicted"] or "–",
+            row["adapter_version"],
+            "held out" if row["holdout"] else "",
+            _short(row["text"]),
+        )
+        for row in rows
+    ]
+    print_table((">number", "id", "label", "answered", ">by version", "", "text"), shown)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= TEXT_CHARACTERS else text[: TEXT_CHARACTERS - 1] + "…"

@@ -1,0 +1,93 @@
+"""`driftline history`: every version with the gate's decision, and the audit of what was live."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feed
+from driftline.cli.output import print_json, print_table, say
+from driftline.cli.reasons import decision_in_words
+from driftline.cli.status import existing_registry
+from driftline.config import load_config
+from driftline.records import AuditEntry, LiveRecord, Manifest
+
+if TYPE_CHECKING:
+    from driftline.registry import Registry
+
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only the newest N versions.")]
+MOMENT = "%Y-%m-%d %H:%M:%S"
+
+
+def history(
+    config: ConfigOption = DEFAULT_CONFIG,
+    feed: FeedOption = None,
+    limit: LimitOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """All versions with their decisions and reasons, then who changed what was live, when and why."""
+    loaded = load_config(config)
+    name = choose_feed(loaded, feed)
+    registry = existing_registry(loaded)
+    live = registry.live(name) if registry else LiveRecord(feed=name)
+    manifests = read_manifests(registry, name, limit) if registry else []
+    audit = registry.audit(name) if registry else []
+    if as_json:
+        print_json({"feed": name, "live": live, "versions": [_row(m, live) for m in manifests], "audit": audit})
+    else:
+        _show(name, live, manifests, audit)
+
+
+def read_manifests(registry: "Registry", feed: str, limit: int | None) -> list[Manifest]:
+    """The newest `limit` versions' manifests (None: all), by version. Signatures are not checked: nothing is served."""
+    from driftline.artefact.manifest import decode_manifest
+
+    versions = registry.versions(feed)
+    newest = versions if limit is None else versions[-limit:]
+    return [decode_manifest(registry.manifest(feed, version).document) for version in newest]
+
+
+def _row(manifest: Manifest, live: LiveRecord) -> dict[str, Any]:
+    return {
+        "version": manifest.version,
+        "parent": manifest.parent,
+        "created_at": manifest.created_at,
+        "examples": manifest.fresh_examples + manifest.replayed_examples,
+        "fresh_examples": manifest.fresh_examples,
+        "replayed_examples": manifest.replayed_examples,
+        "decision": _verdict(manifest),
+        "reasons": manifest.decision.reasons,
+        "in_words": decision_in_words(manifest.decision),
+        "evaluation": manifest.evaluation,
+        "cycle_id": manifest.cycle_id,
+        "imported_from": manifest.imported_from,
+        "live": manifest.version == live.version,
+        "anchor": manifest.version == live.anchor,
+    }
+
+
+def _verdict(manifest: Manifest) -> str:
+    return "promoted" if manifest.decision.promote else "rejected"
+
+
+def _show(feed: str, live: LiveRecord, manifests: list[Manifest], audit: list[AuditEntry]) -> None:
+    if not manifests and not audit:
+        say(f"{escape(feed)} has no version yet; see `driftline status` for what is awaited")
+        return
+    rows = [
+        (
+            f"{'→ ' if manifest.version == live.version else ''}{manifest.version}",
+            manifest.parent,
+            manifest.created_at.strftime(MOMENT),
+            f"{manifest.fresh_examples:,} + {manifest.replayed_examples:,}",
+            decision_in_words(manifest.decision),
+        )
+        for manifest in manifests
+    ]
+    print_table((">version", ">parent", "created (UTC)", ">examples + replay", "decision"), rows)
+    say("")
+    changes = [
+        (entry.at.strftime(MOMENT), entry.action.replace("_", " "), entry.version, entry.actor, entry.reason)
+        for entry in audit
+    ]
+    print_table(("changed (UTC)", "what", ">version", "who", "why"), changes)

@@ -1,0 +1,201 @@
+"""`driftline status`: what every replica serves, what the learner waits for, what was counted, how good answers are.
+
+Reads only: the live record and heartbeats from Redis, the counts from the buffer on this machine, the supervisor's
+file. What cannot be reached is said, and the rest is shown.
+"""
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+
+from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feeds
+from driftline.cli.output import count_of, percent, print_json, print_table, say
+from driftline.cli.supervisor import supervised
+from driftline.config import Config, FeedConfig, load_config
+from driftline.errors import DriftlineError
+from driftline.names import StateFiles
+from driftline.records import LiveRecord, ReplicaStatus
+
+if TYPE_CHECKING:
+    from driftline.buffer import Buffer
+    from driftline.buffer.counters import FeedCounts
+    from driftline.registry import Registry
+
+
+def status(config: ConfigOption = DEFAULT_CONFIG, feed: FeedOption = None, as_json: JsonOption = False) -> None:
+    """What is live, what is awaited, and how good the answers are."""
+    loaded = load_config(config)
+    document = collect(loaded, choose_feeds(loaded, feed))
+    if as_json:
+        print_json(document)
+    else:
+        show(document)
+
+
+def collect(config: Config, feeds: list[str]) -> dict[str, Any]:
+    """Everything as one document: `processes`, `replicas`, `problems` and `feeds`, each feed by its name."""
+    problems: list[str] = []
+    live, replicas = _registry_view(config, feeds, problems)
+    return {
+        "processes": supervised(StateFiles(config.state.path).supervisor),
+        "replicas": replicas,
+        "feeds": {feed: _feed_view(config, feed, live.get(feed), problems) for feed in feeds},
+        "problems": problems,
+    }
+
+
+def existing_registry(config: Config) -> "Registry | None":
+    """The registry, or None where the embedded Redis was never started: reading must not make one."""
+    if config.redis.url == "embedded" and not StateFiles(config.state.path).redis.exists():
+        return None
+    from driftline.cli.wiring import build_registry
+
+    return build_registry(config)
+
+
+def existing_buffer(config: Config) -> "Buffer | None":
+    """The buffer for reading, or None where ingest never ran."""
+    if not StateFiles(config.state.path).buffer.exists():
+        return None
+    from driftline.cli.wiring import open_buffer
+
+    return open_buffer(config, read_only=True)
+
+
+def _registry_view(
+    config: Config, feeds: list[str], problems: list[str]
+) -> tuple[dict[str, LiveRecord], list[ReplicaStatus]]:
+    try:
+        registry = existing_registry(config)
+        if registry is None:
+            return {feed: LiveRecord(feed=feed) for feed in feeds}, []
+        return {feed: registry.live(feed) for feed in feeds}, registry.replicas()
+    except DriftlineError as error:
+        problems.append(f"registry: {error}")
+        return {}, []
+
+
+def _feed_view(config: Config, feed: str, live: LiveRecord | None, problems: list[str]) -> dict[str, Any]:
+    section = config.feed[feed]
+    counts, prequential = _buffer_view(config, feed, problems)
+    return {
+        "version": live.version if live else None,
+        "revision": live.revision if live else None,
+        "anchor": live.anchor if live else None,
+        "paused": live.paused if live else None,
+        "pause_reason": live.pause_reason if live else None,
+        "changed_at": live.changed_at if live else None,
+        "awaited": awaited(counts, live, section),
+        "counts": counts,
+        "dead_letters": counts.by_reason if counts else {},
+        "prequential": prequential,
+    }
+
+
+def _buffer_view(config: Config, feed: str, problems: list[str]) -> tuple["FeedCounts | None", dict[str, Any]]:
+    try:
+        buffer = existing_buffer(config)
+        if buffer is None:
+            return None, {"accuracy": None, "n": 0}
+        with closing(buffer):
+            return buffer.counts(feed), prequential_accuracy(buffer, feed, config.feed[feed])
+    except DriftlineError as error:
+        problems.append(f"buffer: {error}")
+        return None, {"accuracy": None, "n": 0}
+
+
+def prequential_accuracy(buffer: "Buffer", feed: str, section: FeedConfig) -> dict[str, Any]:
+    """{"accuracy", "n"} of the answers as served; without scorer (`score = false`) only over what was answered."""
+    from learner.evaluation import accuracy
+
+    scored = [row for row in buffer.scored(feed) if section.serve.score or row.answered]
+    return {"accuracy": accuracy([row.predicted for row in scored], [row.label for row in scored]), "n": len(scored)}
+
+
+def awaited(counts: "FeedCounts | None", live: LiveRecord | None, section: FeedConfig) -> str:
+    """What has to come before the next update, in words: `112 of 250 examples`, and why it is not more."""
+    if live is not None and live.paused:
+        return f"paused ({live.pause_reason or 'no reason given'}); `driftline resume` goes on"
+    if counts is None:
+        return "ingest has not run yet: `driftline up`"
+    if counts.event_records == 0:
+        return "no event has come yet"
+    if counts.taken:
+        return f"an update with {count_of(counts.taken, 'example')} is under way"
+    wanted = section.schedule.min_examples
+    if counts.fresh >= wanted:
+        return f"{counts.fresh:,} of {wanted:,} examples: the next tick"
+    return "; ".join([f"{counts.fresh:,} of {wanted:,} examples", *_missing(counts)])
+
+
+def _missing(counts: "FeedCounts") -> list[str]:
+    parts = []
+    if counts.examples == 0:
+        parts.append("nothing labelled yet")
+    if counts.pending:
+        parts.append(f"{count_of(counts.pending, 'event')} without label so far")
+    if counts.awaiting_prediction:
+        parts.append(f"{count_of(counts.awaiting_prediction, 'example')} without the answer that was served")
+    if counts.set_aside:
+        parts.append(f"{count_of(counts.set_aside, 'example')} set aside by rollbacks (`driftline resume --relearn`)")
+    return parts
+
+
+def show(document: dict[str, Any]) -> None:
+    """The document for people."""
+    for name, view in document["feeds"].items():
+        _show_feed(name, view)
+    _show_replicas(document["replicas"])
+    _show_processes(document["processes"])
+    for problem in document["problems"]:
+        say(f"[bold red]problem:[/] {escape(problem)}")
+
+
+def _show_feed(name: str, view: dict[str, Any]) -> None:
+    version, revision = view["version"], view["revision"]
+    live = "unknown" if version is None else f"version {version} (revision {revision})"
+    state = "  [yellow]paused[/]" if view["paused"] else ""
+    say(f"[bold]{escape(name)}[/]  live: {live}{state}")
+    say(f"  awaited     {escape(view['awaited'])}")
+    scored = view["prequential"]
+    say(f"  accuracy    {percent(scored['accuracy'])} of {count_of(scored['n'], 'answer')} as served")
+    counts: FeedCounts | None = view["counts"]
+    if counts is not None:
+        say(f"  events      {counts.event_records:,} = {_balance(counts)}")
+        say(f"  examples    {_states(counts)}")
+    if view["dead_letters"]:
+        reasons = ", ".join(f"{reason} {n:,}" for reason, n in sorted(view["dead_letters"].items()))
+        say(f"  dead        {escape(reasons)}")
+    say("")
+
+
+def _balance(counts: "FeedCounts") -> str:
+    parts = ("examples", "pending", "unlabelled", "dead_letters", "duplicates")
+    return " + ".join(f"{getattr(counts, part):,} {part.replace('_', ' ')}" for part in parts)
+
+
+def _states(counts: "FeedCounts") -> str:
+    parts = ("fresh", "taken", "learned", "holdouts", "retired", "remembered", "set_aside", "awaiting_prediction")
+    known = [(part.replace("_", " ").replace("holdouts", "held out"), getattr(counts, part)) for part in parts]
+    return ", ".join(f"{n:,} {part}" for part, n in known if n) or "none"
+
+
+def _show_replicas(replicas: list[ReplicaStatus]) -> None:
+    if not replicas:
+        say("no replica is up")
+        return
+    rows = []
+    for replica in replicas:
+        serving = ", ".join(f"{feed} {version}" for feed, version in sorted(replica.serving.items()))
+        refused = "; ".join(f"{feed}: {why}" for feed, why in sorted(replica.refused.items()))
+        rows.append((replica.replica, replica.role, replica.url, serving, refused))
+    print_table(("replica", "role", "url", "serves", "refused"), rows)
+
+
+def _show_processes(processes: dict[str, dict[str, Any]]) -> None:
+    if not processes:
+        say("`driftline up` does not run on this state folder")
+        return
+    rows = [(name, p["state"], p["pid"], p["restarts"], p["exit_code"]) for name, p in processes.items()]
+    print_table(("process", "state", ">pid", ">restarts", ">last exit"), rows)
