@@ -10,7 +10,8 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,9 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
     ArtefactError(not_finite) if a number in it is NaN or infinite: JSON has no such thing.
     """
+    in_utc = replace(manifest, created_at=manifest.created_at.astimezone(UTC))
     try:
-        document = _json.encode(decode_manifest(_json.encode(manifest)))
+        document = _json.encode(decode_manifest(_json.encode(in_utc)))
     except ArtefactError:
         raise ArtefactError("not_finite", f"{_name(manifest)}: a number in its manifest is not finite") from None
     if decode_manifest(document) != manifest:
