@@ -1,0 +1,98 @@
+"""Appending to Kafka: acks=all, idempotent, every record waited for.
+
+Guards: `append` returns only when all in-sync replicas have the records, and never waits for ever: kafka-python can
+loop without end when the metadata names a leader that is not in the broker list, so the oldest unacknowledged record
+is watched, and a producer that cannot deliver it in time is given up and built anew.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+from kafka import KafkaProducer
+from kafka import errors as kafka_errors
+
+from driftline.clock import Deadline
+from driftline.topics.kafka_client import translate
+
+_log = structlog.get_logger()
+
+PART_RECORDS = 2_000
+"""So many records are in flight at once."""
+GRACE_S = 5.0
+"""Beyond the producer's own delivery timeout: it should have given up by itself."""
+CLOSE_WITHIN_S = 2.0
+
+TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KafkaRecord:
+    """A record to append. Headers are (name, value)."""
+
+    value: bytes
+    key: bytes | None = None
+    headers: list[tuple[str, bytes]] = field(default_factory=list)
+
+
+class KafkaAppender:
+    """Owns the producer. Thread-safe.
+
+    Delivery: durable when `append` returns; at least once where the caller tries again. Ordering: of one call and key.
+    Atomicity: each record alone. Errors: TopicUnavailable after the delivery timeout, TopicError (too large, refused).
+    """
+
+    def __init__(self, build: Callable[[], KafkaProducer]) -> None:
+        self._build = build
+        self._lock = threading.Lock()
+        self._producer: KafkaProducer | None = None
+
+    def append(self, topic: str, records: Sequence[KafkaRecord]) -> None:
+        """Send and wait for all. On an error some of the records may have been appended."""
+        producer = self._current()
+        try:
+            for first in range(0, len(records), PART_RECORDS):
+                _send(producer, topic, records[first : first + PART_RECORDS])
+        except kafka_errors.KafkaError as error:
+            if not isinstance(error, TOO_LARGE):  # the producer is as good as before
+                self._give_up(producer, topic)
+            raise translate(error, f"appending to topic {topic!r}") from error
+
+    def close(self) -> None:
+        with self._lock:
+            producer, self._producer = self._producer, None
+        if producer is not None:
+            _close(producer)
+
+    def _current(self) -> KafkaProducer:
+        with self._lock:
+            if self._producer is None:
+                self._producer = self._build()
+            return self._producer
+
+    def _give_up(self, producer: KafkaProducer, topic: str) -> None:
+        _log.warning("producer given up", topic=topic)
+        with self._lock:
+            if self._producer is producer:
+                self._producer = None
+        _close(producer)
+
+
+def _send(producer: KafkaProducer, topic: str, records: Sequence[KafkaRecord]) -> None:
+    futures = [
+        producer.send(topic, value=record.value, key=record.key, headers=record.headers or None) for record in records
+    ]
+    deadline = Deadline(producer.config["delivery_timeout_ms"] / 1000 + GRACE_S)
+    for future in futures:
+        future.get(timeout=deadline.remaining_s())
+
+
+def _close(producer: KafkaProducer) -> None:
+    """Also ends a producer whose flush never ends: close() gives up then and leaves its thread running."""
+    with contextlib.suppress(kafka_errors.KafkaError):
+        producer.close(timeout=CLOSE_WITHIN_S)
+        return
+    producer._sender.force_close()
+    producer._closed = True
