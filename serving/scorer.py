@@ -16,7 +16,7 @@ import structlog
 from driftline import metrics
 from driftline.clock import Clock
 from driftline.config import FeedConfig, FeedTopics
-from driftline.errors import DriftlineError, Overloaded
+from driftline.errors import BadInput, DriftlineError, Overloaded, ServingError
 from driftline.records import Event, Prediction, RawRecord
 from driftline.topics import Partition, Reader, Topics
 from driftline.topics.codec import decode_event, encode_prediction
@@ -65,15 +65,13 @@ class Scorer:
         if not records:
             return 0
         events = self._events(records)
-        answers = self._engine.predict(self._feed, [event.text for event in events])
-        self._topics.append(
-            self._names.predictions,
-            [encode_prediction(self._prediction(event, answer)) for event, answer in zip(events, answers, strict=True)],
-        )
+        predictions = self._answer(events)
+        self._topics.append(self._names.predictions, [encode_prediction(one) for one in predictions])
         self._reader.commit(_next_positions(records))
         self._in_hand = []
-        metrics.SCORED.labels(self._feed, "answered").inc(len(events))
+        metrics.SCORED.labels(self._feed, "answered").inc(len(predictions))
         metrics.SCORED.labels(self._feed, "skipped").inc(len(records) - len(events))
+        metrics.SCORED.labels(self._feed, "failed").inc(len(events) - len(predictions))
         return len(records)
 
     def run(self, stop: threading.Event, ready: Callable[[], bool]) -> None:
@@ -98,6 +96,17 @@ class Scorer:
     def _events(self, records: Sequence[RawRecord]) -> list[Event]:
         decoded = (decode_event(record, self._feed, self._section) for record in records)
         return [event for event in decoded if isinstance(event, Event) and not event.collected]
+
+    def _answer(self, events: Sequence[Event]) -> list[Prediction]:
+        """One request for all; where that fails for good, each alone, so that one text cannot stop the feed."""
+        try:
+            answers = self._engine.predict(self._feed, [event.text for event in events])
+            return [self._prediction(event, answer) for event, answer in zip(events, answers, strict=True)]
+        except ServingError as error:
+            if error.retriable or isinstance(error, BadInput):
+                raise
+            log.error("scoring_failed", feed=self._feed, events=len(events), error=str(error))
+        return [] if len(events) < 2 else [one for event in events for one in self._answer([event])]
 
     def _prediction(self, event: Event, answer: Answer) -> Prediction:
         return Prediction(

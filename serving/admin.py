@@ -1,0 +1,129 @@
+"""The admin HTTP app, on its own port: the registry's verbs and this replica's status.
+
+Every change is compare-and-set on the live record's revision: the one the caller names, else the one read here just
+before. A change shows in answers once the watcher has followed it, within two seconds.
+"""
+
+import asyncio
+from dataclasses import asdict
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from driftline import __version__
+from driftline.errors import BadInput, DriftlineError
+from driftline.records import LiveRecord
+from driftline.registry import Registry
+from serving.app import Parts, feed_state
+from serving.auth import authorize
+from serving.http import Outermost, add_error_replies, parse, read_body, reply
+
+EXAMPLE = '{"version": 12, "reason": "…", "actor": "ana"}'
+MAX_BODY_BYTES = 64 * 1024
+
+
+class Order(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of an admin verb; every field may be left out where the verb does not need it."""
+
+    version: int | None = None
+    reason: str = ""
+    actor: str = "admin-api"
+    expected_revision: int | None = None
+
+
+def create_admin_app(parts: Parts, registry: Registry) -> FastAPI:
+    """The app of the admin port."""
+    app = FastAPI(title="Driftline admin", version=__version__, docs_url=None, redoc_url=None)
+    app.add_middleware(Outermost, draining=parts.draining)
+    add_error_replies(app)
+    verbs = _Verbs(parts, registry)
+
+    @app.get("/v1/status")
+    async def status(request: Request) -> Response:
+        """What this replica serves, what the registry names as live, and who else serves."""
+        authorize(request.headers, parts.tokens.admin, "ADMIN")
+        return reply(await run_in_threadpool(_status, parts, registry))
+
+    @app.post("/v1/feeds/{feed}/{verb}")
+    async def change(feed: str, verb: str, request: Request) -> Response:
+        """promote, rollback, pause, resume or update-now."""
+        authorize(request.headers, parts.tokens.admin, "ADMIN")
+        parts.engine.labels(feed)  # 404 for an unknown feed
+        body = await read_body(request, MAX_BODY_BYTES)
+        order = parse(body, Order, EXAMPLE) if body.strip() else Order()
+        return reply(await asyncio.shield(run_in_threadpool(verbs.carry_out, feed, verb, order)))
+
+    return app
+
+
+class _Verbs:
+    """The admin verbs. Errors: RegistryConflict (409), UnknownVersion (404), RegistryUnavailable (503)."""
+
+    def __init__(self, parts: Parts, registry: Registry) -> None:
+        self._parts = parts
+        self._registry = registry
+
+    def carry_out(self, feed: str, verb: str, order: Order) -> dict[str, Any]:
+        """Do it, and tell the live record after it."""
+        verbs = {
+            "promote": self._promote,
+            "rollback": self._rollback,
+            "pause": self._pause,
+            "resume": self._resume,
+            "update-now": self._update_now,
+        }
+        if verb not in verbs:
+            raise BadInput("not_found", f"no verb {verb!r}; known verbs: {', '.join(verbs)}", status=404)
+        return live_document(verbs[verb](feed, order))
+
+    def _promote(self, feed: str, order: Order) -> LiveRecord:
+        if order.version is None or order.version < 0:
+            raise BadInput("missing_version", f"promote needs a version; expected {EXAMPLE}")
+        return self._registry.promote(
+            feed, order.version, expected_revision=self._revision(feed, order), **self._signature(order)
+        )
+
+    def _rollback(self, feed: str, order: Order) -> LiveRecord:
+        return self._registry.rollback(
+            feed, order.version, expected_revision=self._revision(feed, order), **self._signature(order)
+        )
+
+    def _pause(self, feed: str, order: Order) -> LiveRecord:
+        return self._registry.pause(feed, **self._signature(order))
+
+    def _resume(self, feed: str, order: Order) -> LiveRecord:
+        return self._registry.resume(feed, **self._signature(order))
+
+    def _update_now(self, feed: str, order: Order) -> LiveRecord:
+        self._registry.request_update(feed, order.actor)
+        return self._registry.live(feed)
+
+    def _revision(self, feed: str, order: Order) -> int:
+        return self._registry.live(feed).revision if order.expected_revision is None else order.expected_revision
+
+    def _signature(self, order: Order) -> dict[str, Any]:
+        return {"actor": order.actor, "reason": order.reason, "at": self._parts.clock.now()}
+
+
+def live_document(live: LiveRecord) -> dict[str, Any]:
+    """A live record as JSON values."""
+    document: dict[str, Any] = msgspec.to_builtins(asdict(live))
+    return document
+
+
+def _status(parts: Parts, registry: Registry) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "replica": parts.section.replica,
+        "version": __version__,
+        "queued_inputs": parts.engine.queued_inputs,
+        "resident": [{"feed": feed, "version": version} for feed, version in parts.engine.residents()],
+        "feeds": {feed: feed_state(parts, feed) for feed in parts.feeds},
+    }
+    try:
+        live = {feed: live_document(registry.live(feed)) for feed in parts.feeds}
+        replicas = [msgspec.to_builtins(asdict(status)) for status in registry.replicas()]
+    except DriftlineError as error:
+        return {**document, "registry": str(error), "live": None, "replicas": None}
+    return {**document, "registry": "ok", "live": live, "replicas": replicas}
