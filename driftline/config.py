@@ -5,7 +5,6 @@ Paths are relative to the config's folder. Secrets are never in the file: a valu
 environment when it is used (`resolve_secret`).
 """
 
-import difflib
 import hashlib
 import json
 import os
@@ -16,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from driftline.config_mistakes import explain
 from driftline.errors import ConfigError
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -61,7 +61,7 @@ class TopicsConfig(Section):
     bootstrap_servers: str = "localhost:9092"
     """Kafka: the brokers to ask first, as host:port, comma-separated."""
     client: dict[str, str | int | float | bool] = Field(default_factory=dict)
-    """Kafka: further client options (security_protocol, sasl_mechanism, …); "env:NAME" takes a value from the environment."""
+    """Kafka: further client options (security_protocol, sasl_mechanism, …); "env:NAME": from the environment."""
     replication_factor: Count = 1
     """Kafka: replication factor of the topics that Driftline itself creates."""
     partitions: Count = 1
@@ -192,7 +192,7 @@ class LearnerConfig(Section):
     alpha: Annotated[float, Field(gt=0)] = 16.0
     """LoRA scaling is alpha / rank."""
     target_modules: tuple[str, ...] = ()
-    """Names of the linear layers that get LoRA; empty: the attention's query and value, whatever the base calls them."""
+    """Names of the linear layers that get LoRA; empty: the attention's query and value, as the base names them."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Constant after one warm-up at the very first steps."""
     warmup_steps: Annotated[int, Field(ge=0)] = 10
@@ -321,7 +321,9 @@ class Config(Section):
                 if not TOPIC_NAME.fullmatch(topic) or topic in (".", ".."):
                     raise ValueError(f"topic name {topic!r} of feed {name!r}: use letters, digits, '.', '_' and '-'")
                 if topic in owner:
-                    raise ValueError(f"topic {topic!r} is used by feed {owner[topic]!r} and feed {name!r}: give each its own")
+                    raise ValueError(
+                        f"topic {topic!r} is used by feed {owner[topic]!r} and feed {name!r}: give each its own"
+                    )
                 owner[topic] = name
         return self
 
@@ -375,7 +377,9 @@ def parse_config(document: dict[str, Any], *, root: Path, where: str = "config")
     try:
         config = Config.model_validate(document)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{where}: {line}" for line in _explain(error))) from None
+        raise ConfigError(
+            "\n".join(f"{where}: {line}" for line in explain(error, Config, {"feed": FeedConfig}))
+        ) from None
     return _absolute(config, root)
 
 
@@ -390,43 +394,3 @@ def _absolute(config: Config, root: Path) -> Config:
             "trust": config.trust.model_copy(update={"public_keys": tuple(root / p for p in config.trust.public_keys)}),
         }
     )
-
-
-def _explain(error: ValidationError) -> list[str]:
-    return [_explain_one(dict(problem)) for problem in error.errors(include_url=False)]
-
-
-def _explain_one(problem: dict[str, Any]) -> str:
-    location = [str(part) for part in problem["loc"]]
-    key = ".".join(location) or "(file)"
-    if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(location[-1], _known_keys(location[:-1]), n=1)
-        remedy = f"did you mean {near[0]!r}?" if near else f"known keys here: {', '.join(_known_keys(location[:-1]))}"
-        return f"{key}: unknown key; {remedy}"
-    if problem["type"] == "missing":
-        return f"{key}: is missing; {_MISSING.get(location[-1], 'set it')}"
-    message = problem["msg"].removeprefix("Value error, ")
-    shown = "" if isinstance(problem["input"], dict) else f" = {_short(problem['input'])}"
-    return f"{key}{shown}: {message}"
-
-
-_MISSING = {
-    "labels": 'list the feed\'s classes, such as labels = ["negative", "positive"]',
-    "feed": "add a section such as [feed.reviews] with its labels",
-}
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "…"
-
-
-def _known_keys(location: list[str]) -> list[str]:
-    if location[:1] == ["feed"]:
-        section: Any = FeedConfig
-        location = location[2:]
-    else:
-        section = Config
-    for part in location:
-        section = section.model_fields[part].annotation
-    return sorted(section.model_fields)
