@@ -1,7 +1,7 @@
 """The buffer between stream and learner: `Buffer` and what it hands over. One module per concern:
 
 store (SQLite file) · joining (pure rules) · intake (append) · expiry (waits and bounds) · outbox (dead letters) ·
-examples (reading) · cycles (take, ack, rollback) · segments (hold-outs, matrix) · scoring · counters · facade (`Buffer`)
+examples (reading) · cycles (take, ack, rollback) · segments (hold-outs, matrix) · scoring · counters · facade
 """
 
 from driftline.buffer.counters import FeedCounts

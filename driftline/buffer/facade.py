@@ -3,8 +3,8 @@
 Keeps invariants 1, 3 and 4 with the modules beside it; each says there which part.
 
 Delivery: `append` counts each record once, by its position; an example is in at most one open cycle and is given back
-until a cycle that has it is promoted. Ordering: examples are numbered in the order in which they were joined, and are
-handed out by number. Atomicity: each method is one transaction (`expire`: one per batch of rows), synced to the disk when it
+until a cycle that has it is promoted. Ordering: examples are numbered in the order in which they were joined, and handed
+out by number. Atomicity: each method is one transaction (`expire`: one per batch), synced to the disk when it
 returns. Idempotency: `append` and `ack` may be repeated after a crash. Errors: BufferFull (nothing was written, try
 again), BufferStoreError. Safe in several processes and threads.
 """
@@ -65,8 +65,8 @@ class Buffer:
         if known != identity:
             raise TopicRecreated(
                 f"topic {topic!r} was made anew ({identity}; the buffer has read {known}), so the stored positions do "
-                "not belong to it: point the config at the old topic or cluster, give the feed a new topic name, or move "
-                f"{self._store.path} away to start with an empty buffer"
+                "not belong to it: point the config at the old topic or cluster, give the feed a new topic name, or "
+                f"move {self._store.path} away to start with an empty buffer"
             )
 
     def append(
@@ -112,9 +112,9 @@ class Buffer:
             return read_total(db, "fresh", "awaiting_prediction")
 
     def letters_to_send(self, limit: int) -> list[tuple[int, DeadLetter]]:
-        """The oldest dead letters that are not on the dead-letter topic yet."""
+        """The oldest dead letters that are not on the dead-letter topic yet, at most about 16 MiB of them."""
         with self._store.reading() as db:
-            return outbox.waiting(db, outbox.TO_SEND, limit)
+            return outbox.waiting(db, outbox.TO_SEND, self._feeds(), limit)
 
     def mark_sent(self, letters: Sequence[tuple[int, DeadLetter]]) -> None:
         """These, as `letters_to_send` gave them, are durable on the topic."""
@@ -122,9 +122,9 @@ class Buffer:
             outbox.mark_sent(db, [(number, letter.reason) for number, letter in letters])
 
     def letters_to_retry(self, limit: int) -> list[tuple[int, DeadLetter]]:
-        """The oldest dead letters marked for retry."""
+        """The oldest dead letters marked for retry, at most about 16 MiB of them."""
         with self._store.reading() as db:
-            return outbox.waiting(db, outbox.RETRY, limit)
+            return outbox.waiting(db, outbox.RETRY, self._feeds(), limit)
 
     def mark_for_retry(self, feed: str | None, ids: Sequence[int] | None) -> int:
         """Mark dead letters (of one feed or all; these numbers or all), so that ingest tries them again; how many."""
@@ -294,6 +294,9 @@ class Buffer:
         """Drop the stored answers of all versions but these."""
         with self._store.writing() as db:
             scoring.forget(db, self._feed(feed), keep)
+
+    def _feeds(self) -> list[int]:
+        return [self._store.feed_id(feed) for feed in self._rules]
 
     def _feed(self, feed: str) -> int:
         if feed not in self._rules:

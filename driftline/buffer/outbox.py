@@ -19,6 +19,7 @@ from driftline.buffer.states import from_micros
 from driftline.records import DeadLetter, Position
 
 TO_SEND, SENT, RETRY, RESOLVED = "to_send", "sent", "retry", "resolved"
+MAX_BYTES = 16 << 20
 _COLUMNS = 'letters.id, feeds.name, reason, detail, topic, "partition", "offset", value, state, at'
 
 
@@ -65,14 +66,21 @@ def resolve(db: sqlite3.Connection, letter: int, tally: Tally) -> bool:
     return True
 
 
-def waiting(db: sqlite3.Connection, state: str, limit: int) -> list[tuple[int, DeadLetter]]:
-    """The oldest letters of a state, with their numbers."""
+def waiting(db: sqlite3.Connection, state: str, feeds: Sequence[int], limit: int) -> list[tuple[int, DeadLetter]]:
+    """The oldest letters of a state, with their numbers; fewer than `limit` where they are big."""
     rows = db.execute(
-        f"SELECT {_COLUMNS} FROM letters JOIN feeds ON feeds.id = letters.feed "
-        "WHERE state = ? ORDER BY letters.id LIMIT ?",
-        (state, limit),
+        f"SELECT {_COLUMNS} FROM letters JOIN feeds ON feeds.id = letters.feed WHERE state = ? "
+        "AND letters.feed IN (SELECT value FROM json_each(?)) ORDER BY letters.id LIMIT ?",
+        (state, json.dumps(list(feeds)), limit),
     )
-    return [(row[0], _letter(row)) for row in rows]
+    letters: list[tuple[int, DeadLetter]] = []
+    size = 0
+    for row in rows:
+        letters.append((row[0], _letter(row)))
+        size += len(letters[-1][1].value)
+        if size >= MAX_BYTES:
+            break
+    return letters
 
 
 def listed(db: sqlite3.Connection, feed: int, limit: int) -> list[LetterRow]:

@@ -1,0 +1,65 @@
+"""Dead letters between the buffer's outbox and their topics, and back in on a retry.
+
+Keeps invariant 3. Delivery: at least once onto the dead-letter topic, keyed by position; a retry takes each marked
+letter once. Ordering: by letter number. Atomicity: a retry is one transaction; sending and marking are two steps, so a
+crash between them sends again. Errors: TopicUnavailable and BufferFull (retriable; letters stay where they are).
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import structlog
+
+from driftline.buffer import Buffer
+from driftline.config import FeedTopics
+from driftline.records import DeadLetter, RawRecord
+from driftline.topics import Topics
+from stream.decode import Decoder
+
+log = structlog.get_logger()
+
+LETTERS_AT_ONCE = 500
+
+
+class DeadLetters:
+    """`drain` and `retry` may run in different threads."""
+
+    def __init__(
+        self,
+        topics: Topics,
+        buffer: Buffer,
+        decoders: Mapping[str, Decoder],
+        topic_names: Mapping[str, FeedTopics],
+    ) -> None:
+        self._topics = topics
+        self._buffer = buffer
+        self._decoders = decoders
+        self._names = topic_names
+
+    def drain(self) -> int:
+        """Send all that wait; returns how many."""
+        sent = 0
+        while letters := self._buffer.letters_to_send(LETTERS_AT_ONCE):
+            for feed in dict.fromkeys(letter.feed for _, letter in letters):
+                own = [(number, letter) for number, letter in letters if letter.feed == feed]
+                self._topics.append_dead_letters(self._names[feed].dead_letters, [letter for _, letter in own])
+                self._buffer.mark_sent(own)
+                log.info("dead_letters_sent", feed=feed, count=len(own))
+            sent += len(letters)
+        return sent
+
+    def retry(self, now: datetime) -> int:
+        """Decode and take all that are marked; returns how many were decoded."""
+        retried = 0
+        while letters := self._buffer.letters_to_retry(LETTERS_AT_ONCE):
+            records = [self._decoders[letter.feed].decode(as_it_came(letter)) for _, letter in letters]
+            counts = self._buffer.append(records, {}, now, retried=[number for number, _ in letters])
+            log.info("dead_letters_retried", count=len(letters), dead_again=counts.dead_letters)
+            retried += len(letters)
+        return retried
+
+
+def as_it_came(letter: DeadLetter) -> RawRecord:
+    """The record as it stood on its topic. Its time on the broker is not kept."""
+    value = None if letter.reason == "tombstone" else letter.value
+    return RawRecord(position=letter.position, next_offset=letter.position.offset + 1, value=value)

@@ -1,0 +1,103 @@
+"""One feed's topics as ingest reads them: which partitions, from where, and whether they are still the same topics.
+
+Keeps invariant 1's precondition: positions belong to the topics they were read from. A topic that was made anew, or a
+buffer that lost its positions, stops ingest with the remedy instead of reading everything twice or skipping something.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from driftline.buffer import Buffer
+from driftline.config import FeedTopics, IngestConfig
+from driftline.errors import BufferStoreError
+from driftline.records import RawRecord
+from driftline.topics import Partition, Reader, Topics
+from stream.progress import Progress
+
+
+class Source:
+    """The reader of one feed's events, labels and predictions. One thread only."""
+
+    def __init__(self, feed: str, names: FeedTopics, topics: Topics, section: IngestConfig) -> None:
+        self.feed = feed
+        self.names = names
+        self.group = f"driftline-ingest-{feed}"
+        self.progress = Progress()
+        self._topics = topics
+        self._section = section
+        self._reader: Reader | None = None
+        self._positions: dict[Partition, int] = {}
+        self.assigned: list[Partition] = []
+
+    @property
+    def reader(self) -> Reader:
+        """The open reader."""
+        assert self._reader is not None
+        return self._reader
+
+    @property
+    def read(self) -> Sequence[str]:
+        """The topics that are read."""
+        return (self.names.events, self.names.labels, self.names.predictions)
+
+    def start(self, buffer: Buffer) -> None:
+        """Bind the topics, check that the buffer knows where to read on, and open the reader there.
+
+        TopicRecreated, BufferStoreError; TopicUnavailable (retriable).
+        """
+        self._topics.ensure([*self.read, self.names.dead_letters])
+        for topic in self.read:
+            buffer.bind_topic(topic, self._topics.identity(topic))
+        own = self.assigned = self.partitions()
+        stored = buffer.positions()
+        self._positions = {partition: stored[partition] for partition in own if partition in stored}
+        if not self._positions:
+            self._check_never_read(own)
+        self._reader = self._topics.open({p: self._positions.get(p) for p in own}, commit_as=self.group)
+
+    def partitions(self) -> list[Partition]:
+        """The partitions that fall to this ingest now."""
+        ranks = self._section.of_ranks
+        return [
+            Partition(topic=topic, partition=number)
+            for topic in self.read
+            for number in self._topics.partitions(topic)
+            if number % ranks == self._section.rank
+        ]
+
+    def _check_never_read(self, own: Sequence[Partition]) -> None:
+        committed = self._topics.committed(self.group, own)
+        if committed:
+            place = ", ".join(f"{p.topic}-{p.partition} up to {offset}" for p, offset in sorted(committed.items()))
+            raise BufferStoreError(
+                f"feed {self.feed!r}: the buffer is empty, but its group {self.group!r} has read {place} before: "
+                "state.path is wrong, or the buffer was lost. Put the buffer back; or, to learn the topics from their "
+                f"start into an empty buffer, delete the commits of group {self.group!r}"
+            )
+
+    def advance(self, records: Sequence[RawRecord]) -> None:
+        """These records are in the buffer."""
+        self._positions |= next_positions(records)
+
+    def is_current(self) -> bool:
+        """Whether everything was read that stood on the topics when reading began or went on."""
+        return self.progress.is_current(self.reader, self._positions)
+
+    def commit(self) -> None:
+        """Positions for lag tools, best effort."""
+        if self._reader is not None and self._positions:
+            self._reader.commit(self._positions)
+
+    def close(self) -> None:
+        """Close the reader. Idempotent."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+
+def next_positions(records: Sequence[RawRecord]) -> Mapping[Partition, int]:
+    """The position after the last record of each partition."""
+    positions: dict[Partition, int] = {}
+    for raw in records:
+        partition = Partition(topic=raw.position.topic, partition=raw.position.partition)
+        positions[partition] = max(raw.next_offset, positions.get(partition, 0))
+    return positions
