@@ -9,13 +9,11 @@ id. Errors: LeaseLost, RegistryUnavailable and BufferFull leave the cycle open; 
 """
 
 import hashlib
-import math
 import platform
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from importlib.metadata import version as library_version
 from typing import TypeVar
 
@@ -46,7 +44,7 @@ from learner.evaluation import accuracy_on
 from learner.gate import decide
 from learner.holdouts import EVALUATION_BATCH_TOKENS, Holdouts
 from learner.model import LoraModel
-from learner.strategies import strategy
+from learner.strategies import strategy_named
 from learner.trainer_state import TrainerState
 from learner.update import Lesson, UpdateResult, run_update
 from learner.versions import BlobNames, Version, Versions
@@ -106,7 +104,7 @@ class Learner:
         self._section = section
         self._shop = shop
         self._holdouts = Holdouts(feed, section, shop.buffer, shop.model)
-        self._strategy = strategy(section.learner.strategy)
+        self._strategy = strategy_named(section.learner.strategy)
 
     @property
     def lease(self) -> Lease:
@@ -202,10 +200,10 @@ class Learner:
             truth,
             sets,
             self._section.gate,
-            finite=is_finite(result),
+            finite=result.finite,
         )
         evaluation = {name: accuracy_on(answers, truth, seqs) for name, seqs in sets.items() if seqs}
-        manifest = self._manifest(cycle, result, self._shop.versions.store(result.weights, state), decision, evaluation)
+        manifest = self._manifest(cycle, self._shop.versions.store(result.weights, state), decision, evaluation)
         outcome, decision = self._publish(manifest)
         return CycleReport(
             cycle=cycle,
@@ -241,13 +239,12 @@ class Learner:
     def _manifest(
         self,
         cycle: Cycle,
-        result: UpdateResult,
         blobs: BlobNames,
         decision: GateDecision,
         evaluation: dict[str, dict[str, float]],
     ) -> Manifest:
         base, section = self._shop.base, self._section.learner
-        logits = self._shop.model.predict(PROBE_TEXTS, EVALUATION_BATCH_TOKENS).nan_to_num()  # (8, C) fp32; JSON has no NaN
+        logits = self._shop.model.predict(PROBE_TEXTS, EVALUATION_BATCH_TOKENS).nan_to_num()  # (8, C) fp32
         return Manifest(
             feed=self.feed,
             version=cycle.version,
@@ -310,12 +307,6 @@ class Learner:
 def cycle_seed(seed: int, feed: str, version: int) -> int:
     """A 63-bit seed that depends on nothing but its arguments."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{feed}:{version}".encode()).digest()[:8]) >> 1
-
-
-def is_finite(result: UpdateResult) -> bool:
-    """Whether loss and weights are finite numbers."""
-    tensors = [*result.weights.body.values(), result.weights.head_weight, result.weights.head_bias]
-    return math.isfinite(result.mean_loss) and all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
 
 def ranges(numbers: tuple[int, ...]) -> tuple[tuple[int, int], ...]:

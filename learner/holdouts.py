@@ -24,7 +24,7 @@ class Holdouts:
         self._model = model
 
     def sets(self) -> dict[str, list[int]]:
-        """Name → example numbers: `pooled` (all kept, none twice), `recent`, and `segment:N` for each closed segment."""
+        """Name → example numbers: `pooled` (all kept, none twice), `recent`, `segment:N` for each closed segment."""
         segments = self._buffer.segments(self._feed)
         sets = {"pooled": sorted({seq for segment in segments for seq in segment.holdouts})}
         sets["recent"] = self._buffer.recent_holdouts(self._feed, self._section.gate.recent_holdouts)
@@ -65,11 +65,15 @@ class Holdouts:
         `minimum_open`: at the end of a stream, also the open segment if it has so many hold-outs.
         """
         closed = 0
-        for segment in self._buffer.segments(self._feed):
-            if not segment.closed and self._ends(segment, minimum_open):
-                self._close(segment, incumbent, at)
-                closed += 1
+        while (segment := self._first_to_close(minimum_open)) is not None:
+            self._close(segment, incumbent, at)
+            closed += 1
         return closed
+
+    def _first_to_close(self, minimum_open: int | None) -> Segment | None:
+        """Read anew each time: closing one may merge others, which changes their indices."""
+        unclosed = [segment for segment in self._buffer.segments(self._feed) if not segment.closed]
+        return unclosed[0] if unclosed and self._ends(unclosed[0], minimum_open) else None
 
     def _ends(self, segment: Segment, minimum_open: int | None) -> bool:
         full = segment.examples >= self._section.evaluation.segment_examples

@@ -10,8 +10,7 @@ from driftline.artefact.manifest import Trust
 from driftline.artefact.weights import Weights, pack_body, pack_head, unpack
 from driftline.errors import ArtefactError
 from driftline.registry import Registry
-from learner import trainer_state
-from learner.trainer_state import TrainerState
+from learner.trainer_state import TrainerState, pack_state, unpack_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class Versions:
         return BlobNames(
             body=self._registry.put_blob(self._feed, pack_body(weights)),
             head=self._registry.put_blob(self._feed, pack_head(weights)),
-            trainer_state=self._registry.put_blob(self._feed, trainer_state.pack(state)),
+            trainer_state=self._registry.put_blob(self._feed, pack_state(state)),
         )
 
     def _fetch(self, version: int) -> Version:
@@ -63,16 +62,15 @@ class Versions:
         if manifest.base_fingerprint != self._base_fingerprint:
             raise ArtefactError(
                 "wrong_base",
-                f"version {version} of feed {self._feed} was trained on another base model: set base.model to the one it"
-                " was trained on, or start the feed anew under another name",
+                f"version {version} of feed {self._feed} was trained on another base model:"
+                " set base.model to the one it was trained on, or start the feed anew under another name",
             )
         body = self._registry.get_blob(self._feed, manifest.body_sha256)
         head = self._registry.get_blob(self._feed, manifest.head_sha256)
         state = manifest.trainer_state_sha256 and self._registry.get_blob(self._feed, manifest.trainer_state_sha256)
-        return Version(version, unpack(body, head), untrainer_state.pack(state) if state else None)
+        return Version(version, unpack(body, head), unpack_state(state) if state else None)
 
     def _remember(self, loaded: Version) -> None:
         self._recent[loaded.version] = loaded
         while len(self._recent) > 2:
             self._recent.pop(next(iter(self._recent)))
-

@@ -1,4 +1,4 @@
-"""The verb `driftline demo`: a simulated review feed through the real pipeline, told as it happens, answered over HTTP."""
+"""The verb `driftline demo`: a simulated review feed through the real pipeline, told as it happens."""
 
 import json
 import shutil
@@ -24,14 +24,17 @@ PROGRESS_EVERY = 500
 EXAMPLE_TEXT = "the battery died after two days, what a joke"
 
 
-def demo(dir: DirOption = Path("driftline-demo"), events: EventsOption = 4000, seed: SeedOption = 0, port: PortOption = 0) -> None:
+def demo(
+    dir: DirOption = Path("driftline-demo"), events: EventsOption = 4000, seed: SeedOption = 0, port: PortOption = 0
+) -> None:
     """Watch a model keep up with a simulated review feed: updates, gate decisions, swaps (about two minutes)."""
     configure_logging()
     config_file = prepare(dir, events, seed)
     config = load_config(config_file)
     say(
-        f"[bold]Driftline demo[/]: {count_of(events, 'product review')}, five products in turn, new slang on the way, 4 % wrong"
-        " labels,\nlabels two minutes late. The model starts knowing nothing; every answer is given before its label is seen.\n"
+        f"[bold]Driftline demo[/]: {count_of(events, 'product review')}, five products in turn, new slang on the way,"
+        " 4 % wrong labels,\nlabels two minutes late. The model starts knowing nothing; each answer is given before its"
+        " label is seen.\n"
     )
     say("Loading the base model …")
     report, seconds = run(config, dir / "events.jsonl", port)
@@ -112,9 +115,13 @@ def progress_line(driver: Any) -> str:
     """Accuracy over the last stretch of examples, ours and the baselines'."""
     scored = driver.pipeline.buffer.scored(driver.pipeline.feed)[-PROGRESS_EVERY:]
     ours = share(s.predicted == s.label for s in scored)
-    rivals = {name: share(answers.get(s.event_id) == s.label for s in scored) for name, answers in driver.rivals.answers.items()}
-    others = ", ".join(f"{name.replace('_', ' ')} {percent(value)}" for name, value in rivals.items())
-    return f"[dim]{driver.tally.events:>6,} events[/]  last {len(scored)} answers right: [bold]{percent(ours)}[/]  [dim]({others})[/]"
+    rivals = {
+        name.replace("_", " "): share(answers.get(s.event_id) == s.label for s in scored)
+        for name, answers in driver.rivals.answers.items()
+    }
+    others = ", ".join(f"{name} {percent(value)}" for name, value in rivals.items())
+    told = f"last {len(scored)} answers right: [bold]{percent(ours)}[/]  [dim]({others})[/]"
+    return f"[dim]{driver.tally.events:>6,} events[/]  {told}"
 
 
 def share(outcomes: Iterable[bool]) -> float | None:
@@ -130,10 +137,14 @@ def finish(report: dict[str, Any], folder: Path, config_file: Path, seconds: flo
 
     write_outputs(report, folder / "report.json", folder / "report.html")
     say("\n" + summarise(report))
+    stream, page = folder / "events.jsonl", folder / "report.html"
     say(
-        f"\nDone in {seconds:.0f} s. Open [bold]{folder / 'report.html'}[/] for the plots; the figures are in {folder / 'report.json'}.\n"
-        "Next:\n"
-        f"  driftline replay {folder / 'events.jsonl'} -c {config_file} --plot again.html    the same, with your settings\n"
-        "  driftline init myfeed                                     a commented config for a stream of your own\n"
-        "  driftline up -c myfeed/driftline.toml                     ingest, learn, serve and score, live on this machine"
+        f"\nDone in {seconds:.0f} s. Open [bold]{page}[/] for the plots; the figures are in {folder / 'report.json'}.\n"
     )
+    say("Next:")
+    say(f"  driftline replay {stream} -c {config_file} --plot again.html")
+    say("      the same again, with settings that you change")
+    say("  driftline init myfeed")
+    say("      a commented config for a stream of your own")
+    say("  driftline up -c myfeed/driftline.toml")
+    say("      ingest, learn, serve and score, live on this machine")

@@ -180,7 +180,6 @@ def build_watcher(
     config: Config, engine: Engine, base: Base, registry: Registry, *, role: str, url: str | None
 ) -> Watcher:
     """The watcher that keeps the engine at the live versions."""
-    from serving.scorer import Scorer
     from serving.watcher import Watcher
 
     return Watcher(

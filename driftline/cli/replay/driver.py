@@ -1,7 +1,7 @@
 """The lock-step driver: one thread, one order of steps, a simulated clock, so that two runs give the same report.
 
 Per batch (32 events, cut where a cycle is due): events onto the topic → answered by the engine → ingested with their
-predictions → labels that are due onto the labels topic → ingested → segments closed → due cycle run through to its swap.
+predictions → labels that are due onto the labels topic → ingested → segments closed → a due cycle, through to its swap.
 """
 
 import heapq
@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from driftline.cli.replay.pipeline import Pipeline
 from driftline.cli.replay.rivals import Rivals
 from driftline.cli.replay.source import StreamItem
+from driftline.errors import ServingError
 from driftline.topics.codec import encode_label
 from learner.cycle import CycleReport
 from learner.schedule import next_tick
@@ -194,6 +195,8 @@ class Driver:
     def _swap(self, report: CycleReport) -> None:
         pipe = self.pipeline
         pipe.watcher.sync(pipe.feed)
+        if pipe.engine.active(pipe.feed)[0] != report.cycle.version:
+            raise ServingError(f"version {report.cycle.version} was refused: {pipe.watcher.refused.get(pipe.feed)}")
         now = pipe.clock.now()
         self.tally.swaps.append((report.cycle.version, self.tally.events))
         self.rivals.first_version = self.rivals.first_version or report.cycle.version

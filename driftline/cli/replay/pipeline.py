@@ -56,7 +56,7 @@ class Pipeline:
         return event if isinstance(event, Event) else None
 
     def answer_waiting(self, events: int) -> int:
-        """Let the scorer answer everything that is on the events topic. Returns how many requests failed: 0, or it raised."""
+        """Let the scorer answer the events just appended. Returns how many requests failed: 0, or it raised."""
         answered = 0
         while answered < events and (step := self.scorer.step(0.0)):
             answered += step

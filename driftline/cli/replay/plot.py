@@ -114,7 +114,8 @@ def verdict(report: dict[str, Any]) -> str:
     """Who won over the whole stream, in one sentence, also where it is not us."""
     best, second = comparison_rows(report)[:2]
     lead = 100 * ((best["accuracy"] or 0.0) - (second["accuracy"] or 0.0))
-    return f"Over the whole stream the best was: {best['name']} ({percent(best['accuracy'])}), {lead:.1f} points before {second['name']}."
+    winner = f"{best['name']} ({percent(best['accuracy'])})"
+    return f"Over the whole stream the best was: {winner}, {lead:.1f} points before {second['name']}."
 
 
 def version_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
@@ -145,7 +146,7 @@ def _embed(figure: go.Figure, *, script: bool = False) -> Markup:
     """The figure's own HTML; its strings are JSON inside a script, escaped by the plotting library."""
     return Markup(
         figure.to_html(full_html=False, include_plotlyjs="inline" if script else False, config={"displaylogo": False})
-    )  # noqa: S704
+    )
 
 
 def _layout() -> dict[str, Any]:

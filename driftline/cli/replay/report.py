@@ -18,8 +18,8 @@ EVALUATION_BATCH = 64
 
 
 def build_report(driver: Driver, total_seconds: float, evaluation: Iterable[StreamItem]) -> dict[str, Any]:
-    """Everything in one JSON-ready document; equal for two runs of the same stream, but for `seconds`, `swaps.pause_ms_*`
-    and `examples_per_s`."""
+    """Everything in one JSON-ready document; equal for two runs of the same stream, but for the times: `seconds`,
+    `swaps.pause_ms_*` and `examples_per_s`."""
     pipe, tally = driver.pipeline, driver.tally
     counts = pipe.buffer.counts(pipe.feed)
     scored = pipe.buffer.scored(pipe.feed)

@@ -34,9 +34,8 @@ def summarise(report: dict[str, Any]) -> str:
 def _first_version(row: dict[str, Any]) -> list[str]:
     if not row["n"]:
         return ["  first_version        –  (no version was promoted)"]
-    return [
-        f"  first version, frozen  {percent(row['accuracy'])}  against ours {percent(row['ours'])} on the same {row['n']:,}"
-    ]
+    ours = f"against ours {percent(row['ours'])} on its {row['n']:,} events"
+    return [f"  first version, frozen  {percent(row['accuracy'])}  {ours}"]
 
 
 def _retention(row: dict[str, Any]) -> list[str]:
@@ -46,11 +45,12 @@ def _retention(row: dict[str, Any]) -> list[str]:
         ""
         if row["forgetting"] is None
         else (
-            f", forgetting {100 * row['forgetting']:.1f} points, backward transfer {100 * row['backward_transfer']:+.1f} points"
+            f", forgetting {100 * row['forgetting']:.1f} points,"
+            f" backward transfer {100 * row['backward_transfer']:+.1f} points"
         )
     )
     return [
-        f"retention              {percent(row['average_accuracy'])} on average over {row['segments']} segments{transfer}"
+        f"retention              {percent(row['average_accuracy'])} on average of {row['segments']} segments{transfer}"
     ]
 
 
