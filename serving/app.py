@@ -228,7 +228,11 @@ def checked_id(value: str | int | None, key: str) -> str | None:
     """An event id as topics carry it: digits for an integer, None if absent or empty. BadInput if it is too long."""
     if value is None or value == "":
         return None
-    text = str(value)
+    try:
+        text = str(value)
+        text.encode()
+    except ValueError:
+        raise BadInput("invalid_body", f"{key} is not valid Unicode, or a number with too many digits") from None
     size = len(text.encode())
     if size > MAX_ID_BYTES:
         raise BadInput("id_too_long", f"{key} has {size} bytes, at most {MAX_ID_BYTES} are allowed")
@@ -242,7 +246,7 @@ def _checked_version(version: int | None) -> int | None:
 
 
 def _cleaned(text: str, index: int, max_bytes: int) -> str:
-    size = len(text.encode())
+    size = len(text.encode("utf-8", "surrogatepass"))
     if size > max_bytes:
         message = f"inputs[{index}].text has {size} bytes, at most {max_bytes} are allowed (serve.max_text_bytes)"
         raise BadInput("text_too_long", message, status=413)
