@@ -1,5 +1,6 @@
 """All verbs, by name, and the process edge: errors become one message and an exit code."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from driftline.cli.check import check
 from driftline.cli.deadletters import dead_letters
 from driftline.cli.demo import demo
 from driftline.cli.examples import examples
+from driftline.cli.exchange import export, import_
 from driftline.cli.history import history
 from driftline.cli.init import init
 from driftline.cli.logs import configure_logging
@@ -20,10 +22,29 @@ from driftline.cli.status import status
 from driftline.cli.up import up
 from driftline.errors import DriftlineError
 
-RUN = "Run"
-WATCH = "Watch"
-DECIDE = "Decide"
-START = "Start"
+PANELS: dict[str, dict[str, Callable[..., None]]] = {
+    "Start": {"demo": demo, "init": init, "check": check},
+    "Run": {
+        "up": up,
+        "ingest": processes.ingest,
+        "learn": processes.learn,
+        "serve": processes.serve,
+        "score": processes.score,
+        "stop": processes.stop,
+        "produce": produce,
+        "replay": replay,
+    },
+    "Watch": {"status": status, "history": history, "examples": examples},
+    "Decide": {
+        "promote": admin.promote,
+        "rollback": admin.rollback,
+        "pause": admin.pause,
+        "resume": admin.resume,
+        "update-now": admin.update_now,
+        "export": export,
+        "import": import_,
+    },
+}
 
 app = typer.Typer(
     name="driftline",
@@ -34,15 +55,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (demo, init, check):
-    app.command(rich_help_panel=START)(verb)
-for verb in (up, processes.ingest, processes.learn, processes.serve, processes.score, processes.stop, produce, replay):
-    app.command(rich_help_panel=RUN)(verb)
-for verb in (status, history, examples):
-    app.command(rich_help_panel=WATCH)(verb)
-app.add_typer(dead_letters, name="dead-letters", rich_help_panel=WATCH)
-for verb in (admin.promote, admin.rollback, admin.pause, admin.resume, admin.update_now):
-    app.command(rich_help_panel=DECIDE)(verb)
+for panel, verbs in PANELS.items():
+    for verb, function in verbs.items():
+        app.command(verb, rich_help_panel=panel)(function)
+app.add_typer(dead_letters, name="dead-letters", rich_help_panel="Watch")
 
 
 def _version(asked: bool) -> None:

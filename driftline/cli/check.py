@@ -26,8 +26,6 @@ from driftline.names import StateFiles
 if TYPE_CHECKING:
     from driftline.base import Base
 
-TOKENS = ("DRIFTLINE_PREDICT_TOKEN", "DRIFTLINE_LABEL_TOKEN", "DRIFTLINE_ADMIN_TOKEN")
-
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -181,13 +179,12 @@ def _private_key(path: Path) -> Iterator[Finding]:
 
 
 def _http(config: Config) -> Iterator[Finding]:
+    from serving.auth import Tokens, is_loopback
+
     serve = config.serve
-    missing = [name for name in TOKENS if not os.environ.get(name)]
-    loopback = serve.host in ("localhost", "::1") or serve.host.startswith("127.")
-    if missing and not loopback:
-        yield Finding("tokens", False, f"serve.host {serve.host} is not loopback: set {', '.join(missing)}")
-    else:
-        yield Finding("tokens", True, "set" if not missing else f"not needed on loopback ({serve.host})")
+    Tokens.from_environment(os.environ, serve.host)
+    where = "loopback" if is_loopback(serve.host) else "reachable from other machines, tokens are set"
+    yield Finding("http", True, f"{serve.host}: {where}")
     if "serve" in supervised(StateFiles(config.state.path).supervisor):
         yield Finding("ports", True, f"{serve.port} and {serve.admin_port}, in use by the `up` that runs here")
         return

@@ -1,5 +1,6 @@
 """`driftline up`: everything on one machine, one supervised child process per verb."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -45,7 +46,9 @@ def commands(config: Config, path: Path) -> dict[str, list[str]]:
 def _prepare(config: Config) -> None:
     """Check what would make every child refuse, start the embedded Redis, create the topics."""
     from driftline.cli.wiring import build_topics, redis_url
+    from serving.auth import Tokens
 
+    Tokens.from_environment(os.environ, config.serve.host)
     redis_url(config)
     topics = build_topics(config)
     try:

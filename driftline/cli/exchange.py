@@ -1,0 +1,199 @@
+"""`driftline export` and `driftline import`: adapters out to PEFT's folder format, and in as candidates.
+
+Guards invariant 7 at the border: what leaves was verified first; what comes in carries a signature that is trusted
+here, or is signed anew when the user says so, fits this base, these labels and this learner's shape, and is never
+promoted.
+"""
+
+import platform
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version as library_version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feed
+from driftline.cli.output import err, print_json, say
+from driftline.config import Config, feed_sha256, load_config
+from driftline.errors import ArtefactError, RegistryConflict, UsageError
+from driftline.records import ExampleRanges, GateDecision, GateReason, Manifest, Probe
+
+if TYPE_CHECKING:
+    from driftline.artefact.manifest import SignedManifest
+    from driftline.artefact.weights import Weights
+    from driftline.base import Base
+
+VersionArgument = Annotated[int, typer.Argument(min=1, help="The version to export.")]
+FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The adapter's folder.")]
+ReSignOption = Annotated[
+    bool,
+    typer.Option("--re-sign", help="Sign it with this installation's key; without, its own signature must be trusted."),
+]
+LIBRARIES = ("torch", "transformers", "peft", "numpy")
+
+
+def export(
+    version: VersionArgument,
+    directory: FolderArgument,
+    config: ConfigOption = DEFAULT_CONFIG,
+    feed: FeedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a version as a PEFT adapter folder, with its head, manifest and a README that loads both."""
+    from driftline.artefact.exchange import export_folder
+    from driftline.base import find_model
+    from driftline.cli.wiring import build_base, build_registry, build_trust
+    from serving.stage import Verifier
+
+    loaded = load_config(config)
+    name = choose_feed(loaded, feed)
+    with err.status("verifying…"):
+        registry = build_registry(loaded)
+        verifier = Verifier(registry, build_trust(loaded), build_base(loaded))
+        _, weights = verifier.fetch(name, version, loaded.feed[name].labels)
+    export_folder(directory, registry.manifest(name, version), weights, find_model(loaded.base.model))
+    if as_json:
+        print_json({"feed": name, "version": version, "folder": str(directory)})
+    else:
+        say(escape(f"version {version} of {name} is in {directory}; README.md there shows how to load it"))
+
+
+def import_(
+    directory: FolderArgument,
+    config: ConfigOption = DEFAULT_CONFIG,
+    feed: FeedOption = None,
+    re_sign: ReSignOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Register an adapter folder as a new version. It is never promoted by this: `driftline promote` does."""
+    if not directory.is_dir():
+        raise UsageError(f"{directory}: no such folder: name one that `driftline export` or PEFT wrote")
+    loaded = load_config(config)
+    name = choose_feed(loaded, feed)
+    with err.status("verifying…"):
+        manifest = import_folder(loaded, name, directory, re_sign=re_sign)
+    if as_json:
+        print_json({"feed": name, "version": manifest.version, "imported_from": manifest.imported_from})
+    else:
+        version = manifest.version
+        say(escape(f"registered as version {version} of {name}; `driftline promote {version}` makes it live"))
+
+
+def import_folder(config: Config, feed: str, folder: Path, *, re_sign: bool) -> Manifest:
+    """Check, sign and register; returns the new version's manifest. ArtefactError says what does not fit."""
+    from driftline.artefact.exchange import read_folder, read_lora
+    from driftline.cli.wiring import build_base
+
+    signed, weights = read_folder(folder)
+    origin = _origin(config, folder, signed, re_sign=re_sign)
+    base = build_base(config)
+    _check_fits(config, feed, base, origin, read_lora(folder))
+    imported_from = f"{origin.feed} version {origin.version}" if origin else folder.name
+    return _register(config, _candidate(config, feed, base, weights, imported_from), weights)
+
+
+def _origin(config: Config, folder: Path, signed: "SignedManifest | None", *, re_sign: bool) -> Manifest | None:
+    """The manifest that came along, verified; with --re-sign just read, and it may be absent."""
+    from driftline.artefact.manifest import decode_manifest
+    from driftline.cli.wiring import build_trust
+
+    if re_sign:
+        return decode_manifest(signed.document) if signed else None
+    if signed is None:
+        raise ArtefactError(
+            "bad_signature", f"{folder} has no signed manifest: check where it is from, then import it with --re-sign"
+        )
+    return build_trust(config).verify(signed)
+
+
+def _check_fits(config: Config, feed: str, base: "Base", origin: Manifest | None, lora: tuple[int, float]) -> None:
+    section = config.feed[feed].learner
+    if lora != (section.rank, section.alpha):
+        raise ArtefactError(
+            "wrong_shape",
+            f"the adapter has rank {lora[0]} and alpha {lora[1]:g}, feed.{feed}.learner has {section.rank} and "
+            f"{section.alpha:g}: the learner could not go on from it; set rank and alpha to the adapter's",
+        )
+    if origin is None:
+        return
+    theirs = (origin.base_fingerprint, origin.pooling, origin.max_tokens)
+    if theirs != (base.fingerprint, base.pooling, base.max_tokens):
+        raise ArtefactError(
+            "wrong_base",
+            "the adapter was trained on another base (model, pooling, max_tokens): set [base] to that one",
+        )
+    if origin.labels != config.feed[feed].labels:
+        raise ArtefactError(
+            "wrong_labels",
+            f"the adapter's labels are {list(origin.labels)}, feed.{feed}.labels are {list(config.feed[feed].labels)}: "
+            "they must be the same, in the same order",
+        )
+
+
+def _candidate(config: Config, feed: str, base: "Base", weights: "Weights", imported_from: str) -> Manifest:
+    """A manifest without version and blobs yet: shapes and numbers checked, the probe answered."""
+    import torch
+
+    from driftline.artefact.probe import PROBE_TEXTS
+    from driftline.artefact.weights import check_weights
+    from driftline.base import target_shapes
+    from learner.model import LoraModel
+
+    section = config.feed[feed]
+    model = LoraModel(base, len(section.labels), section.learner)
+    manifest = Manifest(
+        feed=feed,
+        version=0,
+        parent=0,
+        cycle_id=f"import-{uuid.uuid4().hex}",
+        body_sha256="",
+        head_sha256="",
+        trainer_state_sha256=None,
+        base_fingerprint=base.fingerprint,
+        task=section.task,
+        labels=section.labels,
+        rank=section.learner.rank,
+        alpha=section.learner.alpha,
+        target_modules=tuple(model.target_paths),
+        max_tokens=base.max_tokens,
+        pooling=base.pooling,
+        config_sha256=feed_sha256(config, feed),
+        seed=section.learner.seed,
+        threads=torch.get_num_threads(),
+        libraries={name: library_version(name) for name in LIBRARIES} | {"python": platform.python_version()},
+        examples=ExampleRanges(fresh=(), replayed=()),
+        fresh_examples=0,
+        replayed_examples=0,
+        evaluation={},
+        decision=GateDecision(promote=False, reasons=(GateReason(code="imported", holds=False),)),
+        probe=Probe(logits=()),
+        created_at=datetime.now(UTC),
+        imported_from=imported_from,
+    )
+    check_weights(weights, manifest, target_shapes(base, model.target_paths), base.hidden_size)
+    model.load(weights)
+    logits = model.predict(PROBE_TEXTS)  # (8, C) fp32
+    return replace(manifest, probe=Probe(logits=tuple(tuple(row) for row in logits.tolist())))
+
+
+def _register(config: Config, manifest: Manifest, weights: "Weights") -> Manifest:
+    """Blobs first, then the signed manifest, under the import lease. Never conflicts: it is a rejected candidate."""
+    from driftline.artefact.manifest import load_or_create_keys
+    from driftline.artefact.weights import pack_body, pack_head
+    from driftline.cli.wiring import build_registry, build_trust, state_files
+
+    registry, feed = build_registry(config), manifest.feed
+    body, head = registry.put_blob(feed, pack_body(weights)), registry.put_blob(feed, pack_head(weights))
+    version = registry.next_version(feed)
+    named = replace(manifest, version=version, body_sha256=body, head_sha256=head)
+    signed = load_or_create_keys(state_files(config)).sign(named)
+    build_trust(config).verify(signed)
+    with registry.lease(feed, "import", ttl_s=30) as lease:
+        if not lease.acquire():
+            raise RegistryConflict(f"another import into {feed} is under way: try again when it is done")
+        registry.publish(signed, lease=lease, expected_revision=registry.live(feed).revision, at=manifest.created_at)
+    return named
