@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from driftline.artefact.weights import pack_tensors, unpack_tensors
+from driftline.config import LearnerConfig
 from driftline.errors import ArtefactError
 from learner.reservoir import ReservoirState
 
@@ -30,6 +31,11 @@ class TrainerState:
     moments: dict[str, Tensor] = field(default_factory=dict)
     reservoir: ReservoirState = field(default_factory=ReservoirState)
     recent: tuple[int, ...] = ()
+
+    @classmethod
+    def initial(cls, section: LearnerConfig) -> "TrainerState":  # noqa: ARG003
+        """The state before the first update: nothing trained, nothing remembered, whatever the section."""
+        return cls()
 
 
 def pack_state(state: TrainerState) -> bytes:

@@ -1,0 +1,137 @@
+"""The gate on hand-computed cases."""
+
+from fractions import Fraction
+from math import comb
+
+import pytest
+
+from driftline.config import GateConfig
+from driftline.records import GateDecision
+from learner.gate import decide, holm, mcnemar_p
+
+SECTION = GateConfig(margin=0.01, significance=0.05, min_holdouts=50, recent_holdouts=200)
+
+
+def answers(right: set[int], n: int) -> dict[int, str | None]:
+    return {seq: "yes" if seq in right else "no" for seq in range(n)}
+
+
+def judge(
+    ours: set[int], theirs: set[int], n: int, *, anchor: set[int] | None = None, **sets: list[int]
+) -> GateDecision:
+    return decide(
+        answers(ours, n),
+        answers(theirs, n),
+        None if anchor is None else answers(anchor, n),
+        dict.fromkeys(range(n), "yes"),
+        {"pooled": list(range(n))} | sets,
+        SECTION,
+    )
+
+
+@pytest.mark.parametrize(("worse", "better"), [(0, 0), (0, 7), (1, 0), (5, 0), (10, 3), (40, 60), (200, 150)])
+def test_mcnemar_is_the_exact_binomial_tail(worse: int, better: int) -> None:
+    total = worse + better
+    tail = sum(Fraction(comb(total, k), 2**total) for k in range(worse, total + 1))
+    assert mcnemar_p(worse, better) == pytest.approx(float(tail), rel=1e-12)
+
+
+def test_holm_on_a_known_example() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_an_equal_candidate_is_promoted_and_becomes_the_anchor() -> None:
+    decision = judge(set(range(80)), set(range(80)), 100)
+    assert decision.promote
+    assert decision.becomes_anchor
+    (reason,) = decision.reasons
+    assert (reason.code, reason.against, reason.reference, reason.n) == ("not_worse", "incumbent", "pooled", 100)
+    assert (reason.candidate_accuracy, reason.reference_accuracy, reason.p_value) == (0.8, 0.8, 1.0)
+
+
+def test_a_clear_loss_is_rejected_with_its_numbers() -> None:
+    decision = judge(set(range(70)), set(range(80)), 100)
+    assert not decision.promote
+    assert not decision.becomes_anchor
+    (reason,) = decision.reasons
+    assert reason.code == "worse_than_incumbent"
+    assert not reason.holds
+    assert reason.p_value == pytest.approx(2**-10)
+
+
+def test_a_significant_loss_within_the_margin_is_tolerated() -> None:
+    # 10 of 1,000 lost and none won: p = 2^-10, but a loss of exactly 1 point is not more than the margin.
+    decision = judge(set(range(790)), set(range(800)), 1000)
+    assert decision.promote
+    assert not decision.becomes_anchor
+    assert not judge(set(range(789)), set(range(800)), 1000).promote
+
+
+def test_a_loss_that_chance_explains_is_tolerated() -> None:
+    # 4 lost, none won: p = 1/16.
+    assert judge(set(range(76)), set(range(80)), 100).promote
+    assert not judge(set(range(75)), set(range(80)), 100).promote  # 5 lost: p = 1/32
+
+
+def test_holm_counts_every_set_and_every_reference() -> None:
+    # 5 lost (p = 1/32) is enough alone, but not among three comparisons.
+    halves = {"recent": list(range(100, 150)), "segment:0": list(range(100, 150))}
+    truth = dict.fromkeys(range(150), "yes")
+    ours, theirs = (
+        answers(set(range(75)) | set(range(100, 150)), 150),
+        answers(set(range(80)) | set(range(100, 150)), 150),
+    )
+    alone = decide(ours, theirs, None, truth, {"pooled": list(range(100))}, SECTION)
+    among = decide(ours, theirs, None, truth, {"pooled": list(range(100))} | halves, SECTION)
+    assert not alone.promote
+    assert among.promote
+    assert [reason.p_value for reason in among.reasons] == pytest.approx([3 / 32, 1.0, 1.0])
+
+
+def test_small_losses_cannot_add_up_past_the_anchor() -> None:
+    # Not shown to be worse than the incumbent, but than the anchor.
+    decision = judge(set(range(72)), set(range(76)), 100, anchor=set(range(84)))
+    assert not decision.promote
+    assert [(r.code, r.against) for r in decision.reasons] == [
+        ("not_worse", "incumbent"),
+        ("worse_than_anchor", "anchor"),
+    ]
+
+
+def test_a_loss_on_one_past_segment_is_enough() -> None:
+    ours = set(range(100, 200)) | set(range(10))
+    theirs = set(range(40)) | set(range(100, 160))
+    decision = judge(ours, theirs, 200, **{"segment:0": list(range(40)), "segment:1": []})
+    assert not decision.promote
+    assert [(r.reference, r.holds) for r in decision.reasons] == [("pooled", True), ("segment:0", False)]
+
+
+def test_with_too_few_holdouts_only_sanity_decides() -> None:
+    decision = judge(set(), set(range(49)), 49)
+    assert decision.promote
+    assert not decision.becomes_anchor
+    assert [(r.code, r.holds, r.n) for r in decision.reasons] == [("too_few_holdouts", True, 49)]
+    assert not judge(set(), set(range(50)), 50).promote
+
+
+def test_a_candidate_that_is_not_finite_is_rejected_whatever_its_accuracy() -> None:
+    truth = dict.fromkeys(range(60), "yes")
+    sets = {"pooled": list(range(60))}
+    decision = decide(answers(set(range(60)), 60), answers(set(), 60), None, truth, sets, SECTION, finite=False)
+    assert not decision.promote
+    assert decision.reasons[0].code == "not_finite"
+    few = decide({}, {}, None, {}, {"pooled": []}, SECTION, finite=False)
+    assert [(r.code, r.holds) for r in few.reasons] == [("not_finite", False), ("too_few_holdouts", True)]
+
+
+def test_no_answer_is_a_wrong_answer() -> None:
+    truth = dict.fromkeys(range(60), "yes")
+    sets = {"pooled": list(range(60))}
+    base: dict[int, str | None] = dict.fromkeys(range(60))
+    decision = decide(answers(set(range(30)), 60), base, None, truth, sets, SECTION)
+    assert decision.promote
+    assert decision.reasons[0].reference_accuracy == 0.0
+    assert not decide(base, answers(set(range(30)), 60), None, truth, sets, SECTION).promote
+    assert not decide({}, answers(set(range(30)), 60), None, truth, sets, SECTION).promote
