@@ -4,34 +4,30 @@ Delivery: every write is fsynced (`appendfsync always`). Atomicity and idempoten
 any number of processes may call `start_embedded` and get one server; one that was killed is started again on its data.
 It is detached from whoever started it and lives until `stop_embedded`. Errors: ConfigError (no redis-server to be
 found), RegistryUnavailable (it does not come up, with the end of its log).
-Only this user can reach it: a Unix socket in a 0700 folder, no TCP port. Covered: a stale socket or pid file, a state
-path too long for a socket. Not covered: a state folder shared by two machines.
+Only this user can reach it: a Unix socket in a 0700 folder, no TCP port. Covered: a stale socket or pid file, a starter
+killed half-way, a state path too long for a socket. Not covered: a state folder shared by two machines.
 """
 
-import fcntl
 import importlib.util
 import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from driftline.clock import Deadline
-from driftline.errors import ConfigError, RegistryError, RegistryUnavailable
+from driftline.errors import ConfigError, RegistryUnavailable
 from driftline.names import StateFiles
-from driftline.registry.client import connect
+from driftline.registry.embedded_home import Home, answering_pid
 
 __all__ = ["find_server", "start_embedded", "stop_embedded"]
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
-PING_TIMEOUT_S = 2.0
-MAX_SOCKET_PATH_BYTES = 100
-POLL_S = 0.02
+POLL_S = 0.01
 
 
 def start_embedded(files: StateFiles) -> str:
@@ -39,29 +35,31 @@ def start_embedded(files: StateFiles) -> str:
 
     Waits up to 60 s for it to answer, loading its data included.
     """
-    home = _Home(files.redis)
+    home = Home(files.redis)
     with home.locked():
-        pid = home.pid()
-        if pid is not None and not home.socket().exists():
-            _end(home, pid)
-            pid = None
-        if pid is None:
-            _launch(home, find_server())
-        _wait_until_ready(home)
+        if home.lives() and not home.socket().exists():
+            _replace_unreachable(home)
+        if not _answers(home):
+            life = home.life()
+            if life is None:
+                raise _not_up(home, "does not answer")
+            _launch(home, find_server(), life)
+            if not _answers(home):
+                raise _not_up(home, "did not come up")
         return home.url()
 
 
 def stop_embedded(files: StateFiles) -> bool:
     """End exactly this state folder's server, data safe; True if one ran. RegistryUnavailable if it does not end."""
-    home = _Home(files.redis)
+    home = Home(files.redis)
     if not home.root.exists():
         return False
     with home.locked():
-        pid = home.pid()
-        if pid is not None:
-            _end(home, pid)
-        home.forget_socket()
-        return pid is not None
+        ran = home.lives()
+        if ran:
+            _end(home)
+        home.forget_server()
+        return ran
 
 
 def find_server() -> Path:
@@ -80,183 +78,53 @@ def find_server() -> Path:
     )
 
 
-class _Home:
-    """The folder of one embedded server: lock, configuration, data, pid file, socket."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root.absolute()
-        self.data = self.root / "data"
-        self.log = self.root / "redis.log"
-        self.settings = self.root / "redis.conf"
-        self._pid_file = self.root / "redis.pid"
-        self._pointer = self.root / "socket.path"
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Alone among all processes of this state folder. Makes the folder, 0700."""
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.root.chmod(0o700)
-        self.data.mkdir(mode=0o700, exist_ok=True)
-        with (self.root / "lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
-    def url(self) -> str:
-        return f"unix://{self.socket()}"
-
-    def socket(self) -> Path:
-        """Where the socket is. A path too long for one (about 107 bytes) is replaced by a private short folder."""
-        here = self.root / "redis.sock"
-        if len(os.fsencode(here)) <= MAX_SOCKET_PATH_BYTES:
-            return here
-        folder = self._pointed_folder()
-        if folder is None:
-            folder = Path(tempfile.mkdtemp(prefix="driftline-", dir=_short_temporary_folder()))
-            draft = self._pointer.with_suffix(".new")
-            draft.write_text(str(folder), encoding="utf-8")
-            draft.replace(self._pointer)
-        return folder / "redis.sock"
-
-    def _pointed_folder(self) -> Path | None:
-        """The short folder made earlier, if it is still there and nobody else's."""
-        try:
-            folder = Path(self._pointer.read_text(encoding="utf-8"))
-            found = folder.lstat()
-        except OSError:
-            return None
-        ours = found.st_uid == os.geteuid() and found.st_mode & 0o777777 == 0o040700
-        return folder if ours else None
-
-    def forget_socket(self) -> None:
-        """Remove the socket, and the short folder if there is one. Only while no server runs."""
-        folder = self._pointed_folder()
-        (self.root / "redis.sock").unlink(missing_ok=True)
-        self._pointer.unlink(missing_ok=True)
-        self._pid_file.unlink(missing_ok=True)
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def pid(self) -> int | None:
-        """The running server's process id, verified to be this folder's server; None if there is none."""
-        try:
-            pid = int(self._pid_file.read_text(encoding="ascii"))
-        except (OSError, ValueError):
-            return None
-        return pid if _runs(pid) and self._is_ours(pid) else None
-
-    def _is_ours(self, pid: int) -> bool:
-        """A process id may be another process's by now: ours works in our data folder, or answers on our socket."""
-        try:
-            return Path(f"/proc/{pid}/cwd").readlink() == self.data.resolve()
-        except OSError:
-            return _answering_pid(self.url()) == pid
-
-    def write_settings(self) -> None:
-        """The server's whole configuration; nothing is taken from the system's."""
-        lines = {
-            "port": "0",
-            "unixsocket": _quoted(self.socket()),
-            "unixsocketperm": "700",
-            "dir": _quoted(self.data),
-            "pidfile": _quoted(self._pid_file),
-            "logfile": _quoted(self.log),
-            "daemonize": "yes",
-            "appendonly": "yes",
-            "appendfsync": "always",
-            "save": '""',
-            "maxmemory-policy": "noeviction",
-        }
-        text = "".join(f"{name} {value}\n" for name, value in lines.items())
-        self.settings.write_text(text, encoding="utf-8")
-
-    def log_tail(self) -> str:
-        try:
-            return " / ".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-3:])
-        except OSError:
-            return "no log"
+def _answers(home: Home) -> bool:
+    """Whether the server answers; waits for one that lives, and not for one that does not."""
+    _wait(lambda: not home.lives() or answering_pid(home.url()) is not None, START_TIMEOUT_S)
+    return home.lives() and answering_pid(home.url()) is not None
 
 
-def _launch(home: _Home, server: Path) -> None:
-    """Start the server; it detaches itself, in a session of its own, before the call returns."""
-    home.forget_socket()
+def _launch(home: Home, server: Path, life: IO[str]) -> None:
+    """Start the server; it detaches itself, in a session of its own, and keeps the life lock that it inherits."""
+    home.forget_server()
     home.write_settings()
-    run = subprocess.run(
-        [server, home.settings], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, cwd="/"
-    )
+    command = [server, home.settings]
+    with life:
+        run = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, cwd="/", pass_fds=(life.fileno(),), check=False
+        )
     if run.returncode != 0:
-        raise RegistryUnavailable(f"the embedded Redis did not start ({run.stdout.strip()[-300:]}): see {home.log}")
+        said = (run.stdout + run.stderr).decode(errors="replace").strip()[-300:]
+        raise RegistryUnavailable(f"the embedded Redis ({server}) did not start: {said}")
 
 
-def _wait_until_ready(home: _Home) -> None:
-    """Until it answers. Its pid file comes a little after the fork, so a missing one is not yet a failure."""
-    if not _wait(lambda: _answering_pid(home.url()) is not None, START_TIMEOUT_S, home):
-        raise RegistryUnavailable(f"the embedded Redis does not answer; the end of {home.log}: {home.log_tail()}")
+def _replace_unreachable(home: Home) -> None:
+    """A server without its socket: still coming up, or somebody (a cleaner of /tmp) removed it. Then it must go."""
+    if not _wait(lambda: home.socket().exists() or not home.lives(), 2.0):
+        _end(home)
 
 
-def _wait(ready: Callable[[], bool], seconds: float, home: _Home) -> bool:
+def _end(home: Home) -> None:
+    """SIGTERM, and SIGKILL for one that is stuck. Everything was fsynced. A server that is not surely ours stays."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        pid = home.pid()
+        if pid is None and home.lives():
+            raise RegistryUnavailable(f"the embedded Redis of {home.root} runs but its process is not known: end it")
+        if pid is not None:
+            os.kill(pid, number)
+        if _wait(lambda: not home.lives(), STOP_TIMEOUT_S):
+            return
+    raise RegistryUnavailable(f"the embedded Redis of {home.root} does not end")
+
+
+def _wait(ready: Callable[[], bool], seconds: float) -> bool:
     deadline = Deadline(seconds)
-    grace = Deadline(PING_TIMEOUT_S)
     while not ready():
-        died = grace.expired() and home.pid() is None
-        if deadline.expired() or died:
-            return False
-        time.sleep(POLL_S)
-    return True
-
-
-def _answering_pid(url: str) -> int | None:
-    """The process id of the server behind the socket; None if nobody answers or it is still loading."""
-    client = connect(url, "driftline-embedded", timeout_s=PING_TIMEOUT_S)
-    try:
-        client.ping()
-        return int(client.info("server")["process_id"])
-    except RegistryError:
-        return None
-    finally:
-        client.close()
-
-
-def _end(home: _Home, pid: int) -> None:
-    """SIGTERM (the server writes what it has and ends), and SIGKILL for one that is stuck. Everything was fsynced."""
-    for name, seconds in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, STOP_TIMEOUT_S)):
-        if home.pid() != pid:
-            return
-        os.kill(pid, name)
-        if _wait_gone(pid, seconds):
-            return
-    raise RegistryUnavailable(f"the embedded Redis (process {pid}) does not end")
-
-
-def _wait_gone(pid: int, seconds: float) -> bool:
-    deadline = Deadline(seconds)
-    while _runs(pid):
         if deadline.expired():
             return False
         time.sleep(POLL_S)
     return True
 
 
-def _runs(pid: int) -> bool:
-    """Whether the process exists and is more than a zombie (a container's PID 1 may never reap one)."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return True
-    return state != "Z"
-
-
-def _short_temporary_folder() -> str:
-    """The temporary folder, or /tmp where even that is too long for a socket in a folder below it."""
-    usual = tempfile.gettempdir()
-    return usual if len(os.fsencode(usual)) <= MAX_SOCKET_PATH_BYTES - 40 else "/tmp"
-
-
-def _quoted(path: Path) -> str:
-    text = str(path).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{text}"'
+def _not_up(home: Home, what: str) -> RegistryUnavailable:
+    return RegistryUnavailable(f"the embedded Redis {what}; the end of {home.log}: {home.log_tail()}")
