@@ -1,0 +1,280 @@
+"""The command line without servers: verbs, exit codes, messages, files, and that nothing heavy is imported."""
+
+import gzip
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from driftline.buffer.counters import FeedCounts
+from driftline.cli import app as cli
+from driftline.cli.options import choose_actor, choose_feed
+from driftline.cli.processes import with_serve_options
+from driftline.cli.produce import batches, record_key
+from driftline.cli.status import awaited
+from driftline.cli.up import commands
+from driftline.config import Config, FeedConfig, load_config, parse_config
+from driftline.errors import UsageError
+from driftline.records import LiveRecord
+from driftline.topics import Outgoing
+
+VERBS = (
+    *("demo", "init", "check", "up", "ingest", "learn", "serve", "score", "stop", "produce", "replay"),
+    *("status", "history", "examples", "dead-letters"),
+    *("promote", "rollback", "pause", "resume", "update-now", "export", "import"),
+)
+TWO_FEEDS = '[feed.a]\nlabels = ["x", "y"]\n[feed.b]\nlabels = ["x", "y"]\n'
+ONE_FEED = '[feed.reviews]\nlabels = ["x", "y"]\n[feed.reviews.fields]\nid = "meta.key"\n'
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+Driftline = Callable[..., Result]
+
+
+@pytest.fixture
+def driftline(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Driftline:
+    """Run the command line in `tmp_path`, in this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["driftline", *arguments])
+        code = 0
+        try:
+            cli.run()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        written = capsys.readouterr()
+        return Result(code, written.out, written.err)
+
+    return run
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "driftline.toml"
+    path.write_text(ONE_FEED)
+    return path
+
+
+def test_help_shows_every_verb(driftline: Driftline) -> None:
+    shown = driftline("--help")
+    assert shown.code == 0
+    assert all(f" {verb} " in shown.out for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(driftline: Driftline, verb: str) -> None:
+    assert driftline(verb, "--help").code == 0
+
+
+def test_version(driftline: Driftline) -> None:
+    assert driftline("--version").out.startswith("driftline ")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nosuch"], ["status", "--nosuch"], ["promote"], ["promote", "x"], ["promote", "0"]]
+)
+def test_wrong_usage_is_2(driftline: Driftline, arguments: list[str]) -> None:
+    assert driftline(*arguments).code == 2
+
+
+def test_a_missing_config_is_2_and_names_the_remedy(driftline: Driftline) -> None:
+    result = driftline("status")
+    assert result.code == 2
+    assert "driftline init" in result.err
+    assert "Traceback" not in result.err
+
+
+def test_a_wrong_key_is_2_and_is_named(driftline: Driftline, config: Path) -> None:
+    config.write_text(ONE_FEED + "[serve]\nprot = 1\n")
+    result = driftline("ingest")
+    assert result.code == 2
+    assert "serve.prot: unknown key; did you mean 'port'?" in result.err
+
+
+def test_a_bug_keeps_its_traceback(driftline: Driftline, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "app", broken)
+    with pytest.raises(ZeroDivisionError):
+        driftline("status")
+
+
+def test_init_writes_once(driftline: Driftline, tmp_path: Path) -> None:
+    assert driftline("init", "new/place").code == 0
+    path = tmp_path / "new" / "place" / "driftline.toml"
+    assert list(load_config(path).feed) == ["reviews"]
+    path.write_text("mine")
+    again = driftline("init", "new/place")
+    assert again.code == 2
+    assert path.read_text() == "mine"
+
+
+def test_several_feeds_must_be_told_apart(driftline: Driftline, config: Path) -> None:
+    config.write_text(TWO_FEEDS)
+    result = driftline("history")
+    assert result.code == 2
+    assert "--feed (a, b)" in result.err
+    assert driftline("history", "--feed", "b").code == 0
+    assert "the config has: a, b" in driftline("history", "--feed", "c").err
+
+
+@pytest.mark.usefixtures("config")
+def test_reading_verbs_make_nothing(driftline: Driftline, tmp_path: Path) -> None:
+    for verb in (["status"], ["history"], ["examples"], ["dead-letters", "list"]):
+        assert driftline(*verb).code == 0
+        json.loads(driftline(*verb, "--json").out)
+    assert driftline("dead-letters", "retry").code == 0
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.usefixtures("config")
+def test_status_says_what_is_awaited(driftline: Driftline) -> None:
+    assert "driftline up" in driftline("status").out
+    document = json.loads(driftline("status", "--json").out)
+    assert document["processes"] == {}
+    assert document["feeds"]["reviews"]["version"] == 0
+    assert document["feeds"]["reviews"]["prequential"] == {"accuracy": None, "n": 0}
+
+
+def test_stop_without_redis(driftline: Driftline, config: Path) -> None:
+    assert "no embedded Redis was running" in driftline("stop").out
+    config.write_text(ONE_FEED + '[redis]\nurl = "redis://localhost"\n')
+    assert "nothing to stop" in driftline("stop").out
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.usefixtures("config")
+def test_produce_keeps_every_byte(driftline: Driftline, tmp_path: Path, packed: bool) -> None:
+    lines = b'{"text": "caf\xc3\xa9"}\n{ "odd" :1}\r\nnot json\n\xff\xfe\n\n   \nlast'
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(gzip.compress(lines) if packed else lines)
+    result = driftline("produce", str(path), "--json")
+    document = json.loads(result.out)
+    assert (document["topic"], document["records"]) == ("reviews", 5)
+    topic = tmp_path / "state" / "topics" / "reviews" / "0.jsonl"
+    assert topic.read_bytes() == b'{"text": "caf\xc3\xa9"}\n{ "odd" :1}\r\nnot json\n\xff\xfe\nlast\n'
+
+
+@pytest.mark.usefixtures("config")
+def test_produce_labels_and_standard_input(
+    driftline: Driftline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"id": "1", "label": "x"}\n')))
+    assert driftline("produce", "-", "--topic", "labels", "--rate", "1000").code == 0
+    assert (tmp_path / "state" / "topics" / "reviews.labels" / "0.jsonl").read_text() == '{"id": "1", "label": "x"}\n'
+
+
+@pytest.mark.usefixtures("config")
+def test_produce_refuses_what_it_cannot_read(driftline: Driftline, tmp_path: Path) -> None:
+    assert driftline("produce", "nosuch.jsonl").code == 2
+    torn = tmp_path / "torn.jsonl.gz"
+    torn.write_bytes(gzip.compress(b'{"text": "x"}\n' * 5000)[:-20])
+    result = driftline("produce", str(torn))
+    assert result.code == 2
+    assert "damaged gzip file" in result.err
+
+
+def test_record_keys_are_the_ids_that_ingest_reads() -> None:
+    assert record_key(b'{"id": "r-1"}', "id") == b"r-1"
+    assert record_key(b'{"id": 17}', "id") == b"17"
+    assert record_key(b'{"meta": {"key": "k"}}', "meta.key") == b"k"
+    for nothing in (b"{}", b"[1]", b"not json", b'{"id": null}', b'{"id": {"a": 1}}', b"\xff", b"[" * 100_000):
+        assert record_key(nothing, "id") is None
+
+
+def test_batches_are_bounded_by_records_and_bytes() -> None:
+    records = [Outgoing(value=b"x" * size) for size in (1, 1, 1, 90, 1, 200, 1)]
+    sizes = [[len(record.value) for record in batch] for batch in batches(iter(records), 3, 100)]
+    assert sizes == [[1, 1, 1], [90, 1, 200], [1]]
+    assert [len(batch) for batch in batches(iter(records), 1, 100)] == [1] * 7
+
+
+COUNTS = FeedCounts(event_records=500, examples=200, holdouts=20, pending=300, fresh=112)
+
+
+@pytest.mark.parametrize(
+    ("counts", "live", "words"),
+    [
+        (None, LiveRecord(feed="f"), ["ingest has not run yet"]),
+        (FeedCounts(), LiveRecord(feed="f"), ["no event has come yet"]),
+        (
+            FeedCounts(event_records=9, pending=9),
+            None,
+            ["0 of 250 examples", "nothing labelled yet", "9 events without"],
+        ),
+        (COUNTS, LiveRecord(feed="f"), ["112 of 250 examples", "300 events without label"]),
+        (
+            replace(COUNTS, pending=0, awaiting_prediction=1),
+            None,
+            ["112 of 250 examples; 1 example without the answer"],
+        ),
+        (replace(COUNTS, fresh=260), None, ["260 of 250 examples: the next tick"]),
+        (replace(COUNTS, fresh=0, taken=250), None, ["an update with 250 examples is under way"]),
+        (replace(COUNTS, set_aside=3), None, ["3 examples set aside", "--relearn"]),
+        (COUNTS, LiveRecord(feed="f", paused=True, pause_reason="bad"), ["paused (bad)", "driftline resume"]),
+    ],
+)
+def test_what_is_awaited_in_words(counts: FeedCounts | None, live: LiveRecord | None, words: list[str]) -> None:
+    sentence = awaited(counts, live, FeedConfig(labels=("x", "y")))
+    assert all(word in sentence for word in words), sentence
+
+
+def one_feed(**feed: object) -> Config:
+    return parse_config({"feed": {"reviews": {"labels": ["x", "y"], **feed}}}, root=Path("/nowhere"))
+
+
+def test_up_starts_one_process_per_verb() -> None:
+    assert list(commands(one_feed(), Path("c.toml"))) == ["ingest", "learn", "serve", "score"]
+    assert list(commands(one_feed(serve={"score": False}), Path("c.toml"))) == ["ingest", "learn", "serve"]
+    assert commands(one_feed(), Path("c.toml"))["learn"][1:] == [
+        "-m",
+        "driftline.cli",
+        "learn",
+        "-c",
+        str(Path("c.toml").absolute()),
+    ]
+
+
+def test_options_override_the_serve_section() -> None:
+    config = with_serve_options(one_feed(), port=0, admin_port=None, replica="b")
+    assert (config.serve.port, config.serve.admin_port, config.serve.replica) == (0, 8081, "b")
+
+
+def test_the_only_feed_needs_no_name() -> None:
+    assert choose_feed(one_feed(), None) == "reviews"
+    with pytest.raises(UsageError, match="no such feed"):
+        choose_feed(one_feed(), "other")
+
+
+def test_the_actor_is_the_user_unless_named() -> None:
+    assert choose_actor("ana") == "ana"
+    assert choose_actor(None)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["status"], ["produce", "events.jsonl"], ["history"]])
+def test_light_verbs_import_nothing_heavy(config: Path, arguments: list[str]) -> None:
+    (config.parent / "events.jsonl").write_text('{"text": "x"}\n')
+    code = (
+        f"import sys\nsys.argv = ['driftline', *{arguments!r}]\nfrom driftline.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print('loaded:', *{name.split('.')[0] for name in sys.modules})"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=config.parent)
+    loaded = set(run.stdout.rpartition("loaded:")[2].split())
+    assert loaded & {"torch", "transformers", "peft", "kafka", "fastapi", "plotly"} == set()
