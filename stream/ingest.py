@@ -12,7 +12,7 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Self
@@ -64,6 +64,7 @@ class Ingest:
         self._in_hand: dict[str, list[RawRecord]] = {}
         self._paused = False
         self._grown = threading.Event()
+        self._broken: BaseException | None = None
         self._expired_at: datetime | None = None
         self._committed_at = 0.0
         self._lock = _hold(lock)
@@ -89,9 +90,9 @@ class Ingest:
 
         After BufferFull or TopicUnavailable the records in hand are kept: step again.
         """
-        self._press_back()
         if self._grown.is_set():
             self._restart()
+        self._press_back()
         if not self._in_hand:
             self._in_hand = self._poll(timeout_s)
         count = self._write()
@@ -109,15 +110,18 @@ class Ingest:
 
     def run(self, stop: threading.Event) -> None:
         """Step until told to stop. What is retriable is retried with back-off; everything else is raised."""
-        keeper = threading.Thread(target=self._keep_house, args=(stop,), name="ingest-housekeeping")
+        ended = threading.Event()
+        keeper = threading.Thread(target=self._keep_house, args=(ended,), name="ingest-housekeeping")
         keeper.start()
         back_off_s = 0.0
         try:
-            while not stop.wait(back_off_s):
+            while not stop.wait(back_off_s) and self._broken is None:
                 back_off_s = self._careful_step(back_off_s)
         finally:
-            stop.set()
+            ended.set()
             keeper.join()
+        if self._broken is not None:
+            raise self._broken
 
     def close(self) -> None:
         """Commit for lag tools, close the readers, release the lock. Idempotent."""
@@ -134,11 +138,11 @@ class Ingest:
 
     def _restart(self) -> None:
         """Partitions were added: open the readers anew, at the stored positions."""
-        self._grown.clear()
         for source in self._sources.values():
             source.close()
             source.progress.restart()
         self._start()
+        self._grown.clear()
         if self._paused:
             self._pause()
 
@@ -215,17 +219,25 @@ class Ingest:
             return back_off_s
         return 0.0
 
-    def _keep_house(self, stop: threading.Event) -> None:
+    def _keep_house(self, ended: threading.Event) -> None:
         """What may block on the broker, away from the poll thread."""
-        looked_at = time.monotonic()
-        while not stop.wait(HOUSEKEEPING_EVERY_S):
-            try:
-                self.drain_dead_letters()
-                if time.monotonic() - looked_at >= PARTITIONS_EVERY_S:
-                    looked_at = time.monotonic()
-                    self._look_for_partitions()
-            except DriftlineError as error:  # dead letters stay in the outbox; the stream goes on
-                log.warning("housekeeping_waits", error=str(error))
+        look_at = time.monotonic() + PARTITIONS_EVERY_S
+        try:
+            while not ended.wait(HOUSEKEEPING_EVERY_S):
+                look_at = self._careful_housekeeping(look_at)
+        except BaseException as error:  # noqa: BLE001  the thread's edge: `run` raises it
+            self._broken = error
+
+    def _careful_housekeeping(self, look_at: float) -> float:
+        """Drain, and look for new partitions when it is time; returns when that is next."""
+        try:
+            self.drain_dead_letters()
+            if time.monotonic() >= look_at:
+                look_at = time.monotonic() + PARTITIONS_EVERY_S
+                self._look_for_partitions()
+        except DriftlineError as error:  # dead letters stay in the outbox; the stream goes on
+            log.warning("housekeeping_waits", error=str(error))
+        return look_at
 
     def _look_for_partitions(self) -> None:
         if any(set(source.partitions()) - set(source.assigned) for source in self._sources.values()):

@@ -96,8 +96,8 @@ class Source:
 
 def next_positions(records: Sequence[RawRecord]) -> Mapping[Partition, int]:
     """The position after the last record of each partition."""
-    positions: dict[Partition, int] = {}
+    ends: dict[tuple[str, int], int] = {}
     for raw in records:
-        partition = Partition(topic=raw.position.topic, partition=raw.position.partition)
-        positions[partition] = max(raw.next_offset, positions.get(partition, 0))
-    return positions
+        place = (raw.position.topic, raw.position.partition)
+        ends[place] = max(raw.next_offset, ends.get(place, 0))
+    return {Partition(topic=topic, partition=partition): end for (topic, partition), end in ends.items()}

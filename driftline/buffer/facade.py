@@ -3,8 +3,8 @@
 Keeps invariants 1, 3 and 4 with the modules beside it; each says there which part.
 
 Delivery: `append` counts each record once, by its position; an example is in at most one open cycle and is given back
-until a cycle that has it is promoted. Ordering: examples are numbered in the order in which they were joined, and handed
-out by number. Atomicity: each method is one transaction (`expire`: one per batch), synced to the disk when it
+until a cycle that has it is promoted. Ordering: examples are numbered in the order they were joined in, and come out
+by number. Atomicity: each method is one transaction (`expire`: one per batch), synced to the disk when it
 returns. Idempotency: `append` and `ack` may be repeated after a crash. Errors: BufferFull (nothing was written, try
 again), BufferStoreError. Safe in several processes and threads.
 """

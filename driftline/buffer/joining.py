@@ -11,6 +11,7 @@ The rules (DESIGN §2 and invariants 3 and 4):
 - An example is fresh once its prediction came, at once where none is awaited, and never if its text is held out.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -94,7 +95,7 @@ class Joining:
 
     def __init__(self, rules: FeedRules, split: HoldoutSplit, batch: Batch, now: int, numbers: Iterator[int]) -> None:
         self.batch = batch
-        self.counts: dict[str, int] = {}
+        self.counts: defaultdict[str, int] = defaultdict(int)
         self._rules = rules
         self._split = split
         self._now = now
@@ -263,4 +264,4 @@ class Joining:
         self.batch.letters.append(("event", letter))
 
     def _count(self, name: str, n: int = 1) -> None:
-        self.counts[name] = self.counts.get(name, 0) + n
+        self.counts[name] += n
