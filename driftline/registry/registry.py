@@ -282,14 +282,16 @@ class Registry:
     def heartbeat(self, status: ReplicaStatus) -> None:
         """Tell what this replica serves. Liveness goes by the server's clock, not by `seen_at`."""
         forget_ms = int(REPLICA_FORGOTTEN_S * 1000)
-        run_script(self._client, "heartbeat", [self._keys.replicas()], status.replica, replica_value(status), forget_ms)
+        name = f"{status.role}:{status.replica}"  # server and scorer of one machine share the replica's name
+        run_script(self._client, "heartbeat", [self._keys.replicas()], name, replica_value(status), forget_ms)
 
     def replicas(self) -> list[ReplicaStatus]:
         """Replicas heard of within the last 5 s, by name."""
         seconds, microseconds = self._client.time()
         since_ms = seconds * 1000 + microseconds // 1000 - int(REPLICA_SILENT_S * 1000)
         known = (replica_status(value) for value in self._client.hvals(self._keys.replicas()))
-        return sorted((status for seen_ms, status in known if seen_ms >= since_ms), key=lambda status: status.replica)
+        alive = (status for seen_ms, status in known if seen_ms >= since_ms)
+        return sorted(alive, key=lambda status: (status.replica, status.role))
 
     def lease(self, feed: str, name: str, *, ttl_s: float) -> Lease:
         """A lease to acquire; see `driftline.registry.lease`."""
