@@ -25,7 +25,7 @@ def find_model(model: str) -> str:
 
     BaseModelError if `model` can be none of them (a path that does not exist).
     """
-    if Path(model).is_dir():
+    if model and Path(model).is_dir():
         return str(Path(model))
     packaged = _packaged(model)
     if packaged is not None:

@@ -1,4 +1,4 @@
-"""Exact probabilities, by enumerating every outcome of every draw: a mean over many runs would not see an off-by-one."""
+"""Exact probabilities, by enumerating every outcome of every draw: a mean over many runs does not see an off-by-one."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator

@@ -1,0 +1,212 @@
+"""One update: repeatable to the byte, the same as a plain loop, and it learns."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from driftline.artefact.weights import pack_body, pack_head
+from driftline.base import Base, load_base
+from driftline.config import BaseModelConfig, LearnerConfig
+from learner.model import LoraModel
+from learner.reservoir import ReservoirState
+from learner.trainer_state import TrainerState, pack_state, unpack_state
+from learner.update import PASS_TOKENS, Lesson, UpdateResult, batch_lessons, length_parts, run_update
+
+GOOD = ["good great film", "love this phone", "perfect service , very nice staff", "best book", "happy with the food"]
+BAD = [
+    "bad poor film",
+    "hate this phone",
+    "awful service , very slow staff",
+    "worst book",
+    "broken and late , never again",
+]
+SECTION = LearnerConfig(learning_rate=1e-2, batch_examples=8, warmup_steps=3, threads=1)
+
+
+@pytest.fixture(scope="module")
+def base(tiny_base_dir: Path) -> Base:
+    return load_base(BaseModelConfig(model=str(tiny_base_dir), device="cpu"))
+
+
+def lessons(base: Base, n: int, offset: int = 0) -> list[Lesson]:
+    pairs = list(itertools.islice(itertools.cycle(itertools.chain(*zip(GOOD, BAD, strict=True))), offset, offset + n))
+    return [Lesson(tokens=t, label=int(text in BAD)) for t, text in zip(base.tokenize(pairs), pairs, strict=True)]
+
+
+def fresh_model(base: Base) -> LoraModel:
+    return LoraModel(base, 2, SECTION)
+
+
+def as_bytes(result: UpdateResult) -> tuple[bytes, bytes, bytes]:
+    return pack_body(result.weights), pack_head(result.weights), pack_state(result.state)
+
+
+def lesson(length: int, number: int = 0) -> Lesson:
+    return Lesson(tokens=[number + 1] * length, label=0)
+
+
+def test_the_same_update_gives_the_same_bytes(base: Base) -> None:
+    first = run_update(fresh_model(base), None, lessons(base, 20), lessons(base, 12, 3), SECTION, 5)
+    torch.manual_seed(1234)
+    again = run_update(fresh_model(base), None, lessons(base, 20), lessons(base, 12, 3), SECTION, 5)
+    assert as_bytes(first) == as_bytes(again)
+    assert (first.steps, first.examples, first.state.step) == (4, 32, 4)
+    assert first.finite
+
+
+def test_save_load_and_go_on_equals_never_having_stopped(base: Base) -> None:
+    never = fresh_model(base)
+    first = run_update(never, None, lessons(base, 20), lessons(base, 20, 1), SECTION, 0)
+    body, head, state = as_bytes(first)
+    expected = run_update(never, first.state, lessons(base, 14, 2), lessons(base, 9), SECTION, 1)
+
+    from driftline.artefact.weights import unpack
+
+    stopped = fresh_model(base)
+    stopped.load(unpack(body, head))
+    found = run_update(stopped, unpack_state(state), lessons(base, 14, 2), lessons(base, 9), SECTION, 1)
+    assert as_bytes(found) == as_bytes(expected)
+
+
+def test_a_parent_is_left_as_it_was(base: Base) -> None:
+    parent = run_update(fresh_model(base), None, lessons(base, 16), [], SECTION, 0)
+    before = as_bytes(parent)
+    model = fresh_model(base)
+    model.load(parent.weights)
+    run_update(model, parent.state, lessons(base, 16), [], SECTION, 1)
+    assert as_bytes(parent) == before
+
+
+def test_it_equals_a_plain_loop(base: Base) -> None:
+    """Whole batches, one backward each, torch's plain AdamW: only rounding may differ."""
+    fresh, replayed = lessons(base, 12), lessons(base, 12, 5)
+    result = run_update(fresh_model(base), None, fresh, replayed, SECTION, 0)
+    model = fresh_model(base)
+    parameters = list(model.parameters.values())
+    optimizer = torch.optim.AdamW(parameters, weight_decay=0.0, foreach=False, fused=False)
+    for step in range(3):
+        batch = fresh[4 * step : 4 * step + 4] + replayed[4 * step : 4 * step + 4]
+        optimizer.param_groups[0]["lr"] = 1e-2 * [1 / 3, 2 / 3, 1][step]
+        optimizer.zero_grad()
+        logits = model.logits(*base.collate([one.tokens for one in batch]))
+        F.cross_entropy(logits, torch.tensor([one.label for one in batch])).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+    expected = model.weights()
+    torch.testing.assert_close(result.weights.head_weight, expected.head_weight, rtol=1e-3, atol=1e-5)
+    for name, one in expected.body.items():
+        torch.testing.assert_close(result.weights.body[name], one, rtol=1e-3, atol=1e-4)
+
+
+def test_the_warm_up_happens_once_in_a_feeds_life(base: Base) -> None:
+    """Adam's first step moves every head bias by the rate: lr/3 while warming up; at a later start the full rate."""
+    batch = lessons(base, 8)[:7]  # uneven, so that the bias has a gradient
+    first = run_update(fresh_model(base), None, batch, [], SECTION, 0)
+    assert first.weights.head_bias.abs() == pytest.approx(torch.full((2,), 1e-2 / 3), rel=1e-3)
+    later = run_update(fresh_model(base), TrainerState(step=100), batch, [], SECTION, 0)
+    assert later.weights.head_bias.abs().tolist() == pytest.approx([1e-2] * 2, rel=1e-3)
+    none = SECTION.model_copy(update={"warmup_steps": 0})
+    assert run_update(fresh_model(base), None, batch, [], none, 0).weights.head_bias.abs().tolist() == pytest.approx(
+        [1e-2] * 2, rel=1e-3
+    )
+
+
+def test_it_learns_and_moves_every_trained_tensor(base: Base) -> None:
+    model = fresh_model(base)
+    start = model.weights()
+    result = run_update(model, None, lessons(base, 400), [], SECTION, 0)
+    assert result.mean_loss < 0.6  # ln 2 = 0.69 is what knowing nothing costs
+    answers = model.predict(GOOD + BAD).argmax(dim=1).tolist()
+    assert answers == [0] * 5 + [1] * 5
+    assert not any(torch.equal(result.weights.body[name], one) for name, one in start.body.items())
+
+
+def test_replay_state_travels_unchanged(base: Base) -> None:
+    kept = ReservoirState(entries=((1, "a"),), seen={"a": 4}, full=frozenset())
+    parent = TrainerState(reservoir=kept, recent=(1, 2))
+    after = run_update(fresh_model(base), parent, lessons(base, 4), [], SECTION, 0).state
+    assert (after.reservoir, after.recent, after.step) == (kept, (1, 2), 1)
+
+
+def test_an_exploding_update_is_reported_not_hidden(base: Base) -> None:
+    model = fresh_model(base)
+    start = model.weights()
+    start.head_weight.fill_(float("nan"))
+    model.load(start)
+    assert not run_update(model, None, lessons(base, 8), [], SECTION, 0).finite
+
+
+def test_nothing_to_learn_changes_nothing(base: Base) -> None:
+    model = fresh_model(base)
+    before = pack_body(model.weights())
+    result = run_update(model, None, [], [], SECTION, 0)
+    assert (result.steps, result.examples, result.mean_loss, result.finite) == (0, 0, 0.0, True)
+    assert pack_body(result.weights) == before
+
+
+def test_threads_are_set_for_the_update_only(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    model = fresh_model(base)
+    logits = model.logits
+    monkeypatch.setattr(model, "logits", lambda *batch: seen.append(torch.get_num_threads()) or logits(*batch))
+    before = torch.get_num_threads()
+    run_update(model, None, lessons(base, 8), [], SECTION.model_copy(update={"threads": 2}), 0)
+    assert set(seen) == {2}
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("fresh", "replayed", "size", "shares"),
+    [
+        (32, 32, 32, [(16, 16), (16, 16)]),
+        (10, 0, 4, [(3, 0), (3, 0), (4, 0)]),
+        (20, 10, 10, [(6, 4), (7, 3), (7, 3)]),
+        (3, 30, 11, [(1, 10), (1, 10), (1, 10)]),
+        (0, 0, 32, []),
+        (1, 0, 32, [(1, 0)]),
+    ],
+)
+def test_batches_share_fresh_and_replayed(fresh: int, replayed: int, size: int, shares: list[tuple[int, int]]) -> None:
+    ours = [lesson(1, number) for number in range(fresh)]
+    theirs = [lesson(1, 1000 + number) for number in range(replayed)]
+    batches = batch_lessons(ours, theirs, size)
+    assert [
+        (sum(b.tokens[0] <= 1000 for b in batch), sum(b.tokens[0] > 1000 for b in batch)) for batch in batches
+    ] == shares
+    order = [one for batch in batches for one in batch]
+    assert [one for one in order if one.tokens[0] <= 1000] == ours
+    assert [one for one in order if one.tokens[0] > 1000] == theirs
+
+
+@pytest.mark.parametrize("fresh", [1, 7, 250, 999])
+@pytest.mark.parametrize("ratio", [0.0, 0.3, 1.0, 2.5])
+def test_no_batch_is_too_big_and_none_is_lost(fresh: int, ratio: float) -> None:
+    replayed = round(fresh * ratio)
+    batches = batch_lessons([lesson(1)] * fresh, [lesson(2)] * replayed, 32)
+    assert len(batches) == -(-(fresh + replayed) // 32)
+    assert max(len(batch) for batch in batches) <= 32
+    for batch in batches:
+        assert abs(sum(len(one.tokens) == 1 for one in batch) - len(batch) * fresh / (fresh + replayed)) < 1.5
+
+
+def cost(parts: Sequence[Sequence[int]]) -> int:
+    return sum(len(part) * max(part) + PASS_TOKENS for part in parts)
+
+
+def test_parts_are_the_cheapest_cut() -> None:
+    lengths = [3, 64, 5, 60, 9, 9, 30, 4]
+    parts = length_parts([lesson(length) for length in lengths])
+    found = [[len(one.tokens) for one in part] for part in parts]
+    assert [n for part in found for n in part] == sorted(lengths)
+    ordered = sorted(lengths)
+    every = [
+        [ordered[a:b] for a, b in itertools.pairwise([0, *places, len(ordered)])]
+        for count in range(len(ordered))
+        for places in itertools.combinations(range(1, len(ordered)), count)
+    ]
+    assert cost(found) == min(cost(cut) for cut in every)
+    assert length_parts([]) == []
