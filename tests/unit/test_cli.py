@@ -5,8 +5,7 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from driftline.config import Config, FeedConfig, load_config, parse_config
 from driftline.errors import UsageError
 from driftline.records import LiveRecord
 from driftline.topics import Outgoing
+from tests.fixtures.cli import Driftline
 
 VERBS = (
     *("demo", "init", "check", "up", "ingest", "learn", "serve", "score", "stop", "produce", "replay"),
@@ -30,37 +30,6 @@ VERBS = (
 )
 TWO_FEEDS = '[feed.a]\nlabels = ["x", "y"]\n[feed.b]\nlabels = ["x", "y"]\n'
 ONE_FEED = '[feed.reviews]\nlabels = ["x", "y"]\n[feed.reviews.fields]\nid = "meta.key"\n'
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-
-Driftline = Callable[..., Result]
-
-
-@pytest.fixture
-def driftline(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Driftline:
-    """Run the command line in `tmp_path`, in this process."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["driftline", *arguments])
-        code = 0
-        try:
-            cli.run()
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        written = capsys.readouterr()
-        return Result(code, written.out, written.err)
-
-    return run
 
 
 @pytest.fixture

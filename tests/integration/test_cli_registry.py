@@ -1,0 +1,220 @@
+"""Verbs that need a Redis, on a real embedded one: import, promote, rollback, history, export. PEFT is the oracle."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel
+
+from driftline.artefact.probe import PROBE_TEXTS
+from driftline.cli.wiring import build_base, build_registry
+from driftline.config import Config, load_config
+from driftline.names import StateFiles
+from driftline.registry import stop_embedded
+from tests.fixtures.cli import Driftline
+
+RANK = 4
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_base_dir: Path) -> Iterator[Config]:
+    """One feed on the tiny base, with a Redis of its own that is stopped at the end."""
+    path = tmp_path / "driftline.toml"
+    path.write_text(
+        f'[base]\nmodel = "{tiny_base_dir}"\nmax_tokens = 32\ndevice = "cpu"\n'
+        f'[feed.reviews]\nlabels = ["bad", "fine", "good"]\n[feed.reviews.learner]\nrank = {RANK}\nalpha = {2 * RANK}\n'
+    )
+    yield load_config(path)
+    stop_embedded(StateFiles(tmp_path / "state"))
+
+
+def peft_folder(folder: Path, base_dir: Path, seed: int, rank: int = RANK) -> Path:
+    """An adapter as PEFT itself writes it, with a head of ours beside it; all weights random."""
+    torch.manual_seed(seed)
+    options = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=["query", "value"], task_type="FEATURE_EXTRACTION")
+    model = get_peft_model(AutoModel.from_pretrained(base_dir, dtype=torch.float32), options)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.copy_(torch.randn_like(parameter) / 4)
+    model.save_pretrained(str(folder))
+    hidden = model.config.hidden_size
+    head = {"head.weight": torch.randn(3, hidden) / 8, "head.bias": torch.randn(3)}
+    save_file(head, folder / "driftline_head.safetensors")
+    return folder
+
+
+def imported(driftline: Driftline, folder: Path, *options: str) -> int:
+    result = driftline("import", str(folder), "--json", *options)
+    assert result.code == 0, result.err
+    return int(json.loads(result.out)["version"])
+
+
+def live(driftline: Driftline) -> dict[str, Any]:
+    document = json.loads(driftline("status", "--json").out)
+    return dict(document["feeds"]["reviews"])
+
+
+def peft_logits(config: Config, folder: Path) -> torch.Tensor:
+    """(8, 3): the probe's logits from PEFT and the head file alone."""
+    base = build_base(config)
+    model = PeftModel.from_pretrained(AutoModel.from_pretrained(config.base.model, dtype=torch.float32), folder).eval()
+    head = load_file(folder / "driftline_head.safetensors")
+    rows = []
+    for text in PROBE_TEXTS:
+        ids = torch.tensor(base.tokenize([text]))  # (1, T): alone, so that no padding is involved
+        with torch.inference_mode():
+            pooled = model(input_ids=ids).last_hidden_state.mean(1)[0]
+        unit = pooled / pooled.norm() * pooled.shape[0] ** 0.5
+        rows.append(head["head.weight"] @ unit + head["head.bias"])
+    return torch.stack(rows)
+
+
+@pytest.mark.usefixtures("config")
+def test_promote_rollback_pause_and_resume(driftline: Driftline, tmp_path: Path, tiny_base_dir: Path) -> None:
+    first = imported(driftline, peft_folder(tmp_path / "a", tiny_base_dir, 1), "--re-sign")
+    second = imported(driftline, peft_folder(tmp_path / "b", tiny_base_dir, 2), "--re-sign")
+    assert (first, second) == (1, 2)
+    assert live(driftline)["version"] == 0
+
+    assert driftline("promote", "1", "--actor", "ana", "--reason", "looks right").code == 0
+    assert driftline("promote", "2").code == 0
+    state = live(driftline)
+    assert (state["version"], state["revision"], state["paused"]) == (2, 2, False)
+
+    assert driftline("rollback", "--reason", "angry users").code == 0
+    state = live(driftline)
+    assert (state["version"], state["revision"], state["paused"]) == (1, 3, True)
+    assert "angry users" in state["awaited"]
+
+    assert driftline("resume").code == 0
+    assert not live(driftline)["paused"]
+    assert driftline("pause", "--reason", "holiday").code == 0
+    assert live(driftline)["paused"]
+    refused = driftline("update-now")
+    assert (refused.code, "paused" in refused.err) == (1, True)
+
+    document = json.loads(driftline("history", "--json").out)
+    assert [entry["action"] for entry in document["audit"]] == [
+        "promoted",
+        "promoted",
+        "rolled_back",
+        "resumed",
+        "paused",
+    ]
+    assert (document["audit"][0]["actor"], document["audit"][0]["reason"]) == ("ana", "looks right")
+    assert [version["decision"] for version in document["versions"]] == ["rejected", "rejected"]
+    shown = driftline("history").out
+    assert "→ 1" in shown
+    assert "promote it by hand" in shown
+
+
+@pytest.mark.usefixtures("config")
+def test_a_stale_revision_changes_nothing(driftline: Driftline, tmp_path: Path, tiny_base_dir: Path) -> None:
+    imported(driftline, peft_folder(tmp_path / "a", tiny_base_dir, 1), "--re-sign")
+    assert driftline("promote", "1").code == 0
+    stale = driftline("rollback", "0", "--revision", "0")
+    assert stale.code == 1
+    assert live(driftline)["version"] == 1
+    assert driftline("rollback", "0", "--revision", "1").code == 0
+    assert live(driftline)["version"] == 0
+
+
+@pytest.mark.usefixtures("config")
+def test_unknown_versions_are_told_from_known_ones(driftline: Driftline) -> None:
+    result = driftline("promote", "7")
+    assert result.code == 1
+    assert "no version 7" in result.err
+    assert driftline("rollback").code == 1
+    nothing = driftline("update-now")
+    assert nothing.code == 0 or "status" in nothing.err
+
+
+def test_what_comes_in_answers_as_it_did_in_peft(
+    driftline: Driftline, config: Config, tmp_path: Path, tiny_base_dir: Path
+) -> None:
+    from driftline.artefact.manifest import decode_manifest
+
+    folder = peft_folder(tmp_path / "a", tiny_base_dir, 3)
+    version = imported(driftline, folder, "--re-sign")
+    manifest = decode_manifest(build_registry(config).manifest("reviews", version).document)
+    assert torch.allclose(torch.tensor(manifest.probe.logits), peft_logits(config, folder), atol=1e-4)
+    assert manifest.imported_from == "a"
+    assert not manifest.decision.promote
+
+
+def test_what_goes_out_loads_in_peft_and_comes_back(
+    driftline: Driftline, config: Config, tmp_path: Path, tiny_base_dir: Path
+) -> None:
+    source = peft_folder(tmp_path / "a", tiny_base_dir, 4)
+    version = imported(driftline, source, "--re-sign")
+    out = tmp_path / "out"
+    assert driftline("export", str(version), str(out)).code == 0
+    assert torch.allclose(peft_logits(config, out), peft_logits(config, source), atol=1e-5)
+    assert "PeftModel.from_pretrained" in (out / "README.md").read_text()
+
+    again = imported(driftline, out)
+    registry = build_registry(config)
+    from driftline.artefact.manifest import decode_manifest
+
+    before, after = (decode_manifest(registry.manifest("reviews", v).document) for v in (version, again))
+    assert (before.body_sha256, before.head_sha256) == (after.body_sha256, after.head_sha256)
+    assert after.imported_from == f"reviews version {version}"
+    assert driftline("export", str(version), str(out)).code == 2  # not empty
+
+
+@pytest.mark.usefixtures("config")
+def test_what_does_not_fit_is_refused_by_name(driftline: Driftline, tmp_path: Path, tiny_base_dir: Path) -> None:
+    foreign = peft_folder(tmp_path / "a", tiny_base_dir, 5)
+    unsigned = driftline("import", str(foreign))
+    assert (unsigned.code, "--re-sign" in unsigned.err) == (1, True)
+
+    wide = driftline("import", str(peft_folder(tmp_path / "wide", tiny_base_dir, 5, rank=8)), "--re-sign")
+    assert (wide.code, "rank 8" in wide.err) == (1, True)
+
+    head = load_file(foreign / "driftline_head.safetensors")
+    save_file({**head, "head.bias": torch.tensor([0.0, float("nan"), 0.0])}, foreign / "driftline_head.safetensors")
+    broken = driftline("import", str(foreign), "--re-sign")
+    assert (broken.code, "NaN" in broken.err) == (1, True)
+
+    assert driftline("import", str(tmp_path / "nosuch")).code == 2
+    assert json.loads(driftline("history", "--json").out)["versions"] == []
+
+
+@pytest.mark.usefixtures("config")
+def test_a_folder_that_was_tampered_with_is_refused(driftline: Driftline, tmp_path: Path, tiny_base_dir: Path) -> None:
+    version = imported(driftline, peft_folder(tmp_path / "a", tiny_base_dir, 6), "--re-sign")
+    out = tmp_path / "out"
+    driftline("export", str(version), str(out))
+    manifest = out / "manifest.json"
+    envelope = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**envelope, "document": envelope["document"].replace('"seed":0', '"seed":1')}))
+    result = driftline("import", str(out))
+    assert result.code == 1
+    assert "changed after it was signed" in result.err
+
+
+@pytest.mark.usefixtures("config")
+def test_check_finds_everything_usable(driftline: Driftline) -> None:
+    result = driftline("check", "--json")
+    document = json.loads(result.out)
+    wrong = [finding for finding in document["checks"] if not finding["ok"] and "port" not in finding["name"]]
+    assert wrong == []
+    names = " ".join(finding["name"] for finding in document["checks"])
+    assert all(word in names for word in ("config", "state", "topic reviews", "redis", "base model", "labels", "keys"))
+
+
+def test_check_names_what_is_wrong_and_goes_on(driftline: Driftline, config: Config, tmp_path: Path) -> None:
+    text = (tmp_path / "driftline.toml").read_text().replace(config.base.model, "no-such-model-anywhere")
+    (tmp_path / "driftline.toml").write_text(text + '[serve]\nhost = "0.0.0.0"\n[redis]\nurl = "redis://127.0.0.1:1"\n')
+    result = driftline("check", "--json")
+    assert result.code == 1
+    wrong = {finding["name"]: finding["detail"] for finding in json.loads(result.out)["checks"] if not finding["ok"]}
+    assert set(wrong) >= {"redis", "http", "base model"}
+    assert "DRIFTLINE_PREDICT_TOKEN" in wrong["http"]
+    assert "wrong" in driftline("check").out
