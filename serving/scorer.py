@@ -46,7 +46,7 @@ class Scorer:
         self._topics = topics
         self._reader = reader
         self._engine = engine
-        self._feed = feed
+        self.feed = feed
         self._section = section
         self._names = names
         self._replica = replica
@@ -69,9 +69,9 @@ class Scorer:
         self._topics.append(self._names.predictions, [encode_prediction(one) for one in predictions])
         self._reader.commit(_next_positions(records))
         self._in_hand = []
-        metrics.SCORED.labels(self._feed, "answered").inc(len(predictions))
-        metrics.SCORED.labels(self._feed, "skipped").inc(len(records) - len(events))
-        metrics.SCORED.labels(self._feed, "failed").inc(len(events) - len(predictions))
+        metrics.SCORED.labels(self.feed, "answered").inc(len(predictions))
+        metrics.SCORED.labels(self.feed, "skipped").inc(len(records) - len(events))
+        metrics.SCORED.labels(self.feed, "failed").inc(len(events) - len(predictions))
         return len(records)
 
     def run(self, stop: threading.Event, ready: Callable[[], bool]) -> None:
@@ -86,7 +86,7 @@ class Scorer:
             except DriftlineError as error:
                 if not error.retriable:
                     raise
-                log.warning("scoring_waits", feed=self._feed, waiting=len(self._in_hand), error=str(error))
+                log.warning("scoring_waits", feed=self.feed, waiting=len(self._in_hand), error=str(error))
                 stop.wait(error.retry_after_s if isinstance(error, Overloaded) else RETRY_S)
 
     def close(self) -> None:
@@ -94,24 +94,24 @@ class Scorer:
         self._reader.close()
 
     def _events(self, records: Sequence[RawRecord]) -> list[Event]:
-        decoded = (decode_event(record, self._feed, self._section) for record in records)
+        decoded = (decode_event(record, self.feed, self._section) for record in records)
         return [event for event in decoded if isinstance(event, Event) and not event.collected]
 
     def _answer(self, events: Sequence[Event]) -> list[Prediction]:
         """One request for all; where that fails for good, each alone, so that one text cannot stop the feed."""
         try:
-            answers = self._engine.predict(self._feed, [event.text for event in events])
+            answers = self._engine.predict(self.feed, [event.text for event in events])
             return [self._prediction(event, answer) for event, answer in zip(events, answers, strict=True)]
         except ServingError as error:
             if error.retriable or isinstance(error, BadInput):
                 raise
-            log.error("scoring_failed", feed=self._feed, events=len(events), error=str(error))
+            log.error("scoring_failed", feed=self.feed, events=len(events), error=str(error))
         return [] if len(events) < 2 else [one for event in events for one in self._answer([event])]
 
     def _prediction(self, event: Event, answer: Answer) -> Prediction:
         return Prediction(
             event_id=event.event_id,
-            feed=self._feed,
+            feed=self.feed,
             label=answer.label,
             scores=answer.scores,
             adapter_version=answer.adapter_version,

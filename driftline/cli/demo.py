@@ -2,10 +2,13 @@
 
 import json
 import shutil
+import socket
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -20,6 +23,9 @@ DirOption = Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where eve
 EventsOption = Annotated[int, typer.Option("--events", min=500, metavar="N", help="Length of the simulated stream.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Another seed, another stream.")]
 PortOption = Annotated[int, typer.Option("--port", min=0, max=65535, help="HTTP port; 0 takes a free one.")]
+if TYPE_CHECKING:
+    from driftline.cli.replay.pipeline import Pipeline
+
 PROGRESS_EVERY = 500
 EXAMPLE_TEXT = "the battery died after two days, what a joke"
 
@@ -62,7 +68,6 @@ def run(config: Config, events: Path, port: int) -> tuple[dict[str, Any], float]
     from driftline.cli.replay.pipeline import open_pipeline, replay_config, state_folder
     from driftline.cli.replay.report import build_report
     from driftline.cli.replay.source import EPOCH, stream_items
-    from driftline.cli.wiring import open_http
     from driftline.clock import SimulatedClock
 
     feed = next(iter(config.feed))
@@ -70,13 +75,33 @@ def run(config: Config, events: Path, port: int) -> tuple[dict[str, Any], float]
     with (
         state_folder(None) as folder,
         open_pipeline(replay_config(config, feed, folder), feed, SimulatedClock(EPOCH)) as pipeline,
-        open_http(pipeline.config, pipeline.engine, pipeline.watcher, pipeline.topics, port) as url,
+        open_http(pipeline, port) as url,
     ):
         say(f"Answering meanwhile at [bold]{url}[/]; in another terminal, now and again later:\n  {curl(url, feed)}\n")
         driver = Driver(pipeline, Pace(None), Narrator().tell)
         driver.run(stream_items([events], config.feed[feed].fields))
         seconds = time.perf_counter() - start
         return build_report(driver, seconds, ()), seconds
+
+
+@contextmanager
+def open_http(pipeline: "Pipeline", port: int) -> Iterator[str]:
+    """The public app on loopback, in a thread, on the pipeline's own engine; yields its URL."""
+    import uvicorn
+
+    from driftline.cli.wiring import build_parts
+    from serving.app import create_app
+
+    app = create_app(build_parts(pipeline.config, pipeline.engine, pipeline.watcher, pipeline.topics))
+    listener = socket.create_server(("127.0.0.1", port))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http")
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def curl(url: str, feed: str) -> str:

@@ -47,7 +47,8 @@ def _figures(reason: GateReason) -> str:
     if reason.candidate_accuracy is None or reason.reference_accuracy is None:
         return ""
     p_value = f", p = {reason.p_value:.3f}" if reason.p_value is not None else ""
-    return f": {100 * reason.candidate_accuracy:.1f} % against {100 * reason.reference_accuracy:.1f} % of {reason.n}{p_value}"
+    ours, theirs = 100 * reason.candidate_accuracy, 100 * reason.reference_accuracy
+    return f": {ours:.1f} % against {theirs:.1f} % of {reason.n}{p_value}"
 
 
 def _for_promotion(decision: GateDecision) -> list[GateReason]:

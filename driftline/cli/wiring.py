@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from driftline.topics import Topics
     from learner.cycle import Learner
     from learner.service import LearnerService
+    from serving.app import Parts
     from serving.engine import Engine
     from serving.scorer import Scorer
     from serving.watcher import Watcher
@@ -205,26 +206,20 @@ def build_scorer(feed: str, config: Config, topics: Topics, engine: Engine, cloc
     return Scorer(topics, reader, engine, feed, config.feed[feed], names, config.serve.replica, clock)
 
 
-def run_ingest(config: Config) -> None:
-    """The ingest process: until SIGTERM or SIGINT."""
-    from driftline.cli.signals import stop_on_signals
+def build_parts(config: Config, engine: Engine, watcher: Watcher, topics: Topics) -> Parts:
+    """What the HTTP apps are made of. ConfigError if tokens are missing off loopback."""
+    from serving.app import Parts
+    from serving.auth import Tokens
+    from serving.collect import Collector
 
-    stop = stop_on_signals()
-    topics, buffer = build_topics(config), open_buffer(config)
-    for names in topic_names(config).values():
-        topics.ensure(names.model_dump().values())
-    ingest = build_ingest(config, topics, buffer, SystemClock())
-    try:
-        ingest.run(stop)
-    finally:
-        ingest.close()
-        topics.close()
-        buffer.close()
-
-
-def run_learner(config: Config) -> None:
-    """The learner process: until SIGTERM or SIGINT."""
-    from driftline.cli.signals import stop_on_signals
-
-    stop = stop_on_signals()
-    build_learner_service(config).run(stop)
+    names = topic_names(config)
+    return Parts(
+        engine=engine,
+        watcher=watcher,
+        topics=topics,
+        feeds=config.feed,
+        names=names,
+        section=config.serve,
+        tokens=Tokens.from_environment(os.environ, config.serve.host),
+        collector=Collector(topics, config.feed, names),
+    )

@@ -145,7 +145,7 @@ def _pick(row: dict[str, Any]) -> dict[str, Any]:
 def _embed(figure: go.Figure, *, script: bool = False) -> Markup:
     """The figure's own HTML; its strings are JSON inside a script, escaped by the plotting library."""
     return Markup(
-        figure.to_html(full_html=False, include_plotlyjs="inline" if script else False, config={"displaylogo": False})
+        figure.to_html(full_html=False, include_plotlyjs="inline" if script else False, config={"displayModeBar": False})
     )
 
 
@@ -153,7 +153,7 @@ def _layout() -> dict[str, Any]:
     return {
         "template": "none",
         "font": {"family": FONT, "size": 13, "color": "#2b2f36"},
-        "margin": {"l": 70, "r": 20, "t": 20, "b": 60},
+        "margin": {"l": 70, "r": 20, "t": 30, "b": 60},
         "legend": {"orientation": "h", "y": 1.12, "x": 0},
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",

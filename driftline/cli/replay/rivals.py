@@ -19,7 +19,7 @@ class Rivals:
         self._feed = feed
         self._base = base
         self._engine = engine
-        self._blind = {"majority": Majority(labels), "last_label": LastLabel(labels)}
+        self._blind: dict[str, Majority | LastLabel] = {"majority": Majority(labels), "last_label": LastLabel(labels)}
         self._head = OnlineHead(labels, base.hidden_size)
         self._features: dict[str, torch.Tensor] = {}
         self.first_version: int | None = None

@@ -52,9 +52,9 @@ def replay(
     for path in [*events, *([evaluation] if evaluation else [])]:
         if not path.is_file():
             raise UsageError(f"{path}: no such file: name an events file, JSON lines, gzip or not")
-    for path in (report, plot):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise UsageError(f"{path}: its folder does not exist: make it first")
+    for output in (report, plot):
+        if output is not None and not output.absolute().parent.is_dir():
+            raise UsageError(f"{output}: its folder does not exist: make it first")
     with Progress(limit) as progress:
         document = run_replay(
             loaded,
