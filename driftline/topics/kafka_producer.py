@@ -56,8 +56,7 @@ class KafkaAppender:
             for first in range(0, len(records), PART_RECORDS):
                 _send(producer, topic, records[first : first + PART_RECORDS])
         except kafka_errors.KafkaError as error:
-            if not isinstance(error, TOO_LARGE):  # the producer is as good as before
-                self._give_up(producer, topic)
+            self._give_up(producer, topic)  # also after a record that was too large: the next ones would fail with it
             raise translate(error, f"appending to topic {topic!r}") from error
 
     def close(self) -> None:

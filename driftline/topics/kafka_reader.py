@@ -1,12 +1,11 @@
 """Reading from Kafka at positions that we own, or as a member of a group.
 
 Guards: no deserializers, so that a bad record is data and not an exception; offsets may have holes; read_committed;
-never a reset to another offset on its own with `open`; a topic that was made anew under the reader stops it before one
-of its records is delivered.
+never a reset to another offset on its own with `open`; a topic that was made anew under the reader stops it.
 
 Covered: broker outages (poll returns [] until it is back), retention (PositionLost), a topic deleted and made again
-(seen in the client's metadata, which it refreshes on every fetch error and each minute). Not covered: a topic made
-again in one go between two fetches, until the next refresh.
+(seen in the client's metadata, which it refreshes after a fetch error and each minute). Not covered: records of the
+new topic that come between the deletion and that refresh are delivered; TopicRecreated follows.
 """
 
 import contextlib
@@ -58,15 +57,17 @@ class KafkaReader:
             self._check_topics()
             raise
         self._check_topics()
+        if self._paused:
+            self._drop_prefetched()
         return [_raw(record) for partition, records in fetched.items() for record in self._wanted(partition, records)]
 
     def pause(self, topics: Iterable[str]) -> None:
-        """The client keeps what it fetched for them (at most its fetch size) and delivers it after `resume`."""
         self._paused.update(topics)
         self._apply_pauses()
 
     def resume(self, topics: Iterable[str]) -> None:
         self._paused.difference_update(topics)
+        self._drop_prefetched()
         self._consumer.resume(*(p for p in self._consumer.paused() if p.topic not in self._paused))
 
     def commit(self, positions: Mapping[Partition, int]) -> None:
@@ -92,6 +93,13 @@ class KafkaReader:
     def _apply_pauses(self) -> None:
         """Again before each poll: a rebalance hands out partitions that are not paused."""
         self._consumer.pause(*(p for p in self._consumer.assignment() if p.topic in self._paused))
+
+    def _drop_prefetched(self) -> None:
+        """kafka-python (3.0.12) parks what it fetched for paused partitions, holds it in memory, and forgets it there
+        after `resume` if nothing else is fetched: the partition stands still. So it is fetched again from the position.
+        """
+        self._consumer._fetcher._paused_partition_records.clear()
+        self._consumer._fetcher._paused_completed_fetches.clear()
 
     def _wanted(self, partition: TopicPartition, records: list[ConsumerRecord]) -> list[ConsumerRecord]:
         """Not those of a paused topic that a rebalance brought in the middle of the poll: they come after `resume`."""

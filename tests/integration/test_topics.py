@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -91,7 +92,7 @@ def test_records_come_back_in_order_with_their_bytes(topics: Topics, unique: str
     assert values(records) == sent
     offsets = [record.position.offset for record in records]
     assert offsets == sorted(set(offsets))
-    assert all(a.next_offset <= b.position.offset for a, b in zip(records, records[1:], strict=False))
+    assert all(a.next_offset <= b.position.offset for a, b in pairwise(records))
     assert {(r.position.topic, r.position.partition) for r in records} == {(unique, 0)}
 
 
@@ -263,11 +264,9 @@ def test_a_topic_made_anew_stops_its_reader(topics: Topics, unique: str, opened:
     reader = opened(topics.open(start(unique)))
     read(reader, 1)
     delete(topics, unique)
+    topics.ensure([unique])
     with pytest.raises(TopicRecreated, match=unique):
-        while True:
-            topics.ensure([unique])
-            topics.append(unique, outgoing("new", "newer", "newest"))
-            assert not {"new", "newer", "newest"} & set(values(reader.poll(10, 0.5)))
+        append_and_poll(topics, unique, reader)
 
 
 def test_dead_letters_keep_bytes_reason_and_place(topics: Topics, unique: str, opened: Keep) -> None:
@@ -288,6 +287,14 @@ def test_dead_letters_keep_bytes_reason_and_place(topics: Topics, unique: str, o
         ("undecodable", "not UTF-8 at byte 0", f"reviews-0-{offset}", letter.value)
         for offset, letter in enumerate(letters)
     ]
+
+
+def append_and_poll(topics: Topics, topic: str, reader: Reader) -> None:
+    """Until something is raised, at most 30 s."""
+    deadline = Deadline(WITHIN_S)
+    while not deadline.expired():
+        topics.append(topic, outgoing("new"))
+        reader.poll(10, 0.5)
 
 
 def delete(topics: Topics, topic: str) -> None:
