@@ -83,7 +83,10 @@ class _Stopwatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workshop:
-    """What a feed's learner works with; built by the command line, shared with nobody else."""
+    """What a feed's learner works with; built by the command line, shared with nobody else.
+
+    `keep_waiting`: while paused, so many fresh examples wait on; what comes beyond goes to replay.
+    """
 
     buffer: Buffer
     registry: Registry
@@ -94,6 +97,7 @@ class Workshop:
     lease: Lease
     clock: Clock
     config_sha256: str
+    keep_waiting: int
 
 
 class Learner:
@@ -152,11 +156,11 @@ class Learner:
         return live
 
     def _take(self, live: LiveRecord, at_least: int) -> Cycle | None:
-        buffer, schedule = self._shop.buffer, self._section.schedule
+        buffer = self._shop.buffer
         if live.paused:
-            buffer.retire_overflow(self.feed, keep=max(schedule.max_examples, at_least))
+            buffer.retire_overflow(self.feed, keep=self._shop.keep_waiting)
             return None
-        fresh = buffer.fresh(self.feed, schedule.max_examples)
+        fresh = buffer.fresh(self.feed, self._section.schedule.max_examples)
         if len(fresh) < at_least or not fresh:
             return None
         version = self._shop.registry.next_version(self.feed)

@@ -13,6 +13,8 @@ from driftline.clock import Clock, SystemClock
 from driftline.config import Config, FeedTopics, feed_sha256, feed_topics, resolve_secret
 from driftline.names import Keys, StateFiles
 
+PAUSED_SHARE = 0.8  # of the waiting limit; below the 90 % at which ingest reads events again
+
 if TYPE_CHECKING:
     from driftline.artefact.manifest import Trust
     from driftline.base import Base
@@ -153,6 +155,7 @@ def build_learner(feed: str, config: Config, base: Base, registry: Registry, buf
         lease=registry.lease(feed, "learner", ttl_s=15),
         clock=clock,
         config_sha256=feed_sha256(config, feed),
+        keep_waiting=int(config.ingest.max_waiting_examples * PAUSED_SHARE / len(config.feed)),
     )
     return Learner(feed, section, shop)
 
