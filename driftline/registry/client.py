@@ -16,9 +16,13 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
+    ClusterDownError,
     NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 from redis.retry import Retry
 
@@ -28,8 +32,14 @@ from driftline.errors import ConfigError, DriftlineError, RegistryError, Registr
 __all__ = ["Client", "connect", "run_script"]
 
 SOCKET_TIMEOUT_S = 5.0
-_RETRIABLE_REPLY = re.compile(r"\b(LOADING|BUSY|READONLY|MISCONF|MASTERDOWN|NOREPLICAS|TRYAGAIN|CLUSTERDOWN)\b")
-_OUT_OF_MEMORY = re.compile(r"\bOOM\b")
+RETRIABLE_REPLIES = ("LOADING", "BUSY", "READONLY", "MISCONF", "MASTERDOWN", "NOREPLICAS", "TRYAGAIN", "CLUSTERDOWN")
+CODES_OF_CLASSES: dict[type[ResponseError], str] = {
+    OutOfMemoryError: "OOM",
+    ReadOnlyError: "READONLY",
+    ClusterDownError: "CLUSTERDOWN",
+    TryAgainError: "TRYAGAIN",
+}
+_REPLY_CODE = re.compile(rf"(?:^|[ :]-?)(OOM|WRONGTYPE|{'|'.join(RETRIABLE_REPLIES)})\b")
 
 
 class Client(redis.Redis):
@@ -97,23 +107,29 @@ def _our_errors() -> Iterator[None]:
 def _translated(error: RedisError) -> DriftlineError:
     if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
         return RegistryError("Redis refuses this user: check the password in redis.url, and what its ACL allows")
-    if not isinstance(error, ResponseError):
-        return RegistryUnavailable(
-            f"Redis does not answer ({type(error).__name__}): is the server of redis.url running?"
-        )
-    return _translated_reply(str(error))
+    kind = type(error).__name__
+    if isinstance(error, redis.ConnectionError | redis.TimeoutError):
+        return RegistryUnavailable(f"Redis does not answer ({kind}): is the server of redis.url running?")
+    if isinstance(error, ResponseError):
+        return _translated_reply(_reply_code(error))
+    return RegistryError(f"redis-py refused a command or a reply ({kind}): a mistake in Driftline, please report it")
 
 
-def _translated_reply(text: str) -> DriftlineError:
-    if _OUT_OF_MEMORY.search(text):
+def _reply_code(error: ResponseError) -> str:
+    """redis-py cuts the codes off that it has classes for; where a script failed, they stand within the first words."""
+    for kind, code in CODES_OF_CLASSES.items():
+        if isinstance(error, kind):
+            return code
+    found = _REPLY_CODE.search(str(error)[:200])
+    return found.group(1) if found else "ERR"
+
+
+def _translated_reply(code: str) -> DriftlineError:
+    if code == "OOM":
         return RegistryUnavailable("Redis is out of memory and refuses writes: raise its maxmemory")
-    code = _RETRIABLE_REPLY.search(text)
-    if code:
-        return RegistryUnavailable(f"Redis does not take commands now ({code.group(1)})")
-    first = re.match(r"[A-Z]+", text)
-    return RegistryError(
-        f"Redis refused a command ({first.group(0) if first else 'error'}): is redis.prefix used by others?"
-    )
+    if code in RETRIABLE_REPLIES:
+        return RegistryUnavailable(f"Redis does not take commands now ({code})")
+    return RegistryError(f"Redis refused a command ({code}): does another program use redis.prefix?")
 
 
 def _redacted(url: str) -> str:

@@ -94,23 +94,22 @@ class Lease:
     def _start_renewing(self) -> None:
         if self._thread is None or not self._thread.is_alive():
             self._stop.clear()
-            self._thread = threading.Thread(target=self._renew_until_lost, name=f"lease-{self.name}", daemon=True)
+            self._thread = threading.Thread(target=self._keep_renewing, name=f"lease-{self.name}", daemon=True)
             self._thread.start()
 
-    def _renew_until_lost(self) -> None:
+    def _keep_renewing(self) -> None:
+        """Until released. A lost lease is asked for in vain, and renewed again should `acquire` get it back."""
         while not self._stop.wait(self._ttl_s / 3):
             try:
-                if not self._renew():
-                    break
+                self._renew()
             except RegistryUnavailable:
                 continue
             except RegistryError as error:
                 log.error("lease_not_renewed", feed=self.feed, lease=self.name, error=str(error))
 
-    def _renew(self) -> bool:
+    def _renew(self) -> None:
         asked = time.monotonic()
         kept = bool(run_script(self._client, "renew", self._keys, self._token, self._ttl_ms, self.fence))
-        self._held_until = asked + self._ttl_s if kept else 0.0
-        if not kept:
+        if not kept and self._held_until:
             log.warning("lease_lost", feed=self.feed, lease=self.name, fence=self._fence)
-        return kept
+        self._held_until = asked + self._ttl_s if kept else 0.0

@@ -107,9 +107,7 @@ class Registry:
         signed = decode_signed(data)
         found = decode_manifest(signed.document)
         if (found.feed, found.version) != (feed, version):
-            raise ArtefactError(
-                "unreadable", f"version {version} of feed {feed}: the registry holds another manifest there"
-            )
+            raise ArtefactError("unreadable", f"feed {feed}: another manifest stands under version {version}")
         return signed
 
     def versions(self, feed: str) -> list[int]:
