@@ -149,7 +149,7 @@ class Joining:
             self._count("duplicates")
         elif entry.label is None:
             self._count("duplicates")
-            self._join(entry, event.label, self._labelled_at(event, entry))
+            self._join(entry, event.label, self._labelled_at(event))
         else:
             self._refuse(event, "conflicting_label", "an event of this id came before, with another label")
 
@@ -169,15 +169,15 @@ class Joining:
             if waiting.row is not None:
                 self.batch.used_labels.append(waiting.row)
         if event.label is not None:
-            self._join(entry, event.label, self._labelled_at(event, entry))
+            self._join(entry, event.label, self._labelled_at(event))
             if waiting is not None:
                 self._second_label(entry, waiting.label, waiting.position, waiting.value)
         elif waiting is not None:
             self._join(entry, waiting.label, waiting.labelled_at)
 
-    @staticmethod
-    def _labelled_at(event: Event, entry: Entry) -> int:
-        return entry.occurred_at if event.labelled_at is None else to_micros(event.labelled_at)
+    def _labelled_at(self, event: Event) -> int:
+        moment = event.labelled_at or event.occurred_at
+        return self._now if moment is None else to_micros(moment)
 
     def _label(self, label: Label) -> None:
         entry = self.batch.entries.get(label.event_id)

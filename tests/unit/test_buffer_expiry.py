@@ -1,0 +1,94 @@
+"""Waits and bounds: at the second they are due, and not before."""
+
+from pathlib import Path
+
+import pytest
+
+from driftline.buffer import Buffer, expiry
+from tests.fixtures.buffers import EVENTS, FEED, KEY, LABELS, PREDICTIONS, at, event, label, prediction, rules, up_to
+
+
+@pytest.fixture
+def buffer(tmp_path: Path):
+    waits = {"label_wait_s": 100.0, "event_wait_s": 50.0, "prediction_wait_s": 10.0}
+    opened = Buffer.open(tmp_path / "buffer.sqlite3", rules(**waits, max_waiting_events=3, max_waiting_labels=2), KEY)
+    yield opened
+    opened.close()
+
+
+def test_an_unlabelled_event_is_let_go_and_counted(buffer: Buffer) -> None:
+    buffer.append([event("a", 0)], up_to(EVENTS, 1), at(0))
+    buffer.expire(at(99.9))
+    assert buffer.counts(FEED).pending == 1
+    buffer.expire(at(100))
+    counts = buffer.counts(FEED)
+    assert (counts.pending, counts.unlabelled, counts.overflowed) == (0, 1, 0)
+    buffer.append([event("a", 1)], up_to(EVENTS, 2), at(101))
+    assert buffer.counts(FEED).pending == 1, "forgotten: the same record is a new event"
+
+
+def test_a_label_without_event_becomes_a_dead_letter_with_its_bytes(buffer: Buffer) -> None:
+    buffer.append([label("a", "pos", 4)], up_to(LABELS, 5), at(0))
+    buffer.expire(at(49.9))
+    assert buffer.letters(FEED, 1) == []
+    buffer.expire(at(50))
+    (row,) = buffer.letters(FEED, 1)
+    assert (row.letter.reason, row.letter.value) == ("no_event", b"raw label a pos")
+    assert "50 s (event_wait_s)" in row.letter.detail
+    counts = buffer.counts(FEED)
+    assert (counts.labels_waiting, counts.label_dead_letters, counts.dead_letters) == (0, 1, 0)
+
+
+def test_a_prediction_without_event_is_counted(buffer: Buffer) -> None:
+    buffer.append([prediction("a", "pos", 1)], up_to(PREDICTIONS, 1), at(0))
+    buffer.expire(at(50))
+    counts = buffer.counts(FEED)
+    assert (counts.predictions_waiting, counts.predictions_expired) == (0, 1)
+
+
+def test_an_example_is_offered_when_its_prediction_wait_is_over(buffer: Buffer) -> None:
+    buffer.append([event("a", 0)], up_to(EVENTS, 1), at(0))
+    buffer.append([label("a", "pos")], up_to(LABELS, 1), at(5))
+    buffer.expire(at(14.9))
+    assert buffer.fresh_count(FEED) == 0
+    buffer.expire(at(15))
+    assert buffer.fresh_count(FEED) == 1
+
+
+def test_full_waiting_rooms_let_the_oldest_go_first(buffer: Buffer) -> None:
+    buffer.append([event(f"e{i}", i) for i in range(5)], up_to(EVENTS, 5), at(0))
+    buffer.append([label(f"x{i}", "pos", i) for i in range(5)], up_to(LABELS, 5), at(0))
+    buffer.append([prediction(f"y{i}", "pos", 1, i) for i in range(5)], up_to(PREDICTIONS, 5), at(0))
+    buffer.expire(at(1))
+    counts = buffer.counts(FEED)
+    assert (counts.pending, counts.unlabelled, counts.overflowed) == (3, 2, 2)
+    assert (counts.labels_waiting, counts.label_dead_letters) == (2, 3)
+    assert (counts.predictions_waiting, counts.predictions_expired) == (3, 2)
+    assert [row.letter.position.offset for row in buffer.letters(FEED, 9)] == [2, 1, 0]
+    assert "max_waiting_labels" in buffer.letters(FEED, 1)[0].letter.detail
+    buffer.append([label(f"e{i}", "pos", 10 + i) for i in range(2, 5)], up_to(LABELS, 15), at(2))
+    assert [e.event_id for e in buffer.examples_after(FEED, 0)] == ["e2", "e3", "e4"]
+
+
+def test_nothing_is_given_up_while_a_topic_is_not_read_up_to_date(buffer: Buffer) -> None:
+    buffer.append([event("a", 0), event("b", 1, label="pos")], up_to(EVENTS, 2), at(0))
+    buffer.append([label("x", "pos")], up_to(LABELS, 1), at(0))
+    buffer.append([prediction("x", "pos", 1)], up_to(PREDICTIONS, 1), at(0))
+    buffer.expire(at(10**6), current=[])
+    counts = buffer.counts(FEED)
+    assert (counts.pending, counts.labels_waiting, counts.predictions_waiting) == (1, 1, 1)
+    assert counts.fresh == 1, "offered all the same"
+    buffer.expire(at(10**6), current=[FEED])
+    counts = buffer.counts(FEED)
+    assert (counts.pending, counts.labels_waiting, counts.predictions_waiting) == (0, 0, 0)
+
+
+def test_more_than_one_batch_of_rows(tmp_path: Path) -> None:
+    count = expiry.LIMIT * 2 + 7
+    buffer = Buffer.open(tmp_path / "b.sqlite3", rules(label_wait_s=1.0), KEY)
+    buffer.append([event(f"e{i}", i) for i in range(count)], up_to(EVENTS, count), at(0))
+    buffer.append([event(f"l{i}", i, label="pos") for i in range(count)], {}, at(0))
+    buffer.expire(at(60))
+    assert buffer.counts(FEED).unlabelled == count
+    assert buffer.fresh_count(FEED) == count
+    buffer.close()

@@ -1,0 +1,277 @@
+"""The buffer against a naive model of the joining rules, fed with random interleavings of everything.
+
+The model keeps every record that came and what became of it, in plain dicts, and counts by looking at all of them. It
+shares no code with the buffer.
+"""
+
+import random
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from driftline.buffer import Buffer
+from driftline.records import DeadLetter, Event, Label, Position, Prediction
+from driftline.topics import Partition
+from tests.fixtures.buffers import EVENTS, FEED, KEY, LABELS, PREDICTIONS, at, event, label, letter, prediction, rules
+
+LABEL_WAIT_S, EVENT_WAIT_S, PREDICTION_WAIT_S = 50.0, 30.0, 10.0
+MAX_EVENTS, MAX_LABELS = 9, 5
+
+
+@dataclass
+class Known:
+    """An event that was accepted, or one that waits for nothing any more."""
+
+    text: str
+    position: Position
+    since: float
+    label: str | None = None
+    labelled_at: datetime | None = None
+    joined: float | None = None
+    answer: tuple[str | None, int, int] | None = None  # label, version, offset
+    offered: bool = False
+
+
+@dataclass
+class Naive:
+    """What the design says, the slow way."""
+
+    known: dict[str, Known] = field(default_factory=dict)
+    labels: dict[str, tuple[str, Position, bytes, float, datetime]] = field(default_factory=dict)
+    predictions: dict[str, tuple[str | None, int, int, float]] = field(default_factory=dict)
+    fate: dict[Position, str] = field(default_factory=dict)  # of event records
+    letters: dict[Position, tuple[str, str, bytes]] = field(default_factory=dict)  # kind, reason, value
+    order: list[str] = field(default_factory=list)
+    tally: Counter = field(default_factory=Counter)
+
+    def take(self, record: Event | Label | Prediction | DeadLetter, now: float) -> None:
+        if isinstance(record, Event):
+            self.event(record, now)
+        elif isinstance(record, Label):
+            self.label(record, now)
+        elif isinstance(record, Prediction):
+            self.prediction(record, now)
+        else:
+            kind = {EVENTS: "event", LABELS: "label", PREDICTIONS: "prediction"}[record.position.topic]
+            self.refuse(kind, record.reason, record.position, record.value)
+
+    def refuse(self, kind: str, reason: str, position: Position, value: bytes) -> None:
+        self.letters[position] = (kind, reason, value)
+        if kind == "event":
+            self.fate[position] = "dead"
+
+    def event(self, e: Event, now: float) -> None:
+        if e.event_id in self.known:
+            k = self.known[e.event_id]
+            if k.text != e.text:
+                self.refuse("event", "conflicting_duplicate", e.position, e.value)
+            elif e.label is not None and k.label is not None and e.label != k.label:
+                self.refuse("event", "conflicting_label", e.position, e.value)
+            else:
+                self.fate[e.position] = "duplicate"
+                if e.label is not None and k.label is None:
+                    self.join(e.event_id, e.label, e.occurred_at, now)
+            return
+        self.known[e.event_id] = Known(e.text, e.position, now)
+        self.fate[e.position] = "pending"
+        if e.event_id in self.predictions:
+            self.known[e.event_id].answer = self.predictions.pop(e.event_id)[:3]
+        waiting = self.labels.pop(e.event_id, None)
+        if e.label is not None:
+            self.join(e.event_id, e.label, e.occurred_at, now)
+        elif waiting is not None:
+            self.join(e.event_id, waiting[0], waiting[4], now)
+            return
+        if waiting is not None:
+            self.another_label(waiting[0], e.label, waiting[1], waiting[2])
+
+    def another_label(self, new: str, old: str | None, position: Position, value: bytes) -> None:
+        if new == old:
+            self.tally["label_duplicates"] += 1
+        else:
+            self.refuse("label", "conflicting_label", position, value)
+
+    def label(self, one: Label, now: float) -> None:
+        if one.event_id in self.known:
+            if self.known[one.event_id].label is None:
+                self.join(one.event_id, one.label, one.labelled_at, now)
+            else:
+                self.another_label(one.label, self.known[one.event_id].label, one.position, one.value)
+        elif one.event_id in self.labels:
+            self.another_label(one.label, self.labels[one.event_id][0], one.position, one.value)
+        else:
+            self.labels[one.event_id] = (one.label, one.position, one.value, now, one.labelled_at)
+
+    def prediction(self, p: Prediction, now: float) -> None:
+        answer = (p.label, p.adapter_version, p.position.offset)
+        if p.event_id in self.known:
+            k = self.known[p.event_id]
+            if k.answer is None or answer[2] < k.answer[2]:
+                k.answer = answer
+        elif p.event_id not in self.predictions or answer[2] < self.predictions[p.event_id][2]:
+            self.predictions[p.event_id] = (*answer, now)
+
+    def join(self, event_id: str, name: str, labelled_at: datetime, now: float) -> None:
+        k = self.known[event_id]
+        k.label, k.labelled_at, k.joined = name, labelled_at, now
+        self.fate[k.position] = "example"
+        self.order.append(event_id)
+
+    def expire(self, now: float) -> None:
+        for k in self.known.values():
+            k.offered |= k.joined is not None and now - k.joined >= PREDICTION_WAIT_S
+        pending = [i for i, k in self.known.items() if k.label is None]
+        late = [i for i in pending if now - self.known[i].since >= LABEL_WAIT_S]
+        for event_id in pending[: max(len(late), len(pending) - MAX_EVENTS)]:
+            self.fate[self.known.pop(event_id).position] = "unlabelled"
+        late = [i for i, w in self.labels.items() if now - w[3] >= EVENT_WAIT_S]
+        for event_id in list(self.labels)[: max(len(late), len(self.labels) - MAX_LABELS)]:
+            _, position, value, *_ = self.labels.pop(event_id)
+            self.refuse("label", "no_event", position, value)
+        late = [i for i, w in self.predictions.items() if now - w[3] >= EVENT_WAIT_S]
+        for event_id in list(self.predictions)[: max(len(late), len(self.predictions) - MAX_EVENTS)]:
+            del self.predictions[event_id]
+            self.tally["predictions_expired"] += 1
+
+    def retry(self, position: Position) -> None:
+        kind, _, _ = self.letters.pop(position)
+        if kind == "event":
+            del self.fate[position]
+
+
+class Run:
+    """One random history, applied to both."""
+
+    def __init__(self, seed: int, path: Path) -> None:
+        self.rng = random.Random(seed)
+        self.path = path
+        self.rules = rules(
+            label_wait_s=LABEL_WAIT_S,
+            event_wait_s=EVENT_WAIT_S,
+            prediction_wait_s=PREDICTION_WAIT_S,
+            max_waiting_events=MAX_EVENTS,
+            max_waiting_labels=MAX_LABELS,
+            segment_examples=7,
+        )
+        self.buffer = Buffer.open(path, self.rules, KEY)
+        self.naive = Naive()
+        self.now = 0.0
+        self.offsets = Counter()
+
+    def record(self) -> Event | Label | Prediction | DeadLetter:
+        topic = self.rng.choice([EVENTS, EVENTS, LABELS, PREDICTIONS])
+        self.offsets[topic] += self.rng.choice([1, 1, 3])
+        return self.content(topic, self.offsets[topic])
+
+    def content(self, topic: str, offset: int) -> Event | Label | Prediction | DeadLetter:
+        rng, event_id = self.rng, f"e{self.rng.randrange(30)}"
+        if rng.random() < 0.08:
+            return letter(topic, offset)
+        if topic == LABELS:
+            return label(event_id, rng.choice(["neg", "pos"]), offset)
+        if topic == PREDICTIONS:
+            return prediction(event_id, rng.choice(["neg", "pos"]), rng.randrange(1, 4), offset)
+        text = f"text of {event_id}" if rng.random() < 0.85 else "another text"
+        return event(event_id, offset, text, rng.choice([None, None, "neg", "pos"]))
+
+    def step(self) -> None:
+        self.rng.choice([self.append, self.append, self.append, self.wait, self.retry, self.reopen])()
+        self.compare()
+
+    def append(self) -> None:
+        records = [self.record() for _ in range(self.rng.randrange(1, 12))]
+        positions = {Partition(topic=topic, partition=0): last + 1 for topic, last in self.offsets.items()}
+        for _ in range(self.rng.choice([1, 1, 2])):  # the same batch may come again
+            self.buffer.append(records, positions, at(self.now))
+        for record in records:
+            self.naive.take(record, self.now)
+
+    def wait(self) -> None:
+        self.now += self.rng.choice([1, 5, 25, 60])
+        self.buffer.expire(at(self.now))
+        self.naive.expire(self.now)
+
+    def retry(self) -> None:
+        self.buffer.mark_for_retry(FEED, None)
+        letters = self.buffer.letters_to_retry(self.rng.randrange(1, 9))
+        again = [self.content(one.position.topic, one.position.offset) for _, one in letters]
+        for _ in range(self.rng.choice([1, 2])):  # the second time nothing is marked any more
+            self.buffer.append(again, {}, at(self.now), retried=[number for number, _ in letters])
+        for _, one in letters:
+            self.naive.retry(one.position)
+        for record in again:
+            self.naive.take(record, self.now)
+
+    def reopen(self) -> None:
+        self.buffer.close()
+        self.buffer = Buffer.open(self.path, self.rules, KEY)
+
+    def compare(self) -> None:
+        self.compare_counts()
+        self.compare_examples()
+        found = {
+            one.letter.position: (one.letter.reason, one.letter.value)
+            for one in self.buffer.letters(FEED, 10**6)
+            if one.state != "resolved"
+        }
+        assert found == {position: (reason, value) for position, (_, reason, value) in self.naive.letters.items()}
+
+    def compare_counts(self) -> None:
+        counts, naive = self.buffer.counts(FEED), self.naive
+        fates, kinds = Counter(naive.fate.values()), Counter(kind for kind, _, _ in naive.letters.values())
+        assert counts.event_records == len(naive.fate)
+        assert (counts.examples, counts.unlabelled) == (fates["example"], fates["unlabelled"])
+        assert (counts.pending, counts.duplicates) == (fates["pending"], fates["duplicate"])
+        assert (counts.dead_letters, counts.label_dead_letters) == (kinds["event"], kinds["label"])
+        assert counts.prediction_dead_letters == kinds["prediction"]
+        assert counts.dead_letters == fates["dead"]
+        assert counts.by_reason == dict(Counter(reason for _, reason, _ in naive.letters.values()))
+        assert (counts.labels_waiting, counts.predictions_waiting) == (len(naive.labels), len(naive.predictions))
+        assert counts.label_duplicates == naive.tally["label_duplicates"]
+        assert counts.predictions_expired == naive.tally["predictions_expired"]
+        assert counts.event_records == (
+            counts.examples + counts.unlabelled + counts.pending + counts.dead_letters + counts.duplicates
+        )
+
+    def compare_examples(self) -> None:
+        examples = self.buffer.examples_after(FEED, 0)
+        assert [e.event_id for e in examples] == self.naive.order
+        for example in examples:
+            k = self.naive.known[example.event_id]
+            assert (example.text, example.label, example.labelled_at) == (k.text, k.label, k.labelled_at)
+            answer = example.answer and (example.answer.label, example.answer.adapter_version)
+            assert answer == (k.answer and k.answer[:2])
+        fresh = {e.event_id for e in self.buffer.fresh(FEED, 10**6)}
+        assert fresh == {i for i in self.naive.order if self.naive.known[i].answer or self.naive.known[i].offered}
+        assert self.buffer.fresh_count(FEED) == len(fresh)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_buffer_does_what_the_naive_model_does(seed: int, tmp_path: Path) -> None:
+    run = Run(seed, tmp_path / "buffer.sqlite3")
+    for _ in range(60):
+        run.step()
+    run.buffer.close()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_cut_into_batches_changes_nothing(seed: int, tmp_path: Path) -> None:
+    source = Run(seed, tmp_path / "unused.sqlite3")
+    records = [source.record() for _ in range(300)]
+    source.buffer.close()
+    whole = Buffer.open(tmp_path / "whole.sqlite3", source.rules, KEY)
+    whole.append(records, {}, at(0))
+    single = Buffer.open(tmp_path / "single.sqlite3", source.rules, KEY)
+    for record in records:
+        single.append([record], {}, at(0))
+    assert whole.counts(FEED) == single.counts(FEED)
+    assert whole.examples_after(FEED, 0) == single.examples_after(FEED, 0)
+    assert whole.segments(FEED) == single.segments(FEED)
+    assert [replace(row, at=at(0)) for row in whole.letters(FEED, 1000)] == [
+        replace(row, at=at(0)) for row in single.letters(FEED, 1000)
+    ]
+    whole.close()
+    single.close()
