@@ -9,7 +9,7 @@ import unicodedata
 
 import ftfy
 
-_CONTROLS = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff]")
+_CONTROLS = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff]")
 _WHITESPACE = re.compile(r"\s+")
 MAX_LINES = 100
 
