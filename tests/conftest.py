@@ -8,7 +8,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 
-pytest_plugins = ["tests.fixtures.kafka", "tests.fixtures.redis", "tests.fixtures.models", "tests.fixtures.cli"]
+pytest_plugins = [
+    "tests.fixtures.kafka",
+    "tests.fixtures.redis",
+    "tests.fixtures.registry",
+    "tests.fixtures.models",
+    "tests.fixtures.cli",
+]
 
 
 @pytest.fixture

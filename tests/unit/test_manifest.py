@@ -1,7 +1,6 @@
 """Signed manifests: exact round trip, canonical bytes, and that nothing altered or unknown is believed."""
 
 import json
-import multiprocessing
 import stat
 import subprocess
 import sys
@@ -194,13 +193,15 @@ def test_keys_are_made_once_and_private(tmp_path: Path) -> None:
 
 
 def test_racing_processes_make_one_pair(tmp_path: Path) -> None:
-    with multiprocessing.get_context("spawn").Pool(4) as pool:
-        ids = pool.map(_key_id_of, [tmp_path / "state"] * 8)
-    assert len(set(ids)) == 1
-
-
-def _key_id_of(state: Path) -> str:
-    return load_or_create_keys(StateFiles(state)).key_id
+    code = f"""
+from pathlib import Path
+from driftline.artefact.manifest import load_or_create_keys
+from driftline.names import StateFiles
+print(load_or_create_keys(StateFiles(Path({str(tmp_path / "state")!r}))).key_id)
+"""
+    racers = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    ids = {racer.communicate(timeout=60)[0].strip() for racer in racers}
+    assert ids == {load_or_create_keys(StateFiles(tmp_path / "state")).key_id}
 
 
 def test_a_draft_left_by_a_kill_is_no_key(tmp_path: Path) -> None:
