@@ -153,6 +153,18 @@ class FieldsConfig(Section):
     source: str = "source"
     """Where it came from, for slices."""
 
+    @model_validator(mode="after")
+    def _apart(self) -> "FieldsConfig":
+        paths = [self.id, self.text, self.label, self.timestamp, self.source]
+        for path in paths:
+            if not all(path.split(".")):
+                raise ValueError(f"{path!r} is no field: use a name, or names joined by single dots")
+            if paths.count(path) > 1 or any(other.startswith(f"{path}.") for other in paths):
+                raise ValueError(
+                    f"{path!r} is used twice, or is also the way to another field: give each field its own"
+                )
+        return self
+
 
 class ScheduleConfig(Section):
     """When an update starts."""
@@ -288,6 +300,12 @@ class FeedConfig(Section):
         if len(set(labels)) != len(labels) or not all(labels):
             raise ValueError("labels must be distinct and not empty")
         return labels
+
+    @model_validator(mode="after")
+    def _collects_json(self) -> "FeedConfig":
+        if self.serve.collect and self.format == "text":
+            raise ValueError('serve.collect needs format = "json": plain text has no place for an id')
+        return self
 
 
 class FeedTopics(Section):

@@ -35,9 +35,9 @@ class Log:
         self._records: deque[RawRecord] = deque()
 
     def take(self, limit: int) -> list[RawRecord]:
-        """Up to `limit` records, [] where there is none. Reads at most one chunk of the file."""
-        if not self._records:
-            self._read_chunk()
+        """Up to `limit` records, [] where there is none. Reads on until there is one, or the file ends."""
+        while not self._records and self._read_chunk():
+            pass
         records = [self._records.popleft() for _ in range(min(limit, len(self._records)))]
         if records:
             self.offset = records[-1].next_offset
@@ -55,21 +55,23 @@ class Log:
             os.close(self._file)
             self._file = None
 
-    def _read_chunk(self) -> None:
+    def _read_chunk(self) -> bool:
+        """Whether there was anything to read."""
         if self._file is None:
             self._file = self._open()
         if self._file is None or not self._grown(self._file):
-            return
+            return False
         chunk = os.pread(self._file, CHUNK_BYTES, self._read_to)
         self._read_to += len(chunk)
         end = chunk.rfind(b"\n")
         if end < 0:
             self._tail += chunk
-            return
+            return True
         os.fdatasync(self._file)
         lines = (bytes(self._tail) + chunk[:end]).split(b"\n")
         self._tail = bytearray(chunk[end + 1 :])
         self._queue(lines)
+        return True
 
     def _queue(self, lines: list[bytes]) -> None:
         offset = self.offset

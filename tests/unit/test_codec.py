@@ -477,3 +477,16 @@ def test_broken_encodings_are_repaired() -> None:
         decoded = event(raw(json.dumps({"text": row["text"]}).encode()))
         repaired += decoded.text == clean_text(row["label"])
     assert repaired >= 0.85 * len(found)  # some of the cases are ftfy's known failures
+
+
+@pytest.mark.parametrize(
+    "fields", [{"text": ""}, {"text": "a..b"}, {"text": "a", "id": "a.b"}, {"text": "a", "id": "a"}]
+)
+def test_field_paths_that_cannot_stand_together_are_refused(fields: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="field"):
+        FieldsConfig(**fields)
+
+
+def test_plain_text_cannot_be_collected() -> None:
+    with pytest.raises(ValueError, match="collect needs format"):
+        FeedConfig.model_validate({"labels": ["a", "b"], "format": "text", "serve": {"collect": True}})
