@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from serving.batches import choose_rows
 from serving.engine import Answer, Engine
 from serving.probing import check_probe
 from serving.slots import SlotTable
+from tests.fixtures.replicas import Gate
 from tests.fixtures.versions import make_manifest, peft_logits, random_weights
 
 LABELS = ("negative", "neutral", "positive")
@@ -54,32 +55,6 @@ def make_engine(base: Base) -> Iterator[Callable[..., Engine]]:
 @pytest.fixture
 def engine(make_engine: Callable[..., Engine]) -> Engine:
     return make_engine()
-
-
-class Gate:
-    """Holds the engine thread inside its next batch until it is opened, so that tests decide what waits meanwhile."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._bank = engine._bank
-        self._forward = engine._bank.forward
-        self.entered, self._open = threading.Event(), threading.Event()
-        self.batches: list[list[int]] = []
-        engine._bank.forward = self._held  # type: ignore[method-assign]
-
-    def _held(self, input_ids: torch.Tensor, mask: torch.Tensor, slots: Sequence[int]) -> torch.Tensor:
-        self.entered.set()
-        assert self._open.wait(WITHIN_S)
-        self.batches.append(list(slots))
-        return self._forward(input_ids, mask, slots)
-
-    def open(self) -> None:
-        self._open.set()
-
-    def hold(self, engine: Engine) -> "Future[list[Answer]]":
-        """Send one request and return once its batch has begun."""
-        future = engine.submit("f", ["ok"])
-        assert self.entered.wait(WITHIN_S)
-        return future
 
 
 def serve(engine: Engine, versions: dict[int, tuple[Manifest, Weights]], version: int, revision: int) -> None:
