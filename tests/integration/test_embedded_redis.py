@@ -83,9 +83,9 @@ def test_it_outlives_its_starter_in_a_session_of_its_own(server: RedisProcess) -
 
 def test_racing_processes_start_exactly_one(server: RedisProcess) -> None:
     command = [sys.executable, "-c", STARTER.format(state=str(server.files.root))]
-    starters = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(5)]
+    starters = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     urls = [starter.communicate(timeout=60)[0].strip() for starter in starters]
-    assert [starter.returncode for starter in starters] == [0] * 5
+    assert [starter.returncode for starter in starters] == [0] * 3
     assert len(set(urls)) == 1
     assert ask(urls[0], "PING")
     log = (server.files.redis / "redis.log").read_text()
