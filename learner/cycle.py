@@ -19,7 +19,6 @@ from typing import TypeVar
 
 import numpy as np
 import structlog
-import torch
 
 from driftline.artefact.manifest import SignedManifest, Signer
 from driftline.artefact.probe import PROBE_TEXTS
@@ -45,6 +44,7 @@ from learner.gate import decide
 from learner.holdouts import EVALUATION_BATCH_TOKENS, Holdouts
 from learner.model import LoraModel
 from learner.strategies import strategy_named
+from learner.threads import training_threads
 from learner.trainer_state import TrainerState
 from learner.update import Lesson, UpdateResult, run_update
 from learner.versions import BlobNames, Version, Versions
@@ -267,7 +267,7 @@ class Learner:
             pooling=base.pooling,
             config_sha256=self._shop.config_sha256,
             seed=cycle.seed,
-            threads=torch.get_num_threads(),
+            threads=training_threads(self._section.learner.threads),
             libraries={name: library_version(name) for name in LIBRARIES} | {"python": platform.python_version()},
             examples=ExampleRanges(fresh=ranges(cycle.plan.fresh), replayed=ranges(cycle.plan.replayed)),
             fresh_examples=len(cycle.plan.fresh),

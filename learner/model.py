@@ -63,9 +63,10 @@ class LoraModel:
         head_weight, head_bias = copied.pop("head.weight"), copied.pop("head.bias")
         return Weights(body=copied, head_weight=head_weight, head_bias=head_bias)
 
-    def logits(self, input_ids: Tensor, mask: Tensor) -> Tensor:
-        """(B, C) from a right-padded batch (B, T) and its mask."""
-        hidden = self._body(input_ids=input_ids, attention_mask=mask).last_hidden_state  # (B, T, d)
+    def logits(self, input_ids: Tensor, mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """(B, C) fp32 from a right-padded batch (B, T) and its mask. `dtype` bf16: the body under autocast."""
+        with torch.autocast(input_ids.device.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
+            hidden = self._body(input_ids=input_ids, attention_mask=mask).last_hidden_state  # (B, T, d)
         features = feature(hidden.float(), mask, self.base.pooling)  # (B, d)
         return nn.functional.linear(features, self._head_weight, self._head_bias)
 

@@ -24,7 +24,7 @@ from learner.threads import torch_threads
 from learner.trainer_state import TrainerState
 
 BETAS = (0.9, 0.999)
-PASS_TOKENS = 64  # what one more forward and backward costs beside its tokens, in tokens
+PASS_TOKENS = {"cpu": 64, "cuda": 16_384}  # what one more forward and backward costs beside its tokens, in tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,16 +102,16 @@ def batch_lessons(fresh: Sequence[Lesson], replayed: Sequence[Lesson], batch_exa
     return batches
 
 
-def length_parts(lessons: Sequence[Lesson]) -> list[list[Lesson]]:
+def length_parts(lessons: Sequence[Lesson], pass_tokens: int) -> list[list[Lesson]]:
     """The batch sorted by length (stable) and cut where that costs least; each part is padded on its own.
 
-    The cost of a part is rows × longest + PASS_TOKENS. Optimal by dynamic programming over the places to cut.
+    The cost of a part is rows × longest + pass_tokens. Optimal by dynamic programming over the places to cut.
     """
     rows = sorted(lessons, key=lambda lesson: len(lesson.tokens))
     best: list[tuple[int, int]] = [(0, 0)]  # (cost of rows[:end], where its last part starts), by end
     for end in range(1, len(rows) + 1):
         longest = len(rows[end - 1].tokens)
-        best.append(min((best[start][0] + (end - start) * longest + PASS_TOKENS, start) for start in range(end)))
+        best.append(min((best[start][0] + (end - start) * longest + pass_tokens, start) for start in range(end)))
     parts: list[list[Lesson]] = []
     end = len(rows)
     while end:
@@ -130,7 +130,7 @@ def _step(model: LoraModel, optimizer: torch.optim.Optimizer, batch: list[Lesson
     """One optimizer step; returns the batch's summed loss before it."""
     optimizer.zero_grad(set_to_none=True)
     total = 0.0
-    for part in length_parts(batch):
+    for part in length_parts(batch, PASS_TOKENS[model.base.device.type]):
         loss = _loss(model, part)
         (loss / len(batch)).backward()
         total += float(loss.detach())
@@ -144,10 +144,8 @@ def _loss(model: LoraModel, part: list[Lesson]) -> Tensor:
     device = model.base.device
     input_ids, mask = model.base.collate([lesson.tokens for lesson in part])  # (B, T)
     labels = torch.tensor([lesson.label for lesson in part], device=device)  # (B,)
-    dtype = training_dtype(device)
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
-        logits = model.logits(input_ids, mask)  # (B, C)
-    return F.cross_entropy(logits.float(), labels, reduction="sum")
+    logits = model.logits(input_ids, mask, training_dtype(device))  # (B, C) fp32
+    return F.cross_entropy(logits, labels, reduction="sum")
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, section: LearnerConfig, step: int) -> None:

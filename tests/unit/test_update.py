@@ -8,13 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from driftline.artefact.weights import pack_body, pack_head
+from driftline.artefact.weights import pack_body, pack_head, unpack
 from driftline.base import Base, load_base
 from driftline.config import BaseModelConfig, LearnerConfig
 from learner.model import LoraModel
 from learner.reservoir import ReservoirState
 from learner.trainer_state import TrainerState, pack_state, unpack_state
-from learner.update import PASS_TOKENS, Lesson, UpdateResult, batch_lessons, length_parts, run_update
+from learner.update import Lesson, UpdateResult, batch_lessons, length_parts, run_update
 
 GOOD = ["good great film", "love this phone", "perfect service , very nice staff", "best book", "happy with the food"]
 BAD = [
@@ -63,8 +63,6 @@ def test_save_load_and_go_on_equals_never_having_stopped(base: Base) -> None:
     first = run_update(never, None, lessons(base, 20), lessons(base, 20, 1), SECTION, 0)
     body, head, state = as_bytes(first)
     expected = run_update(never, first.state, lessons(base, 14, 2), lessons(base, 9), SECTION, 1)
-
-    from driftline.artefact.weights import unpack
 
     stopped = fresh_model(base)
     stopped.load(unpack(body, head))
@@ -194,12 +192,12 @@ def test_no_batch_is_too_big_and_none_is_lost(fresh: int, ratio: float) -> None:
 
 
 def cost(parts: Sequence[Sequence[int]]) -> int:
-    return sum(len(part) * max(part) + PASS_TOKENS for part in parts)
+    return sum(len(part) * max(part) + 64 for part in parts)
 
 
 def test_parts_are_the_cheapest_cut() -> None:
     lengths = [3, 64, 5, 60, 9, 9, 30, 4]
-    parts = length_parts([lesson(length) for length in lengths])
+    parts = length_parts([lesson(length) for length in lengths], 64)
     found = [[len(one.tokens) for one in part] for part in parts]
     assert [n for part in found for n in part] == sorted(lengths)
     ordered = sorted(lengths)
@@ -209,4 +207,5 @@ def test_parts_are_the_cheapest_cut() -> None:
         for places in itertools.combinations(range(1, len(ordered)), count)
     ]
     assert cost(found) == min(cost(cut) for cut in every)
-    assert length_parts([]) == []
+    assert length_parts([], 64) == []
+    assert len(length_parts([lesson(length) for length in lengths], 16_384)) == 1
