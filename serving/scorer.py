@@ -56,8 +56,8 @@ class Scorer:
     def step(self, timeout_s: float) -> int:
         """Read once and answer what came; returns the records read, answered or skipped. 0 after `timeout_s` of none.
 
-        1. read  2. answer  3. append the predictions  4. commit the events' positions. After a retriable error the next
-        step starts over with the same records.
+        1. read  2. answer  3. append the predictions  4. commit the events' positions. After a retriable error in 2 or
+        3 the next step starts over with the same records; after one in 4 it reads on, and they may come again.
         """
         if not self._in_hand:
             self._in_hand = self._reader.poll(BATCH_EVENTS, timeout_s)
@@ -67,8 +67,8 @@ class Scorer:
         events = self._events(records)
         predictions = self._answer(events)
         self._topics.append(self._names.predictions, [encode_prediction(one) for one in predictions])
+        self._in_hand = []  # answered; if the commit fails, only a new poll can mend it (the group may have rebalanced)
         self._reader.commit(_next_positions(records))
-        self._in_hand = []
         metrics.SCORED.labels(self.feed, "answered").inc(len(predictions))
         metrics.SCORED.labels(self.feed, "skipped").inc(len(records) - len(events))
         metrics.SCORED.labels(self.feed, "failed").inc(len(events) - len(predictions))
