@@ -61,7 +61,8 @@ def main() -> None:
     except SetupError as error:
         sys.exit(str(error))
     data = options.data.resolve()
-    properties = write_properties(data, options.port, options.controller_port or options.port + 1)
+    controller_port = options.controller_port or options.port + 1
+    properties = write_properties(data, options.port, controller_port, options.property)
     if not (data / "log" / "meta.properties").exists():
         format_storage(properties)
     if options.die_with_parent:
@@ -75,6 +76,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--controller-port", type=int, help="the broker's own second port (default PORT + 1)")
     parser.add_argument("--data", type=Path, default=Path("state/kafka"), help="where the topics are kept")
     parser.add_argument("--heap", default="512m", help="Java heap (default 512m)")
+    parser.add_argument("--property", action="append", default=[], metavar="KEY=VALUE", help="of server.properties")
     parser.add_argument("--die-with-parent", action="store_true", help="stop when the process that started it ends")
     return parser.parse_args()
 
@@ -115,11 +117,12 @@ def _require(program: str) -> None:
         )
 
 
-def write_properties(data: Path, port: int, controller_port: int) -> Path:
-    """The broker's configuration in the data folder; written at every start, so that ports may change."""
+def write_properties(data: Path, port: int, controller_port: int, more: list[str]) -> Path:
+    """The broker's configuration in the data folder; written at every start. Lines of `more` win over ours."""
     data.mkdir(parents=True, exist_ok=True)
     path = data / "server.properties"
-    path.write_text(PROPERTIES.format(data=data, port=port, controller_port=controller_port), encoding="utf-8")
+    ours = PROPERTIES.format(data=data, port=port, controller_port=controller_port)
+    path.write_text(ours + "".join(f"{line}\n" for line in more), encoding="utf-8")
     return path
 
 

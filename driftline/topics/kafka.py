@@ -96,7 +96,8 @@ class KafkaTopics:
 
     def open(self, positions: Mapping[Partition, int | None], *, commit_as: str | None = None) -> Reader:
         topics = {partition.topic for partition in positions}
-        topic_ids = {topic: found["topic_id"] for topic, found in self._describe(topics).items() if found["topic_id"]}
+        described = self._describe(topics)
+        topic_ids = {topic: described.get(topic, {}).get("topic_id") for topic in topics}
         consumer = build(KafkaConsumer, self._options, enable_auto_commit=False, auto_offset_reset="none", **_STRICT)
         assign(consumer, positions)
         return KafkaReader(consumer, self._lag_tools(commit_as), topic_ids)

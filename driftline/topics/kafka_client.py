@@ -122,7 +122,7 @@ def translate(error: kafka_errors.KafkaError, what: str) -> DriftlineError:
     if isinstance(error, _REBALANCED):
         return TopicUnavailable(f"{what}: the group rebalanced; what was not committed is delivered again ({error})")
     if isinstance(error, _PASSES):
-        return TopicUnavailable(f"{what}: {error}: tried again until the cluster answers")
+        return TopicUnavailable(f"{what}: {error}: nothing is lost, it can be tried again")
     if isinstance(error, _REFUSED):
         return TopicError(f"{what}: refused by Kafka ({error}): check the credentials in [topics.client] and the ACLs")
     if isinstance(error, kafka_errors.MessageSizeTooLargeError | kafka_errors.RecordListTooLargeError):

@@ -39,7 +39,7 @@ class Committer(Protocol):
 class KafkaReader:
     """`driftline.topics.Reader` over a consumer that has its assignment (or subscription) already. One thread only."""
 
-    def __init__(self, consumer: KafkaConsumer, committer: Committer, topic_ids: Mapping[str, str]) -> None:
+    def __init__(self, consumer: KafkaConsumer, committer: Committer, topic_ids: Mapping[str, str | None]) -> None:
         self._consumer = consumer
         self._committer = committer
         self._topic_ids = dict(topic_ids)
@@ -112,7 +112,11 @@ class KafkaReader:
     def _check_topics(self) -> None:
         for topic, opened in self._topic_ids.items():
             now = self._consumer._cluster.topic_id(topic)  # what the client's last metadata said; no request
-            if now is not None and str(now) != opened:
+            if now is None:
+                continue
+            if opened is None:  # it did not exist when the reader was opened
+                self._topic_ids[topic] = str(now)
+            elif str(now) != opened:
                 raise TopicRecreated(
                     f"topic {topic!r} was deleted and made anew while it was being read: its stored positions belong "
                     "to the old one. Start with an empty buffer to read the new one from the start"
