@@ -1,0 +1,129 @@
+"""A hundred swaps under load: no request fails, and every answer is the one of the version it names (oracle: PEFT)."""
+
+import random
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+
+from driftline.artefact.manifest import Signer, Trust, load_or_create_keys
+from driftline.base import Base, load_base
+from driftline.config import BaseModelConfig
+from driftline.names import StateFiles
+from driftline.registry import Registry
+from driftline.topics.files import FileTopics
+from tests.fixtures.replicas import LABELS, Replica, feed_config
+from tests.fixtures.versions import NOW, Publisher, random_weights
+
+TEXTS = [
+    "good phone",
+    "the service was slow and the room was cold, but the food was great",
+    "bad",
+    "never again, the screen was broken and the battery is poor",
+    "we loved this movie",
+    "it works",
+]
+SWAPS = 100
+VERSIONS = 12
+CLIENTS = 8
+
+Given = tuple[int, tuple[int, ...], list[list[float]]]
+
+
+@pytest.fixture(scope="module")
+def base(tiny_base_dir: Path) -> Base:
+    return load_base(BaseModelConfig(model=str(tiny_base_dir), device="cpu"))
+
+
+@pytest.fixture
+def signer(tmp_path: Path) -> Signer:
+    return load_or_create_keys(StateFiles(tmp_path / "keys"))
+
+
+@pytest.fixture
+def publisher(registry: Registry, signer: Signer, base: Base, tiny_base_dir: Path) -> Iterator[Publisher]:
+    publisher = Publisher(registry, signer, base, tiny_base_dir, "f")
+    yield publisher
+    publisher.close()
+
+
+def ask(client: httpx.Client, numbers: Sequence[int], version: int | None = None) -> Given:
+    """(version, texts asked, their scores); every answer of a request must name the same version."""
+    body = {"inputs": [{"text": TEXTS[number]} for number in numbers], "adapter_version": version}
+    response = client.post("/v1/feeds/f/predict", json=body)
+    assert response.status_code == 200, response.text
+    predictions = response.json()["predictions"]
+    [answered] = {one["adapter_version"] for one in predictions}
+    assert version in (None, answered)
+    return answered, tuple(numbers), [[one["scores"][label] for label in LABELS] for one in predictions]
+
+
+def test_a_hundred_swaps_under_eight_clients_on_two_replicas(
+    registry: Registry, publisher: Publisher, signer: Signer, base: Base, tmp_path: Path
+) -> None:
+    trust, topics, feeds = Trust.of(signer.public_key), FileTopics(tmp_path / "topics"), {"f": feed_config()}
+    publisher.publish(random_weights(base, 3, seed=1))
+    done = threading.Event()
+    small = {"slots": 4, "host_cache_versions": 6, "max_batch_tokens": 256}
+    with (
+        Replica(registry, trust, base, feeds, tmp_path, name="a", **small) as a,
+        Replica(registry, trust, base, feeds, tmp_path, name="b", **small) as b,
+    ):
+        urls = [replica.serve(topics).url for replica in (a, b)]
+
+        def hammer(number: int) -> list[Given]:
+            chance = random.Random(number)
+            given = []
+            with httpx.Client(base_url=urls[number % 2], timeout=30) as client:
+                while not done.is_set():
+                    texts = [chance.randrange(len(TEXTS)) for _ in range(chance.randint(1, 4))]
+                    given.append(ask(client, texts, 1 if number == 0 and len(given) % 5 == 0 else None))
+            return given
+
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            clients = [pool.submit(hammer, number) for number in range(CLIENTS)]
+            try:
+                delays = [swap(registry, publisher, base, [a, b], turn) for turn in range(SWAPS)]
+            finally:
+                done.set()
+            given = [one for client in clients for one in client.result()]
+        assert max(delays) < 2.0
+        for replica in (a, b):
+            assert len(replica.engine.pauses_ms) == SWAPS + 1
+            assert replica.watcher.refused == {}
+    assert len({version for version, _, _ in given}) == VERSIONS
+    assert wrong(publisher, given) == 0
+
+
+def swap(registry: Registry, publisher: Publisher, base: Base, replicas: Sequence[Replica], turn: int) -> float:
+    """Make another version live; seconds until both replicas have it. A dozen are new, the others old ones again."""
+    live = registry.live("f")
+    if turn % 8 == 0 and len(publisher.weights) < VERSIONS:
+        version = publisher.publish(random_weights(base, 3, seed=100 + turn))
+    else:
+        others = [version for version in publisher.weights if version != live.version]
+        version = random.Random(turn).choice(others)
+        change = registry.rollback if turn % 3 == 0 else registry.promote
+        change("f", version, expected_revision=live.revision, actor="test", reason="swap", at=NOW)
+        if turn % 3 == 0:
+            registry.resume("f", actor="test", reason="swap", at=NOW)
+    started = time.monotonic()
+    looking = threading.Event()
+    while any(replica.live("f") != version for replica in replicas):
+        assert time.monotonic() - started < 30, [replica.watcher.refused for replica in replicas]
+        looking.wait(0.01)
+    return time.monotonic() - started
+
+
+def wrong(publisher: Publisher, given: Sequence[Given]) -> int:
+    """How many answers differ from a fresh PEFT model of the version they name, by more than 1e-3."""
+    oracle = {version: publisher.scores(version, TEXTS) for version in publisher.weights}
+    return sum(
+        bool((torch.tensor(scores) - oracle[version][list(texts)]).abs().max() > 1e-3)
+        for version, texts, scores in given
+    )
