@@ -20,7 +20,7 @@ from driftline.config import Config, load_config
 from driftline.errors import UsageError
 
 DirOption = Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where events, report and page are written.")]
-EventsOption = Annotated[int, typer.Option("--events", min=500, metavar="N", help="Length of the simulated stream.")]
+EventsOption = Annotated[int, typer.Option("--events", min=250, metavar="N", help="Length of the simulated stream.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Another seed, another stream.")]
 PortOption = Annotated[int, typer.Option("--port", min=0, max=65535, help="HTTP port; 0 takes a free one.")]
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ EXAMPLE_TEXT = "the battery died after two days, what a joke"
 
 
 def demo(
-    dir: DirOption = Path("driftline-demo"), events: EventsOption = 4000, seed: SeedOption = 0, port: PortOption = 0
+    dir: DirOption = Path("driftline-demo"), events: EventsOption = 2500, seed: SeedOption = 0, port: PortOption = 0
 ) -> None:
     """Watch a model keep up with a simulated review feed: updates, gate decisions, swaps (about two minutes)."""
     configure_logging()
