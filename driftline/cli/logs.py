@@ -3,6 +3,8 @@
 import logging
 import os
 import sys
+from collections.abc import Callable, MutableMapping
+from typing import Any
 
 import structlog
 
@@ -18,6 +20,7 @@ def configure_logging(*, process: str | None = None) -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            *([_named(process)] if process else []),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *([] if readable else [structlog.processors.dict_tracebacks]),
@@ -29,5 +32,14 @@ def configure_logging(*, process: str | None = None) -> None:
     logging.basicConfig(
         level=max(level, logging.WARNING), stream=sys.stderr, format="%(levelname)s %(name)s %(message)s"
     )
-    if process:
-        structlog.contextvars.bind_contextvars(process=process)
+    # Every tick that comes during an update is skipped, on purpose, and counted in our metrics: not worth a line each.
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
+
+
+def _named(process: str) -> Callable[[Any, str, MutableMapping[str, Any]], MutableMapping[str, Any]]:
+    """A processor that says which process it was, in every thread."""
+
+    def add(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        return {"process": process, **event}
+
+    return add

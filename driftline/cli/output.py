@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -14,7 +15,15 @@ from rich.table import Table
 
 from driftline.records import iso
 
-out = Console(highlight=False, soft_wrap=True)
+PIPE_COLUMNS = 160
+"""Width of tables where the output is no terminal and COLUMNS does not say."""
+
+
+def _width() -> int | None:
+    return None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_COLUMNS
+
+
+out = Console(highlight=False, soft_wrap=True, width=_width())
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
