@@ -9,6 +9,7 @@ import sqlite3
 from collections import Counter
 from dataclasses import dataclass, field
 
+from driftline.buffer.examples import returned
 from driftline.buffer.states import STATE_COUNTERS
 
 _REASON = "reason:"
@@ -20,6 +21,7 @@ class FeedCounts:
 
     `event_records` = examples + unlabelled + pending + dead_letters + duplicates. `holdouts` are among the examples,
     and examples = holdouts + awaiting_prediction + fresh + taken + learned + retired + remembered + set_aside.
+    `returned` are those of the fresh ones that a rejected cycle gave back.
     `unlabelled` includes the `overflowed` ones, which the full waiting room let go early. `by_reason` counts dead
     letters of all kinds that are not resolved.
     """
@@ -35,6 +37,7 @@ class FeedCounts:
     prediction_dead_letters: int = 0
     duplicates: int = 0
     fresh: int = 0
+    returned: int = 0
     taken: int = 0
     learned: int = 0
     retired: int = 0
@@ -84,7 +87,9 @@ def read_counts(db: sqlite3.Connection, feed: int) -> FeedCounts:
     values = dict(db.execute("SELECT name, value FROM counters WHERE feed = ?", (feed,)).fetchall())
     reasons = {name.removeprefix(_REASON): n for name, n in values.items() if name.startswith(_REASON) and n}
     plain = {name: n for name, n in values.items() if not name.startswith(_REASON)}
-    return FeedCounts(**plain, awaiting_label=plain.get("pending", 0), by_reason=reasons)
+    return FeedCounts(
+        **plain, returned=returned(db, feed), awaiting_label=plain.get("pending", 0), by_reason=reasons
+    )
 
 
 def read_counter(db: sqlite3.Connection, feed: int, name: str) -> int:

@@ -20,8 +20,15 @@ def by_state(db: sqlite3.Connection, feed: int, state: int, limit: int) -> list[
 
 
 def fresh(db: sqlite3.Connection, feed: int, limit: int) -> list[Example]:
-    """Examples that no cycle has taken yet, oldest first."""
+    """Examples that may be taken, oldest first."""
     return by_state(db, feed, FRESH, limit)
+
+
+def returned(db: sqlite3.Connection, feed: int) -> int:
+    """How many fresh examples a rejected cycle gave back."""
+    query = f"SELECT COUNT(*) FROM events WHERE feed = ? AND state = {FRESH} AND attempts > 0"  # events_returned
+    (count,) = db.execute(query, (feed,)).fetchone()
+    return int(count)
 
 
 def retired(db: sqlite3.Connection, feed: int, limit: int) -> list[Example]:

@@ -144,14 +144,19 @@ class Buffer:
     # Learner
 
     def fresh(self, feed: str, limit: int) -> list[Example]:
-        """The oldest examples that no cycle has taken yet."""
+        """The oldest examples that may be taken: new ones, and those that a rejected cycle gave back."""
         with self._store.reading() as db:
             return examples.fresh(db, self._feed(feed), limit)
 
     def fresh_count(self, feed: str) -> int:
-        """How many examples no cycle has taken yet."""
+        """How many examples may be taken."""
         with self._store.reading() as db:
             return read_counter(db, self._feed(feed), "fresh")
+
+    def new_count(self, feed: str) -> int:
+        """How many of them no cycle has taken yet: what a tick goes by (a rejection alone starts no update)."""
+        with self._store.reading() as db:
+            return read_counter(db, self._feed(feed), "fresh") - examples.returned(db, self._feed(feed))
 
     def retired(self, feed: str, limit: int) -> list[Example]:
         """The oldest examples that wait to be offered to the reservoir."""
