@@ -1,0 +1,205 @@
+"""The file itself: several processes and threads, a full disk, another key, a damaged file."""
+
+import multiprocessing
+import resource
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from driftline.buffer import Buffer
+from driftline.errors import BufferFull, BufferStoreError
+from tests.fixtures.buffers import EVENTS, FEED, KEY, at, event, rules, up_to
+
+WITHIN_S = 60.0
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "buffer.sqlite3"
+
+
+def in_another_process(target: Callable[..., None], *arguments: object) -> int:
+    """Runs `target` in a fresh process; its exit code."""
+    process = multiprocessing.get_context("forkserver").Process(target=target, args=arguments)
+    process.start()
+    process.join(WITHIN_S)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def test_what_is_stored_is_durable_and_private(path: Path) -> None:
+    buffer = Buffer.open(path, rules(), KEY)
+    connection = buffer._store._connection
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert connection.execute("PRAGMA synchronous").fetchone() == (2,), "FULL"
+    buffer.append([event("a", 0)], up_to(EVENTS, 1), at(0))
+    assert {file.stat().st_mode & 0o077 for file in path.parent.glob("buffer.sqlite3*")} == {0}
+    buffer.close()
+    buffer.close()
+
+
+def test_another_holdout_key_is_refused(path: Path) -> None:
+    Buffer.open(path, rules(), KEY).close()
+    with pytest.raises(BufferStoreError, match="hold-out key"):
+        Buffer.open(path, rules(), b"another key")
+    Buffer.open(path, rules(), KEY).close()
+
+
+def test_a_newer_format_and_a_file_that_is_no_buffer_are_refused(path: Path) -> None:
+    Buffer.open(path, rules(), KEY).close()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(BufferStoreError, match="format 99"):
+        Buffer.open(path, rules(), KEY)
+    path.write_bytes(b"this is a text file, and long enough to be looked at" * 100)
+    with pytest.raises(BufferStoreError, match="restore it from a backup"):
+        Buffer.open(path, rules(), KEY)
+
+
+def test_a_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BufferStoreError, match=r"state\.path"):
+        Buffer.open(tmp_path / "file" / "buffer.sqlite3", rules(), KEY)
+
+
+def test_reading_only(path: Path) -> None:
+    with pytest.raises(BufferStoreError, match="no buffer yet"):
+        Buffer.open(path, rules(), KEY, read_only=True)
+    Buffer.open(path, rules(), KEY).close()
+    reader = Buffer.open(path, rules() | rules(feed="new"), KEY, read_only=True)
+    assert reader.counts("new").event_records == 0, "a feed that the buffer does not hold yet"
+    writer = Buffer.open(path, rules(), KEY)
+    writer.append([event("a", 0)], up_to(EVENTS, 1), at(0))
+    assert reader.counts(FEED).event_records == 1
+    with pytest.raises(BufferFull, match="readonly"):
+        reader.append([event("b", 1)], up_to(EVENTS, 2), at(0))
+    reader.close()
+    writer.close()
+
+
+def test_feeds_may_be_added(path: Path) -> None:
+    first = Buffer.open(path, rules(), KEY)
+    first.append([event("a", 0)], up_to(EVENTS, 1), at(0))
+    first.close()
+    second = Buffer.open(path, rules(feed="other") | rules(), KEY)
+    assert (second.counts(FEED).event_records, second.counts("other").event_records) == (1, 0)
+    second.close()
+
+
+def test_threads_share_one_buffer(path: Path) -> None:
+    buffer = Buffer.open(path, rules(await_predictions=False), KEY)
+
+    def append(start: int) -> None:
+        for i in range(start, start + 20):
+            buffer.append([event(f"e{i}", i, label="pos")], {}, at(0))
+            buffer.counts(FEED)
+
+    threads = [threading.Thread(target=append, args=(100 * n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert buffer.counts(FEED).examples == 80
+    assert [e.seq for e in buffer.examples_after(FEED, 0)] == list(range(1, 81))
+    buffer.close()
+
+
+def _append_some(path: Path, start: int) -> None:
+    buffer = Buffer.open(path, rules(await_predictions=False), KEY)
+    for i in range(start, start + 30):
+        buffer.append([event(f"e{i}", i, label="pos")], {}, at(0))
+    buffer.close()
+
+
+def test_processes_share_one_file(path: Path) -> None:
+    """All of them open it at once, also the first time."""
+    context = multiprocessing.get_context("forkserver")
+    processes = [context.Process(target=_append_some, args=(path, 100 * n)) for n in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(WITHIN_S)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    buffer = Buffer.open(path, rules(await_predictions=False), KEY)
+    assert (buffer.counts(FEED).examples, buffer.fresh_count(FEED)) == (90, 90)
+    buffer.close()
+
+
+def test_a_full_database_writes_nothing_and_goes_on_afterwards(path: Path) -> None:
+    buffer = Buffer.open(path, rules(), KEY)
+    buffer.append([event("before", 0)], up_to(EVENTS, 1), at(0))
+    (pages,) = buffer._store._connection.execute("PRAGMA page_count").fetchone()
+    buffer._store._connection.execute(f"PRAGMA max_page_count = {pages + 3}")
+    batch = [event(f"e{i}", i + 1, text="x" * 5000) for i in range(100)]
+    before = buffer.counts(FEED)
+    with pytest.raises(BufferFull, match="nothing was written"):
+        buffer.append(batch, up_to(EVENTS, 101), at(0))
+    assert buffer.counts(FEED) == before
+    assert buffer.positions() == up_to(EVENTS, 1)
+    buffer._store._connection.execute("PRAGMA max_page_count = 1000000")
+    buffer.append(batch, up_to(EVENTS, 101), at(0))
+    assert buffer.counts(FEED).event_records == 101
+    buffer.close()
+
+
+def _fill_the_disk(path: Path) -> None:
+    buffer = Buffer.open(path, rules(), KEY)
+    buffer.append([event("before", 0)], up_to(EVENTS, 1), at(0))
+    size = path.with_name(path.name + "-wal").stat().st_size
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100_000, hard))
+    batch = [event(f"e{i}", i + 1, text="x" * 5000) for i in range(200)]
+    for _ in range(3):
+        with pytest.raises(BufferFull, match="make room"):
+            buffer.append(batch, up_to(EVENTS, 201), at(0))
+    assert (buffer.counts(FEED).event_records, buffer.positions()) == (1, up_to(EVENTS, 1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    buffer.append(batch, up_to(EVENTS, 201), at(0))
+    assert (buffer.counts(FEED).event_records, buffer.positions()) == (201, up_to(EVENTS, 201))
+    buffer.close()
+
+
+def test_a_file_that_may_not_grow_writes_nothing_and_goes_on_afterwards(path: Path) -> None:
+    assert in_another_process(_fill_the_disk, path) == 0
+    buffer = Buffer.open(path, rules(), KEY)
+    assert buffer.counts(FEED).event_records == 201
+    assert buffer._store._connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    buffer.close()
+
+
+def test_a_writer_that_never_ends_is_named(path: Path) -> None:
+    buffer = Buffer.open(path, rules(), KEY)
+    buffer._store._connection.execute("PRAGMA busy_timeout = 50")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(BufferStoreError, match="another process"):
+        buffer.append([event("a", 0)], up_to(EVENTS, 1), at(0))
+    other.execute("ROLLBACK")
+    other.close()
+    buffer.append([event("a", 0)], up_to(EVENTS, 1), at(0))
+    buffer.close()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT seq FROM events WHERE feed = 1 AND state = 2 AND seq IS NOT NULL ORDER BY seq LIMIT 5",
+        "SELECT arrival FROM events WHERE feed = 1 AND state = 0 AND seq IS NULL ORDER BY arrival LIMIT 5",
+        "SELECT arrival FROM events WHERE feed = 1 AND event_id IN ('a', 'b')",
+        "SELECT event_id FROM events WHERE seq IN (SELECT value FROM json_each('[1, 2]'))",
+        "SELECT id FROM labels WHERE feed = 1 ORDER BY received_at, id LIMIT 5",
+        "SELECT id FROM predictions WHERE feed = 1 ORDER BY received_at, id LIMIT 5",
+        "SELECT id FROM letters WHERE state = 'to_send' ORDER BY id LIMIT 5",
+    ],
+)
+def test_steps_follow_an_index_and_never_sort_or_scan(path: Path, query: str) -> None:
+    buffer = Buffer.open(path, rules(), KEY)
+    plan = " / ".join(row[3] for row in buffer._store._connection.execute(f"EXPLAIN QUERY PLAN {query}"))
+    assert "USING" in plan
+    assert "SCAN events" not in plan
+    assert "B-TREE" not in plan
+    buffer.close()
