@@ -69,7 +69,8 @@ def run_update(
     optimizer = _optimizer(model, parent, section)
     batches = batch_lessons(fresh, replayed, section.batch_examples)
     losses: list[float] = []
-    with torch_threads(section.threads), torch.random.fork_rng(), torch.enable_grad():
+    cuda = [model.base.device] if model.base.device.type == "cuda" else []
+    with torch_threads(section.threads), torch.random.fork_rng(cuda), torch.enable_grad():
         torch.manual_seed(seed)
         for number, batch in enumerate(batches):
             _set_rate(optimizer, section, parent.step + number)
