@@ -1,6 +1,7 @@
 """`driftline up`: everything on one machine, one supervised child process per verb."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def up(config: ConfigOption = DEFAULT_CONFIG) -> None:
     loaded = load_config(config)
     loaded.state.path.mkdir(parents=True, exist_ok=True, mode=0o700)
     files = StateFiles(loaded.state.path)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the supervisor takes over: still stop the Redis
     with only_supervisor(files.supervisor):
         try:
             _prepare(loaded)
