@@ -34,7 +34,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawRecord:
-    """One undecoded record of a topic. The position after it is (topic, partition, next_offset); offsets may have holes."""
+    """One undecoded record of a topic. The position after it has `next_offset`; offsets may have holes."""
 
     position: Position
     next_offset: int
@@ -64,7 +64,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
-    """What an event turned out to be. `value` is the record's original bytes, for a dead letter that becomes due later."""
+    """What an event turned out to be. `value`: the record's original bytes, for a dead letter that becomes due later."""
 
     event_id: str
     feed: str
@@ -113,7 +113,7 @@ class ServedAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """An event joined with its label, and with the answer served for it, if any. `seq` is unique in a buffer, rising."""
+    """An event joined with its label, and with the answer served for it, if any. `seq`: unique in a buffer, rising."""
 
     seq: int
     feed: str
