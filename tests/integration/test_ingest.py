@@ -1,0 +1,317 @@
+"""Topics into the buffer, on files and on a real Kafka broker."""
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from driftline.buffer import Buffer, FeedCounts, feed_rules
+from driftline.clock import Deadline, SimulatedClock
+from driftline.config import Config, TopicsConfig, feed_topics, parse_config
+from driftline.errors import BufferFull, BufferInUse, BufferStoreError, TopicRecreated
+from driftline.records import Prediction
+from driftline.topics import Outgoing, Partition, Topics
+from driftline.topics.codec import encode_event, encode_label, encode_prediction
+from driftline.topics.files import FileTopics
+from driftline.topics.kafka import KafkaTopics
+from stream.ingest import Ingest
+
+WITHIN_S = 40.0
+START = datetime(2026, 1, 1, tzinfo=UTC)
+KEY = b"key"
+
+
+@pytest.fixture(params=["files", "kafka"])
+def topics(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Topics]:
+    if request.param == "files":
+        made: Topics = FileTopics(tmp_path / "topics")
+    else:
+        made = KafkaTopics(TopicsConfig(kind="kafka", bootstrap_servers=request.getfixturevalue("kafka_bootstrap")))
+    yield made
+    made.close()
+
+
+class House:
+    """One feed's ingest on one state folder, which a test may close and open again."""
+
+    def __init__(self, topics: Topics, folder: Path, feed: str) -> None:
+        self.topics, self.folder, self.feed = topics, folder, feed
+        self.clock = SimulatedClock(START)
+        self.ingest: Ingest | None = None
+        self.buffer: Buffer | None = None
+        self.settings: dict = {
+            "labels": ["neg", "pos"],
+            "event_wait_s": 50.0,
+            "evaluation": {"holdout_share": 1e-12},
+        }
+        self.limits: dict = {}
+
+    @property
+    def config(self) -> Config:
+        return parse_config({"feed": {self.feed: self.settings}, "ingest": self.limits}, root=self.folder)
+
+    def open(self, **limits: object) -> "House":
+        self.limits = limits
+        config = self.config
+        self.names = feed_topics(config, self.feed)
+        rules = {self.feed: feed_rules(self.feed, config.feed[self.feed], config.ingest)}
+        self.buffer = Buffer.open(self.folder / "buffer.sqlite3", rules, KEY)
+        self.ingest = Ingest(
+            self.topics,
+            self.buffer,
+            config.feed,
+            {self.feed: self.names},
+            config.ingest,
+            self.clock,
+            lock=self.folder / "ingest.lock",
+        )
+        return self
+
+    def close(self) -> None:
+        if self.ingest is not None:
+            self.ingest.close()
+        if self.buffer is not None:
+            self.buffer.close()
+
+    def step_until(self, done: Callable[[FeedCounts], bool]) -> FeedCounts:
+        deadline = Deadline(WITHIN_S)
+        while not done(counts := self.buffer.counts(self.feed)):
+            assert not deadline.expired(), counts
+            self.ingest.step(0.2)
+        assert counts.event_records == (
+            counts.examples + counts.unlabelled + counts.pending + counts.dead_letters + counts.duplicates
+        )
+        return counts
+
+    def events(self, *ids: str, label: str | None = None) -> None:
+        self.topics.append(self.names.events, [encode_event(i, f"text of {i}", label=label) for i in ids])
+
+    def labels(self, *ids: str, label: str = "pos") -> None:
+        self.topics.append(self.names.labels, [encode_label(i, label, START, "ana") for i in ids])
+
+    def predictions(self, *ids: str) -> None:
+        answers = [
+            Prediction(
+                event_id=i,
+                feed=self.feed,
+                label=None,
+                scores={},
+                adapter_version=0,
+                replica="a",
+                predicted_at=START,
+            )
+            for i in ids
+        ]
+        self.topics.append(self.names.predictions, [encode_prediction(answer) for answer in answers])
+
+
+@pytest.fixture
+def house(topics: Topics, tmp_path: Path, unique: str) -> Iterator[House]:
+    made = House(topics, tmp_path / "state", unique)
+    made.folder.mkdir()
+    yield made
+    made.close()
+
+
+def read_all(topics: Topics, topic: str, count: int) -> list[bytes]:
+    reader = topics.open({Partition(topic=topic, partition=0): None})
+    values: list[bytes] = []
+    deadline = Deadline(WITHIN_S)
+    while len(values) < count and not deadline.expired():
+        values += [raw.value or b"" for raw in reader.poll(100, 0.2)]
+    reader.close()
+    return values
+
+
+def test_events_labels_and_predictions_meet(house: House) -> None:
+    house.open()
+    house.events("a", "b", "c")
+    house.events("d", label="neg")
+    house.labels("b", "a", "nobody")
+    house.predictions("a", "d")
+    counts = house.step_until(lambda c: c.examples == 3 and c.labels_waiting == 1 and c.fresh == 2)
+    assert (counts.pending, counts.awaiting_prediction) == (1, 1)
+    examples = {e.event_id: e for e in house.buffer.examples_after(house.feed, 0)}
+    assert {i: (e.label, e.text, e.answer is not None) for i, e in examples.items()} == {
+        "a": ("pos", "text of a", True),
+        "b": ("pos", "text of b", False),
+        "d": ("neg", "text of d", True),
+    }
+    house.clock.advance_to(START + timedelta(seconds=61))
+    counts = house.step_until(lambda c: c.fresh == 3)
+    assert counts.label_dead_letters == 1
+
+
+def test_what_cannot_be_used_is_dead_lettered_sent_and_retried(house: House) -> None:
+    house.open()
+    bad = [b"\xff\xfe not json", b'{"id": "x"}', b'{"id": "u", "text": "fine", "label": "angry"}']
+    house.topics.append(house.names.events, [Outgoing(value=value) for value in bad])
+    house.events("a")
+    counts = house.step_until(lambda c: c.event_records == 4)
+    assert counts.by_reason == {"undecodable": 1, "missing_field": 1, "unknown_label": 1}
+    assert house.ingest.drain_dead_letters() == 3
+    assert house.ingest.drain_dead_letters() == 0
+    assert len(read_all(house.topics, house.names.dead_letters, 3)) == 3
+    house.close()
+
+    house.settings["labels"] = ["neg", "pos", "angry"]  # the operator mends the config and retries
+    house.open()
+    assert house.buffer.mark_for_retry(house.feed, None) == 3
+    assert house.ingest.retry_dead_letters() == 3
+    counts = house.buffer.counts(house.feed)
+    assert (counts.event_records, counts.dead_letters, counts.examples, counts.pending) == (4, 2, 1, 1)
+    assert house.buffer.examples_after(house.feed, 0)[0].label == "angry"
+    assert house.ingest.drain_dead_letters() == 0, "the other two were sent with the same reason before"
+
+
+def test_it_goes_on_where_it_stopped(house: House) -> None:
+    house.open(batch_records=3)
+    house.events(*(f"e{i}" for i in range(10)))
+    house.step_until(lambda c: c.event_records >= 3)
+    house.close()
+    house.open(batch_records=100)
+    house.events("late")
+    counts = house.step_until(lambda c: c.event_records == 11)
+    assert counts.duplicates == 0
+    house.ingest.step(0.2)
+    assert house.buffer.counts(house.feed).event_records == 11
+
+
+def test_too_many_waiting_examples_pause_events_and_never_labels(house: House) -> None:
+    house.open(batch_records=10, max_waiting_examples=20)
+    house.events(*(f"e{i}" for i in range(25)), label="pos")
+    house.step_until(lambda c: c.examples >= 20)
+    house.ingest.step(0.0)
+    assert house.ingest.paused
+    house.events(*(f"f{i}" for i in range(30)), label="pos")
+    house.labels(*(f"x{i}" for i in range(7)))
+    counts = house.step_until(lambda c: c.labels_waiting == 7)
+    assert counts.examples < 30, "the prefetched rest at most"
+    assert house.ingest.paused
+    waiting = house.buffer.waiting_examples()
+    house.clock.advance_to(START + timedelta(seconds=61))
+    house.step_until(lambda c: c.fresh == waiting)
+    assert house.buffer.retire_overflow(house.feed, keep=5) == waiting - 5
+    counts = house.step_until(lambda c: c.examples > 25)
+    assert counts.dead_letters == 0
+
+
+def test_after_an_outage_nothing_expires_before_the_topics_are_read(house: House) -> None:
+    house.open(batch_records=2)
+    house.labels("a")
+    house.step_until(lambda c: c.labels_waiting == 1)
+    house.close()
+    house.clock.advance_to(START + timedelta(days=30))  # much longer than event_wait_s
+    house.events("x1", "x2", "x3", "x4", "x5", "a")
+    house.open(batch_records=2)
+    counts = house.step_until(lambda c: c.event_records == 6)
+    assert (counts.examples, counts.label_dead_letters) == (1, 0)
+
+
+def test_a_second_ingest_is_kept_out(house: House) -> None:
+    house.open()
+    other = House(house.topics, house.folder, house.feed)
+    with pytest.raises(BufferInUse, match="another ingest"):
+        other.open()
+    other.buffer.close()
+    house.close()
+    house.open()
+
+
+def test_an_empty_buffer_where_something_was_read_before_stops_with_the_remedy(house: House) -> None:
+    house.open()
+    house.events("a")
+    house.step_until(lambda c: c.event_records == 1)
+    group = f"driftline-ingest-{house.feed}"
+    partition = Partition(topic=house.names.events, partition=0)
+    deadline = Deadline(WITHIN_S)
+    while not house.topics.committed(group, [partition]) and not deadline.expired():
+        house.ingest.close()  # commits; in the background on Kafka
+        house.buffer.close()
+        house.open()
+    house.close()
+    for file in house.folder.glob("buffer.sqlite3*"):
+        file.unlink()
+    with pytest.raises(BufferStoreError, match=f"(?s)the buffer is empty.*{group}"):
+        house.open()
+
+
+def test_a_full_disk_loses_nothing(house: House) -> None:
+    house.open()
+    house.events("a")
+    house.step_until(lambda c: c.event_records == 1)
+    connection = house.buffer._store._connection
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    house.events(*(f"long{i}" + "x" * 400 for i in range(50)))
+    with pytest.raises(BufferFull):
+        house.step_until(lambda c: c.event_records == 51)
+    with pytest.raises(BufferFull):
+        house.ingest.step(0.2)
+    connection.execute("PRAGMA max_page_count = 100000")
+    assert house.step_until(lambda c: c.event_records == 51).duplicates == 0
+
+
+def test_run_until_told_to_stop(house: House) -> None:
+    house.open()
+    stop, failed = threading.Event(), []
+
+    def run() -> None:
+        try:
+            house.ingest.run(stop)
+        except BaseException as error:  # noqa: BLE001  shown by the test
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    house.events(*(f"e{i}" for i in range(100)))
+    house.topics.append(house.names.events, [Outgoing(value=b"no json")])
+    letters = read_all(house.topics, house.names.dead_letters, 1)
+    stop.set()
+    thread.join(WITHIN_S)
+    assert not thread.is_alive()
+    assert not failed
+    assert len(letters) == 1
+    assert house.buffer.counts(house.feed).event_records == 101
+
+
+@pytest.mark.parametrize("topics", ["files"], indirect=True)
+def test_a_topic_made_anew_stops_ingest(house: House, tmp_path: Path) -> None:
+    house.open()
+    house.events("a")
+    house.step_until(lambda c: c.event_records == 1)
+    house.close()
+    folder = tmp_path / "topics" / house.names.events
+    for file in [*folder.rglob("*")][::-1]:
+        if file.is_file():
+            file.unlink()
+    house.events("b")
+    with pytest.raises(TopicRecreated, match="made anew"):
+        house.open()
+
+
+@pytest.mark.parametrize("topics", ["kafka"], indirect=True)
+def test_partitions_by_rank_and_those_that_are_added(house: House, kafka_bootstrap: str) -> None:
+    from kafka import KafkaAdminClient
+
+    house.open(rank=0, of_ranks=2)
+    assert {p.partition for p in house.ingest._sources[house.feed].assigned} == {0}
+    admin = KafkaAdminClient(bootstrap_servers=kafka_bootstrap)
+    admin.create_partitions({house.names.events: 4})
+    deadline = Deadline(WITHIN_S)
+    while len(house.topics.partitions(house.names.events)) < 4 and not deadline.expired():
+        pass
+    admin.close()
+    house.events(*(f"e{i}" for i in range(200)))
+    house.ingest._look_for_partitions()
+    house.ingest.step(0.1)
+    assert {p.partition for p in house.ingest._sources[house.feed].assigned if p.topic == house.names.events} == {0, 2}
+    before, idle = -1, 0
+    while idle < 5:
+        house.ingest.step(0.2)
+        count = house.buffer.counts(house.feed).event_records
+        before, idle = count, idle + 1 if count == before else 0
+    assert 0 < before < 200, "the other rank reads the rest"
+    assert {p.partition for p in house.buffer.positions() if p.topic == house.names.events} <= {0, 2}
