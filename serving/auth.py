@@ -52,7 +52,7 @@ def authorize(headers: Mapping[str, str], token: str | None, verb: str) -> None:
         _refuse_foreign_page(headers.get("origin"))
         return
     scheme, _, given = headers.get("authorization", "").partition(" ")
-    same = hmac.compare_digest(given.strip().encode(), token.encode())
+    same = hmac.compare_digest(given.strip().encode("latin-1"), token.encode())
     if scheme.lower() != "bearer" or not same:
         name = f"{PREFIX}{verb}_TOKEN"
         message = f'this needs the header "Authorization: Bearer …" with the token that {name} holds on the server'

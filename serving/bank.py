@@ -28,7 +28,7 @@ Merged = Mapping[str, Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
-    """One version's weights, ready for a slot: scaling folded into B, on the base's device, fp32.
+    """One version's weights, ready for a slot: scaling folded into B, fp32.
 
     `body` maps a module path to A (r, in) and B (out, r); `head_weight` is (C, d), `head_bias` (C,).
     """
@@ -173,7 +173,8 @@ class AdapterBank:
         merged = {}
         with torch.inference_mode():
             for path, (a, b) in adapter.body.items():
-                merged[path] = torch.addmm(plain_weight(self._base.model.get_submodule(path)), b, a)
+                weight = plain_weight(self._base.model.get_submodule(path))  # (out, in)
+                merged[path] = torch.addmm(weight, b.to(weight.device), a.to(weight.device))
         return merged
 
     def use_merged(self, slot: int, merged: Merged | None) -> None:

@@ -84,7 +84,7 @@ class Scorer:
             try:
                 self.step(POLL_S)
             except DriftlineError as error:
-                if not error.retriable:
+                if not error.retriable or not self._engine.alive:
                     raise
                 log.warning("scoring_waits", feed=self.feed, waiting=len(self._in_hand), error=str(error))
                 stop.wait(error.retry_after_s if isinstance(error, Overloaded) else RETRY_S)

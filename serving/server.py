@@ -16,7 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from driftline.clock import Deadline
-from driftline.errors import ConfigError
+from driftline.errors import ConfigError, ServingError
 from driftline.registry import Registry
 from serving.admin import create_admin_app
 from serving.app import Parts, create_app
@@ -26,6 +26,7 @@ log = structlog.get_logger()
 POLL_S = 0.05
 QUIET_WITHIN_S = 1.0
 ANSWERED_WITHIN_S = 30
+KEEP_ALIVE_S = 75  # longer than what clients and load balancers keep idle connections for, so that they close first
 
 
 class _Uvicorn(uvicorn.Server):
@@ -53,7 +54,10 @@ class Server:
         self.admin_url = _url(self._admin_socket)
 
     def run(self, stop: threading.Event, on_listening: Callable[[], None] | None = None) -> None:
-        """Serve until `stop` is set, then drain. `on_listening` is called once both ports answer."""
+        """Serve until `stop` is set, then drain. `on_listening` is called once both ports answer.
+
+        ServingError if the engine thread died: whoever supervises the process starts it again.
+        """
         parts = self._parts
         parts.watcher.url = self.url
         parts.engine.start()
@@ -63,6 +67,8 @@ class Server:
         watcher.start()
         try:
             asyncio.run(self._serve(stop, on_listening))
+            if not parts.engine.alive:
+                raise ServingError("the engine thread died; see the log above. This process ends, to be started again")
         finally:
             watching.set()
             watcher.join()
@@ -82,7 +88,7 @@ class Server:
         log.info("listening", url=self.url, admin_url=self.admin_url)
         if on_listening is not None:
             on_listening()
-        while not stop.is_set() and not any(task.done() for task in tasks):
+        while not stop.is_set() and self._parts.engine.alive and not any(task.done() for task in tasks):
             await asyncio.sleep(POLL_S)
         await self._drain(public)
         public.should_exit = admin.should_exit = True
@@ -108,6 +114,7 @@ def _server(app: FastAPI) -> _Uvicorn:
             lifespan="off",
             ws="none",
             server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=ANSWERED_WITHIN_S,
         )
     )

@@ -1,7 +1,8 @@
 """Who sits in which slot of the bank: bookkeeping only, no tensors. The engine calls it under its lock.
 
 A resident is pinned while it is live, staged, or asked for by a waiting request; only what is not pinned is evicted,
-least recently used first. A slot is claimed before its weights are verified, and found only after (`settle`).
+least recently used first. A slot is claimed before its weights are verified, and found only after (`settle`). One slot
+is always left to staging: requests that name versions of their own choice must not be able to stop a swap.
 """
 
 from collections.abc import Iterable
@@ -45,6 +46,12 @@ class SlotTable:
         """The settled resident, if there is one."""
         return self._residents.get((feed, version))
 
+    def check_spare(self, resident: Resident | None) -> None:
+        """Overloaded (retriable) if pinning this resident (None: one to be loaded) for a request took the last slot."""
+        unpinned = len(self._free) + sum(one.pins == 0 for one in self._residents.values())
+        if (resident is None or resident.pins == 0) and unpinned < 2:
+            raise _no_slot()
+
     def claim(self, feed: str, version: int, adapter: "Adapter") -> Resident:
         """A slot for a version that has none, pinned once and not found yet; then `settle` or `discard` it.
 
@@ -77,7 +84,11 @@ class SlotTable:
     def _evict(self) -> int:
         idle = [resident for resident in self._residents.values() if resident.pins == 0]
         if not idle:
-            raise Overloaded("every slot of the adapter bank is in use: try again, or raise serve.slots", 1.0)
+            raise _no_slot()
         oldest = min(idle, key=lambda resident: resident.used)
         del self._residents[oldest.feed, oldest.version]
         return oldest.slot
+
+
+def _no_slot() -> Overloaded:
+    return Overloaded("every slot of the adapter bank is in use: try again, or raise serve.slots", 1.0)

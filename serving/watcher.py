@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -22,7 +23,8 @@ from driftline.artefact.manifest import Trust
 from driftline.artefact.weights import Weights
 from driftline.base import Base
 from driftline.clock import Clock, SystemClock
-from driftline.errors import ArtefactError, DriftlineError, RegistryLost
+from driftline.errors import ArtefactError, DriftlineError, Overloaded, RegistryLost
+from driftline.journal import Journal
 from driftline.records import LiveRecord, Manifest, ReplicaStatus
 from driftline.registry import Registry
 from serving.engine import Engine
@@ -65,8 +67,10 @@ class Watcher:
         heartbeat_s: float,
         seen: Path,
         clock: Clock = SYSTEM_CLOCK,
+        journal: Journal | None = None,
     ) -> None:
-        """`seen` is the folder in which this replica keeps the revisions it has seen."""
+        """`seen` is the folder in which this replica keeps the revisions it has seen. Swaps and refusals are journaled
+        where there is a journal."""
         self._registry = registry
         self._engine = engine
         self._verifier = Verifier(registry, trust, base)
@@ -74,6 +78,7 @@ class Watcher:
         self._replica, self._role, self.url = replica, role, url
         self._heartbeat_s = heartbeat_s
         self._clock = clock
+        self._journal = journal
         self._seen = SeenRevisions(seen / f"{role}-{replica}.json")
         self._failures: dict[str, _Failure] = {}
         self._caught_up: set[str] = set()
@@ -137,7 +142,13 @@ class Watcher:
         while not stop.is_set():
             for feed in self._feeds:
                 self.sync(feed)
-            self._wait(stop)
+            try:
+                self._wait()
+            except DriftlineError:  # Redis is away: `sync` says so
+                stop.wait(RECONNECT_S)
+            except Exception:  # whatever it was, following must go on
+                log.exception("watch_failed")
+                stop.wait(RECONNECT_S)
         heart.join()
 
     def _follow(self, feed: str, live: LiveRecord) -> bool:
@@ -156,7 +167,8 @@ class Watcher:
             manifest, weights = self.load_version(feed, live.version)
             self._engine.stage(feed, manifest, weights)
         self._engine.activate(feed, live.version, live.revision)
-        log.info("live", feed=feed, version=live.version, revision=live.revision, pause_ms=self._engine.pauses_ms[-1])
+        pause_ms = round(self._engine.pauses_ms[-1], 3)
+        self._tell("swapped", feed=feed, version=live.version, revision=live.revision, pause_ms=pause_ms)
 
     def _worth_trying(self, feed: str, live: LiveRecord) -> bool:
         failure = self._failures.get(feed)
@@ -167,7 +179,8 @@ class Watcher:
     def _fail(self, feed: str, record: tuple[int, int] | None, error: Exception) -> None:
         before = self._failures.get(feed)
         again = before is not None and before.record == record
-        wait_s = min(before.wait_s * 2, LAST_RETRY_S) if before is not None and again else FIRST_RETRY_S
+        busy = isinstance(error, Overloaded)  # passes by itself, soon
+        wait_s = min(before.wait_s * 2, LAST_RETRY_S) if before is not None and again and not busy else FIRST_RETRY_S
         retriable = isinstance(error, DriftlineError) and error.retriable
         reason = f"{_code(error)}: {error}"
         self._failures[feed] = _Failure(record, reason, time.monotonic() + wait_s if retriable else None, wait_s)
@@ -175,18 +188,20 @@ class Watcher:
             return
         metrics.REFUSALS.labels(feed, _code(error)).inc()
         version, revision = record or (None, None)
-        log.warning("live_version_refused", feed=feed, version=version, revision=revision, reason=reason)
+        self._tell("refused", feed=feed, version=version, revision=revision, reason=reason)
 
-    def _wait(self, stop: threading.Event) -> None:
-        """Until something changed, a second at most. Without Redis, a moment."""
-        try:
-            for feed in self._feeds:
-                if feed not in self._last_ids:  # a change before this is seen by the sync that follows
-                    self._last_ids[feed] = self._registry.last_change(feed)
-                    return
-            self._last_ids.update(self._registry.wait_for_change(self._last_ids, WAIT_S))
-        except DriftlineError:
-            stop.wait(RECONNECT_S)
+    def _tell(self, kind: str, **fields: Any) -> None:
+        log.info(kind, **fields)
+        if self._journal is not None:
+            self._journal.append(kind, replica=self._replica, role=self._role, **fields)
+
+    def _wait(self) -> None:
+        """Until something changed, a second at most."""
+        missing = [feed for feed in self._feeds if feed not in self._last_ids]
+        if missing:  # a change before this is seen by the sync that follows
+            self._last_ids.update({feed: self._registry.last_change(feed) for feed in missing})
+            return
+        self._last_ids.update(self._registry.wait_for_change(self._last_ids, WAIT_S))
 
     def _beat(self, stop: threading.Event) -> None:
         while not stop.is_set():
@@ -194,6 +209,8 @@ class Watcher:
                 self._registry.heartbeat(self.status())
             except DriftlineError as error:
                 log.debug("heartbeat_failed", error=str(error))
+            except Exception:
+                log.exception("heartbeat_failed")
             stop.wait(self._heartbeat_s)
 
 

@@ -182,7 +182,7 @@ def test_requests_are_answered_by_the_version_they_were_admitted_under(
 def test_nothing_pinned_is_evicted_and_full_slots_say_so(
     make_engine: Callable[..., Engine], base: Base, versions: dict[int, tuple[Manifest, Weights]], tiny_base_dir: Path
 ) -> None:
-    engine = make_engine(slots=3)
+    engine = make_engine(slots=4)
     engine.use_loader(lambda _, version: versions[version])
     serve(engine, versions, 1, 1)
     engine.predict("f", TEXTS, 2)
@@ -197,8 +197,26 @@ def test_nothing_pinned_is_evicted_and_full_slots_say_so(
     for version, future in futures.items():
         assert matches(future.result(WITHIN_S), tiny_base_dir, base, versions[version][1], TEXTS)
     assert matches(engine.predict("f", TEXTS, 4), tiny_base_dir, base, versions[4][1], TEXTS)
-    assert engine.residents() == [("f", 1), ("f", 3), ("f", 4)]
     assert engine.active("f") == (1, 1)
+
+
+def test_one_slot_is_always_left_for_a_swap(
+    make_engine: Callable[..., Engine], versions: dict[int, tuple[Manifest, Weights]]
+) -> None:
+    engine = make_engine(slots=3)
+    engine.use_loader(lambda _, version: versions[version])
+    serve(engine, versions, 1, 1)
+    engine.predict("f", TEXTS, 2)
+    engine.predict("f", TEXTS, 3)
+    gate = Gate(engine)
+    futures = [gate.hold(engine), engine.submit("f", TEXTS, 2)]
+    with pytest.raises(Overloaded):
+        engine.submit("f", TEXTS, 3)
+    swap = ThreadPoolExecutor(1).submit(serve, engine, versions, 4, 2)
+    gate.open()
+    swap.result(WITHIN_S)
+    assert engine.active("f") == (4, 2)
+    assert [len(future.result(WITHIN_S)) for future in futures] == [1, 3]
 
 
 def test_evicted_versions_come_back_from_the_host_cache(
@@ -255,7 +273,9 @@ def test_many_threads_many_versions_many_swaps(
                     continue
         assert [one.result(WITHIN_S) for one in clients] == [0] * 8
     assert engine.queued_inputs == 0
-    assert sum(one.pins for one in engine._table._residents.values()) == 1, "only the live version stays pinned"
+    assert sum(one.pins for one in engine._residency.table._residents.values()) == 1, (
+        "only the live version stays pinned"
+    )
 
 
 # --- what goes wrong
