@@ -64,7 +64,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
-    """What an event turned out to be. `value`: the record's original bytes, for a dead letter that becomes due later."""
+    """What an event turned out to be. `value`: the record's original bytes, for a dead letter that comes due later."""
 
     event_id: str
     feed: str

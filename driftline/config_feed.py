@@ -1,0 +1,184 @@
+"""The config of one feed: fields, schedule, learner, gate, evaluation. Use it through `driftline.config`."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """What all sections share: frozen, no unknown keys, documentation under the field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class FieldsConfig(Section):
+    """Where an event's fields are; dots go into nested objects."""
+
+    id: str = "id"
+    """The event's id. Absent in a record: topic-partition-offset."""
+    text: str = "text"
+    """The text."""
+    label: str = "label"
+    """The label, where the event carries one."""
+    timestamp: str = "timestamp"
+    """When it happened: ISO 8601, or seconds or milliseconds since the epoch."""
+    source: str = "source"
+    """Where it came from, for slices."""
+
+    @model_validator(mode="after")
+    def _apart(self) -> "FieldsConfig":
+        paths = [self.id, self.text, self.label, self.timestamp, self.source]
+        for path in paths:
+            if not all(path.split(".")):
+                raise ValueError(f"{path!r} is no field: use a name, or names joined by single dots")
+            if paths.count(path) > 1 or any(other.startswith(f"{path}.") for other in paths):
+                raise ValueError(
+                    f"{path!r} is used twice, or is also the way to another field: give each field its own"
+                )
+        return self
+
+
+class ScheduleConfig(Section):
+    """When an update starts."""
+
+    every_s: Seconds | None = None
+    """Seconds between ticks (60 if neither this nor cron is set)."""
+    cron: str | None = None
+    """A crontab line (UTC) instead of every_s, such as "*/5 * * * *"; day of week 0 is Sunday, as in crontab."""
+    min_examples: Count = 250
+    """A tick starts an update only if so many fresh examples wait."""
+    max_examples: Count = 2000
+    """At most so many fresh examples in one update."""
+
+    @model_validator(mode="after")
+    def _one_trigger(self) -> "ScheduleConfig":
+        if self.every_s is not None and self.cron is not None:
+            raise ValueError("every_s and cron exclude each other: remove one")
+        if self.max_examples < self.min_examples:
+            raise ValueError("max_examples is below min_examples: raise it")
+        return self
+
+    @property
+    def period_s(self) -> float:
+        """The tick's period, for feeds without cron."""
+        return self.every_s or 60.0
+
+
+class LearnerConfig(Section):
+    """How an update learns."""
+
+    strategy: Literal["er", "naive"] = "er"
+    """er: experience replay. naive: fresh examples only."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of initialisation, order and replay draws."""
+    rank: Annotated[int, Field(ge=1, le=256)] = 8
+    """LoRA rank."""
+    alpha: Annotated[float, Field(gt=0)] = 16.0
+    """LoRA scaling is alpha / rank."""
+    target_modules: tuple[str, ...] = ()
+    """Names of the linear layers that get LoRA; empty: the attention's query and value, as the base names them."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Constant after one warm-up at the very first steps."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 10
+    """Optimizer steps of the one linear warm-up; counted over all cycles."""
+    batch_examples: Count = 32
+    """Examples per step, replay included."""
+    replay_ratio: Annotated[float, Field(ge=0, le=10)] = 1.0
+    """Replayed examples per fresh one."""
+    reservoir_examples: Count = 2000
+    """Capacity of the class-balanced reservoir."""
+    recent_examples: Count = 1000
+    """Length of the recent window that the other half of replay is drawn from."""
+    max_attempts: Count = 3
+    """Cycles that a rejected candidate's examples stay fresh for; then they live on in replay only."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are clipped to this norm."""
+    threads: Count | None = None
+    """Training threads; unset: one per core. It is part of what makes an update repeatable."""
+    max_cycle_s: Seconds = 3600.0
+    """A cycle that takes longer is killed and run again."""
+
+
+class GateConfig(Section):
+    """What a candidate must not do."""
+
+    margin: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Loss of accuracy on any hold-out set that is tolerated."""
+    significance: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Family-wise level of the one-sided tests (exact McNemar, Holm)."""
+    min_holdouts: Count = 50
+    """With fewer hold-outs only the sanity checks decide."""
+    recent_holdouts: Count = 200
+    """Size of the recent hold-out set."""
+
+
+class EvaluationConfig(Section):
+    """What is kept to measure with."""
+
+    segment_examples: Count = 1000
+    """Examples of the stream per segment."""
+    holdout_share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    """Share of texts that nothing trains on."""
+    max_segments: Annotated[int, Field(ge=2, le=64)] = 16
+    """Segments kept; beyond, neighbours are merged in pairs."""
+    segment_holdouts: Count = 200
+    """Hold-outs kept per segment."""
+
+
+class FeedServeConfig(Section):
+    """How a feed is answered."""
+
+    score: bool = True
+    """Answer every event of the events topic on the predictions topic. false: the feed is used over HTTP only."""
+    collect: bool = False
+    """Keep inputs of /predict that have an id: their prediction and event go to the topics."""
+
+
+class FeedConfig(Section):
+    """One stream with its own labels, schedule and adapters."""
+
+    task: Literal["classification"] = "classification"
+    """What the model learns to do."""
+    labels: Annotated[tuple[str, ...], Field(min_length=2)]
+    """The classes, in the order of the head's rows."""
+    format: Literal["json", "text"] = "json"
+    """json: an object per record. text: the record is the text itself."""
+    events_topic: str | None = None
+    """Default: the feed's name."""
+    labels_topic: str | None = None
+    """Default: NAME.labels."""
+    predictions_topic: str | None = None
+    """Default: NAME.predictions."""
+    dead_letters_topic: str | None = None
+    """Default: NAME.dead-letters."""
+    label_wait_s: Seconds = 7 * 86400.0
+    """An event still unlabelled after this is counted as unlabelled and let go."""
+    event_wait_s: Seconds = 86400.0
+    """A label (or prediction) whose event has not come after this is dead-lettered (or counted)."""
+    prediction_wait_s: Seconds = 60.0
+    """How long a labelled example waits for the prediction served for it before it may be learned."""
+    max_text_bytes: Count = 65_536
+    """Longer texts are dead-lettered."""
+    fields: FieldsConfig = FieldsConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    learner: LearnerConfig = LearnerConfig()
+    gate: GateConfig = GateConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    serve: FeedServeConfig = FeedServeConfig()
+
+    @field_validator("labels")
+    @classmethod
+    def _distinct(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(labels)) != len(labels) or not all(labels):
+            raise ValueError("labels must be distinct and not empty")
+        return labels
+
+    @model_validator(mode="after")
+    def _collects_json(self) -> "FeedConfig":
+        if self.serve.collect and self.format == "text":
+            raise ValueError('serve.collect needs format = "json": plain text has no place for an id')
+        return self
