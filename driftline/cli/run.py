@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from driftline.cli import wiring
@@ -68,23 +69,13 @@ def run_scorer(config: Config) -> None:
 
 def run_together(jobs: Sequence[Callable[[], None]], stop: threading.Event) -> None:
     """Each job in a thread of its own until `stop`; the first that fails stops the others, and its error is raised."""
-    errors: list[BaseException] = []
-
-    def guarded(job: Callable[[], None]) -> None:
-        try:
-            job()
-        except BaseException as error:
-            errors.append(error)
-            stop.set()
-
-    threads = [threading.Thread(target=guarded, args=(job,)) for job in jobs]
-    for thread in threads:
-        thread.start()
-    stop.wait()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        running = [pool.submit(job) for job in jobs]
+        for future in running:
+            future.add_done_callback(lambda _: stop.set())
+        stop.wait()
+    for future in running:
+        future.result()
 
 
 def open_topics(config: Config) -> Topics:

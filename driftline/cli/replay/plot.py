@@ -144,9 +144,8 @@ def _pick(row: dict[str, Any]) -> dict[str, Any]:
 
 def _embed(figure: go.Figure, *, script: bool = False) -> Markup:
     """The figure's own HTML; its strings are JSON inside a script, escaped by the plotting library."""
-    return Markup(
-        figure.to_html(full_html=False, include_plotlyjs="inline" if script else False, config={"displayModeBar": False})
-    )
+    library = "inline" if script else False
+    return Markup(figure.to_html(full_html=False, include_plotlyjs=library, config={"displayModeBar": False}))
 
 
 def _layout() -> dict[str, Any]:
