@@ -11,7 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -21,46 +20,23 @@ from driftline.config import FeedConfig, FeedTopics, ServeConfig
 from driftline.errors import BadInput, NotReady
 from driftline.records import Prediction
 from driftline.topics import Topics
-from driftline.topics.codec import clean_text, encode_label
-from driftline.topics.fields import MAX_ID_BYTES
+from driftline.topics.codec import encode_label
 from serving.auth import Tokens, authorize
+from serving.bodies import (
+    LABELS_EXAMPLE,
+    PREDICT_EXAMPLE,
+    LabelsRequest,
+    PredictInput,
+    PredictRequest,
+    body_schema,
+    checked_id,
+    checked_version,
+    cleaned_text,
+)
 from serving.collect import Collector
 from serving.engine import Answer, Engine
 from serving.http import Outermost, add_error_replies, parse, read_body, reply
 from serving.watcher import Watcher
-
-PREDICT_EXAMPLE = (
-    '{"inputs": [{"id": "r-17", "text": "…"}], "adapter_version": 12}; id and adapter_version are optional'
-)
-LABELS_EXAMPLE = '{"labels": [{"id": "r-17", "label": "…"}]}'
-
-
-class PredictInput(msgspec.Struct):
-    """One text; further fields are ignored, so that events can be posted as they are."""
-
-    text: str
-    id: str | int | None = None
-
-
-class PredictRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of /predict."""
-
-    inputs: list[PredictInput]
-    adapter_version: int | None = None
-
-
-class LabelInput(msgspec.Struct):
-    """One label of an event."""
-
-    id: str | int
-    label: str | int
-    labeller: str | None = None
-
-
-class LabelsRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of /labels."""
-
-    labels: list[LabelInput]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,13 +62,13 @@ def create_app(parts: Parts) -> FastAPI:
     add_error_replies(app)
     predictor, labeller = _Predictor(parts), _Labeller(parts)
 
-    @app.post("/v1/feeds/{feed}/predict", openapi_extra=_body_schema(PredictRequest))
+    @app.post("/v1/feeds/{feed}/predict", openapi_extra=body_schema(PredictRequest))
     async def predict(feed: str, request: Request) -> Response:
         """Answer texts with the live version, or with `adapter_version`."""
         authorize(request.headers, parts.tokens.predict, "PREDICT")
         return await predictor.answer(feed, request)
 
-    @app.post("/v1/feeds/{feed}/labels", status_code=202, openapi_extra=_body_schema(LabelsRequest))
+    @app.post("/v1/feeds/{feed}/labels", status_code=202, openapi_extra=body_schema(LabelsRequest))
     async def labels(feed: str, request: Request) -> Response:
         """Put labels onto the feed's labels topic."""
         authorize(request.headers, parts.tokens.label, "LABEL")
@@ -150,7 +126,7 @@ class _Predictor:
             refused = parts.watcher.refused.get(feed)
             message = f"this replica has not taken up the live version of feed {feed!r} yet"
             raise NotReady(f"{message}: {refused}" if refused else message)
-        version = _checked_version(body.adapter_version)
+        version = checked_version(body.adapter_version)
         ids = [checked_id(one.id, f"inputs[{index}].id") for index, one in enumerate(body.inputs)]
         answers = await self._predict(feed, body.inputs, version)
         if version is None and parts.collector.wants(feed):
@@ -170,7 +146,7 @@ class _Predictor:
             limit = section.max_inputs_per_request
             message = f"inputs: {len(inputs)} are more than {limit} (serve.max_inputs_per_request): send them in parts"
             raise BadInput("too_many_inputs", message, status=413)
-        texts = [_cleaned(one.text, index, section.max_text_bytes) for index, one in enumerate(inputs)]
+        texts = [cleaned_text(one.text, index, section.max_text_bytes) for index, one in enumerate(inputs)]
         return self._parts.engine.submit(feed, texts, version)
 
     def _collect(
@@ -224,38 +200,6 @@ class _Labeller:
         return reply({"accepted": len(records)}, 202)
 
 
-def checked_id(value: str | int | None, key: str) -> str | None:
-    """An event id as topics carry it: digits for an integer, None if absent or empty. BadInput if it is too long."""
-    if value is None or value == "":
-        return None
-    try:
-        text = str(value)
-        text.encode()
-    except ValueError:
-        raise BadInput("invalid_body", f"{key} is not valid Unicode, or a number with too many digits") from None
-    size = len(text.encode())
-    if size > MAX_ID_BYTES:
-        raise BadInput("id_too_long", f"{key} has {size} bytes, at most {MAX_ID_BYTES} are allowed")
-    return text
-
-
-def _checked_version(version: int | None) -> int | None:
-    if version is not None and not 0 <= version < 2**53:
-        raise BadInput("invalid_body", f"adapter_version = {version}: use a version from 0 on, or leave it out")
-    return version
-
-
-def _cleaned(text: str, index: int, max_bytes: int) -> str:
-    size = len(text.encode("utf-8", "surrogatepass"))
-    if size > max_bytes:
-        message = f"inputs[{index}].text has {size} bytes, at most {max_bytes} are allowed (serve.max_text_bytes)"
-        raise BadInput("text_too_long", message, status=413)
-    cleaned = clean_text(text)
-    if not cleaned:
-        raise BadInput("empty_text", f"inputs[{index}].text: nothing is left of it after cleaning")
-    return cleaned
-
-
 def _prediction(given_id: str | int | None, answer: Answer) -> dict[str, Any]:
     return {
         "id": given_id,
@@ -263,22 +207,3 @@ def _prediction(given_id: str | int | None, answer: Answer) -> dict[str, Any]:
         "scores": answer.scores,
         "adapter_version": answer.adapter_version,
     }
-
-
-def _body_schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    _, components = msgspec.json.schema_components([kind])
-    schema = msgspec.json.schema(kind) if not components else _inline(components, kind.__name__)
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-def _inline(components: dict[str, Any], name: str) -> Any:
-    """The named schema with references to others replaced by them: a path's schema cannot carry its own definitions."""
-
-    def resolved(value: Any) -> Any:
-        if isinstance(value, dict):
-            if "$ref" in value:
-                return resolved(components[value["$ref"].rsplit("/", 1)[1]])
-            return {key: resolved(part) for key, part in value.items()}
-        return [resolved(part) for part in value] if isinstance(value, list) else value
-
-    return resolved(components[name])

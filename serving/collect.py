@@ -17,7 +17,7 @@ import structlog
 from driftline import metrics
 from driftline.clock import Deadline
 from driftline.config import FeedConfig, FeedTopics
-from driftline.errors import ConfigError, TopicError
+from driftline.errors import TopicError
 from driftline.records import Prediction
 from driftline.topics import Topics
 from driftline.topics.codec import encode_event, encode_prediction
@@ -42,13 +42,10 @@ class Collector:
         names: Mapping[str, FeedTopics],
         max_waiting: int = MAX_WAITING,
     ) -> None:
-        """ConfigError if a plain-text feed asks for it: its records have no place for an id."""
+        """`feeds` and `names` map a feed to its config and topics."""
         self._topics = topics
         self._names = names
         self._fields = {feed: section.fields for feed, section in feeds.items() if section.serve.collect}
-        for feed in self._fields:
-            if feeds[feed].format == "text":
-                raise ConfigError(f'feed.{feed}.serve.collect = true needs format = "json": plain text has no id')
         self._max_waiting = max_waiting
         self._waiting: deque[Kept] = deque()
         self._wake = threading.Condition()

@@ -362,12 +362,6 @@ def test_collecting_retries_overflows_with_a_count_and_drains_at_the_end(tmp_pat
     assert [prediction["id"] for prediction in records(topics, "o.predictions")] == ["e1", "e2", "e3"]
 
 
-def test_a_plain_text_feed_cannot_collect(topics: FileTopics) -> None:
-    feeds = {"p": feed_config(format="text", serve={"collect": True})}
-    with pytest.raises(ConfigError, match=r"feed\.p\.serve\.collect"):
-        Collector(topics, feeds, {"p": topic_names("p")})
-
-
 # --- admin
 
 

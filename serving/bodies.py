@@ -1,0 +1,96 @@
+"""The bodies of the public HTTP requests: their shape, and the checks that a schema cannot express. Pure."""
+
+from typing import Any
+
+import msgspec
+
+from driftline.errors import BadInput
+from driftline.topics.codec import clean_text
+from driftline.topics.fields import MAX_ID_BYTES
+
+PREDICT_EXAMPLE = (
+    '{"inputs": [{"id": "r-17", "text": "…"}], "adapter_version": 12}; id and adapter_version are optional'
+)
+LABELS_EXAMPLE = '{"labels": [{"id": "r-17", "label": "…"}]}'
+
+
+class PredictInput(msgspec.Struct):
+    """One text; further fields are ignored, so that events can be posted as they are."""
+
+    text: str
+    id: str | int | None = None
+
+
+class PredictRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of /predict."""
+
+    inputs: list[PredictInput]
+    adapter_version: int | None = None
+
+
+class LabelInput(msgspec.Struct):
+    """One label of an event."""
+
+    id: str | int
+    label: str | int
+    labeller: str | None = None
+
+
+class LabelsRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of /labels."""
+
+    labels: list[LabelInput]
+
+
+def checked_id(value: str | int | None, key: str) -> str | None:
+    """An event id as topics carry it: digits for an integer, None if absent or empty. BadInput if it is too long."""
+    if value is None or value == "":
+        return None
+    try:
+        text = str(value)
+        text.encode()
+    except ValueError:
+        raise BadInput("invalid_body", f"{key} is not valid Unicode, or a number with too many digits") from None
+    size = len(text.encode())
+    if size > MAX_ID_BYTES:
+        raise BadInput("id_too_long", f"{key} has {size} bytes, at most {MAX_ID_BYTES} are allowed")
+    return text
+
+
+def checked_version(version: int | None) -> int | None:
+    """A version that may exist. BadInput for a negative or an absurd one."""
+    if version is not None and not 0 <= version < 2**53:
+        raise BadInput("invalid_body", f"adapter_version = {version}: use a version from 0 on, or leave it out")
+    return version
+
+
+def cleaned_text(text: str, index: int, max_bytes: int) -> str:
+    """The text as events are cleaned. BadInput 413 if it is too long, 422 if nothing is left of it."""
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if size > max_bytes:
+        message = f"inputs[{index}].text has {size} bytes, at most {max_bytes} are allowed (serve.max_text_bytes)"
+        raise BadInput("text_too_long", message, status=413)
+    cleaned = clean_text(text)
+    if not cleaned:
+        raise BadInput("empty_text", f"inputs[{index}].text: nothing is left of it after cleaning")
+    return cleaned
+
+
+def body_schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """What OpenAPI says of a request body."""
+    _, components = msgspec.json.schema_components([kind])
+    schema = _inline(components, kind.__name__)
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _inline(components: dict[str, Any], name: str) -> Any:
+    """The named schema with references to others replaced by them: a path's schema cannot carry its own definitions."""
+
+    def resolved(value: Any) -> Any:
+        if isinstance(value, dict):
+            if "$ref" in value:
+                return resolved(components[value["$ref"].rsplit("/", 1)[1]])
+            return {key: resolved(part) for key, part in value.items()}
+        return [resolved(part) for part in value] if isinstance(value, list) else value
+
+    return resolved(components[name])
