@@ -160,12 +160,12 @@ class BatchLoop:
         try:
             logits = self.forward([row.tokens for row in batch], [row.request.resident.slot for row in batch])
             scores = softmax(logits, [len(row.request.labels) for row in batch])
+            for row, values in zip(batch, scores, strict=True):
+                self._answer_row(row, values)
         except Exception as error:
             log.exception("batch_failed", rows=len(batch))
             self._fail(batch, f"the batch failed: {type(error).__name__}")
             return
-        for row, values in zip(batch, scores, strict=True):
-            self._answer_row(row, values)
         seconds = time.perf_counter() - started
         self._rows_per_s += 0.1 * (len(batch) / seconds - self._rows_per_s)
         metrics.BATCH_ROWS.observe(len(batch))

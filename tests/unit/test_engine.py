@@ -393,6 +393,28 @@ def test_staging_waits_for_no_more_than_one_batch(
     assert len(probes) == 2
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_dead_engine_fails_what_waits_and_takes_nothing_more(
+    engine: Engine, versions: dict[int, tuple[Manifest, Weights]]
+) -> None:
+    serve(engine, versions, 1, 1)
+    gate = Gate(engine)
+    held, waiting = gate.hold(engine), engine.submit("f", TEXTS)
+
+    def bug() -> list[Any]:
+        raise AssertionError("a bug")
+
+    engine._loop._next_batch = bug  # type: ignore[method-assign]
+    gate.open()
+    assert held.result(WITHIN_S)
+    with pytest.raises(ServingError, match="the engine died"):
+        waiting.result(WITHIN_S)
+    engine._loop._thread.join(WITHIN_S)
+    assert not engine.alive
+    with pytest.raises(NotReady):
+        engine.predict("f", TEXTS)
+
+
 def test_closing_answers_what_was_admitted_and_refuses_the_rest(
     make_engine: Callable[..., Engine], versions: dict[int, tuple[Manifest, Weights]]
 ) -> None:
