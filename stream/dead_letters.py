@@ -39,14 +39,19 @@ class DeadLetters:
     def drain(self) -> int:
         """Send all that wait; returns how many."""
         sent = 0
-        while letters := self._buffer.letters_to_send(LETTERS_AT_ONCE):
-            for feed in dict.fromkeys(letter.feed for _, letter in letters):
-                own = [(number, letter) for number, letter in letters if letter.feed == feed]
-                self._topics.append_dead_letters(self._names[feed].dead_letters, [letter for _, letter in own])
-                self._buffer.mark_sent(own)
-                log.info("dead_letters_sent", feed=feed, count=len(own))
-            sent += len(letters)
+        while count := self.send():
+            sent += count
         return sent
+
+    def send(self) -> int:
+        """Send the oldest ones, at most `LETTERS_AT_ONCE`; returns how many."""
+        letters = self._buffer.letters_to_send(LETTERS_AT_ONCE)
+        for feed in dict.fromkeys(letter.feed for _, letter in letters):
+            own = [(number, letter) for number, letter in letters if letter.feed == feed]
+            self._topics.append_dead_letters(self._names[feed].dead_letters, [letter for _, letter in own])
+            self._buffer.mark_sent(own)
+            log.info("dead_letters_sent", feed=feed, count=len(own))
+        return len(letters)
 
     def retry(self, now: datetime) -> int:
         """Decode and take all that are marked; returns how many were decoded."""

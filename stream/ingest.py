@@ -25,7 +25,7 @@ from driftline.config import FeedConfig, FeedTopics, IngestConfig
 from driftline.errors import BufferInUse, DriftlineError
 from driftline.records import RawRecord
 from driftline.topics import Topics
-from stream.dead_letters import DeadLetters
+from stream.dead_letters import LETTERS_AT_ONCE, DeadLetters
 from stream.decode import Decoder
 from stream.source import Source, next_positions
 
@@ -231,7 +231,8 @@ class Ingest:
     def _careful_housekeeping(self, look_at: float) -> float:
         """Drain, and look for new partitions when it is time; returns when that is next."""
         try:
-            self.drain_dead_letters()
+            while self._letters.send() == LETTERS_AT_ONCE:  # a few at a time would sync the disk for each few
+                pass
             if time.monotonic() >= look_at:
                 look_at = time.monotonic() + PARTITIONS_EVERY_S
                 self._look_for_partitions()
