@@ -46,10 +46,10 @@ format: setup
 	$(BIN)/ruff format .
 
 bench: setup
-	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
 
 accept: setup
-	$(BIN)/python benchmarks/accept.py $(ACCEPT_ARGS)
+	$(BIN)/python -m benchmarks.accept $(ACCEPT_ARGS)
 
 lock: setup
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.data import CONFIG, HOLDOUT, STREAM
 from benchmarks.record import announce, write_result
 from driftline.cli.replay.driver import Driver, Pace
 from driftline.cli.replay.pipeline import Pipeline, open_pipeline, replay_config, state_folder
@@ -25,10 +26,6 @@ from learner.cycle import cycle_seed
 from learner.evaluation import bootstrap_gap
 from learner.model import LoraModel
 from learner.update import Lesson, run_update
-
-DATA = Path(os.environ.get("DRIFTLINE_DATA", Path(__file__).parents[1] / "../shared/data"))
-STREAM, HOLDOUT = DATA / "sentiment_shift_stream.jsonl.gz", DATA / "sentiment_shift_holdout.jsonl.gz"
-CONFIG = Path(__file__).parents[1] / "examples" / "sentiment_shift.toml"
 
 
 def with_learner(config: Config, feed: str, **changes: object) -> Config:
