@@ -4,6 +4,7 @@ Predictions of a version on a hold-out never change, so they are cached in the b
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 
 from driftline.buffer import Buffer, Segment
@@ -12,6 +13,20 @@ from learner.model import LoraModel
 from learner.versions import Version
 
 EVALUATION_BATCH_TOKENS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """Hold-out sets by name (`pooled`: all kept, none twice; `recent`; `segment:N` for each closed segment), and the
+    label of every example in them."""
+
+    sets: dict[str, list[int]]
+    truth: dict[int, str]
+
+    @property
+    def seqs(self) -> list[int]:
+        """Every example number once, rising."""
+        return sorted(self.truth)
 
 
 class Holdouts:
@@ -23,16 +38,13 @@ class Holdouts:
         self._buffer = buffer
         self._model = model
 
-    def sets(self) -> dict[str, list[int]]:
-        """Name → example numbers: `pooled` (all kept, none twice), `recent`, `segment:N` for each closed segment."""
+    def exam(self) -> Exam:
+        """The sets as they are now; ingest may add hold-outs at any time."""
         segments = self._buffer.segments(self._feed)
         sets = {"pooled": sorted({seq for segment in segments for seq in segment.holdouts})}
         sets["recent"] = self._buffer.recent_holdouts(self._feed, self._section.gate.recent_holdouts)
-        return sets | {f"segment:{s.index}": list(s.holdouts) for s in segments if s.closed}
-
-    def truth(self, seqs: Iterable[int]) -> dict[int, str]:
-        """Example number → label."""
-        return {example.seq: example.label for example in self._buffer.examples(list(seqs))}
+        sets |= {f"segment:{s.index}": list(s.holdouts) for s in segments if s.closed}
+        return Exam(sets, self._truth({seq for seqs in sets.values() for seq in seqs}))
 
     def predictions(self, version: Version, seqs: Iterable[int]) -> dict[int, str | None]:
         """The version's answers on these hold-outs, from the cache where there; None for each at version 0.
@@ -59,29 +71,25 @@ class Holdouts:
         self._buffer.cache_predictions(self._feed, version, answers)
         return answers
 
-    def close_segments(self, incumbent: Version, at: datetime, *, minimum_open: int | None = None) -> int:
-        """Write the matrix row of every segment that is full; returns how many.
+    def next_to_close(self, minimum_open: int | None = None) -> Segment | None:
+        """The first segment that is full and not closed yet.
 
         `minimum_open`: at the end of a stream, also the open segment if it has so many hold-outs.
         """
-        closed = 0
-        while (segment := self._first_to_close(minimum_open)) is not None:
-            self._close(segment, incumbent, at)
-            closed += 1
-        return closed
-
-    def _first_to_close(self, minimum_open: int | None) -> Segment | None:
-        """Read anew each time: closing one may merge others, which changes their indices."""
         unclosed = [segment for segment in self._buffer.segments(self._feed) if not segment.closed]
         return unclosed[0] if unclosed and self._ends(unclosed[0], minimum_open) else None
+
+    def close(self, segment: Segment, incumbent: Version, at: datetime) -> None:
+        """Write the segment's row of the matrix. It may merge others: ask for the next one anew."""
+        columns = [s for s in self._buffer.segments(self._feed) if s.index <= segment.index]
+        answers = self.predictions(incumbent, (seq for s in columns for seq in s.holdouts))
+        truth = self._truth(answers)
+        row = {s.index: (sum(answers[q] == truth[q] for q in s.holdouts), len(s.holdouts)) for s in columns}
+        self._buffer.close_segment(self._feed, segment.index, row, incumbent.version, at)
 
     def _ends(self, segment: Segment, minimum_open: int | None) -> bool:
         full = segment.examples >= self._section.evaluation.segment_examples
         return full or (minimum_open is not None and len(segment.holdouts) >= minimum_open)
 
-    def _close(self, segment: Segment, incumbent: Version, at: datetime) -> None:
-        columns = [s for s in self._buffer.segments(self._feed) if s.index <= segment.index]
-        answers = self.predictions(incumbent, (seq for s in columns for seq in s.holdouts))
-        truth = self.truth(answers)
-        row = {s.index: (sum(answers[q] == truth[q] for q in s.holdouts), len(s.holdouts)) for s in columns}
-        self._buffer.close_segment(self._feed, segment.index, row, incumbent.version, at)
+    def _truth(self, seqs: Iterable[int]) -> dict[int, str]:
+        return {example.seq: example.label for example in self._buffer.examples(sorted(seqs))}

@@ -1,16 +1,23 @@
 """Versions as the learner needs them: loads a parent's weights and trainer state, writes a candidate's blobs.
 
-Delivery: blobs first, then the publish script, so a crash in between leaves only blobs that nothing names.
-Atomicity and idempotency: those of `Registry.publish`; a known cycle id is answered with what was recorded.
+Guards that an update starts only from a version that was verified and that fits the feed's config, since LoRA weights
+of another rank or scaling would be taken for something they are not. Delivery: blobs first, then the publish script, so
+a crash in between leaves only blobs that nothing names. Atomicity and idempotency: those of `Registry.publish`.
 """
 
 from dataclasses import dataclass
 
 from driftline.artefact.manifest import Trust
-from driftline.artefact.weights import Weights, pack_body, pack_head, unpack
-from driftline.errors import ArtefactError
+from driftline.artefact.weights import Weights, check_weights, pack_body, pack_head, unpack
+from driftline.base import target_shapes
+from driftline.config import FeedConfig
+from driftline.errors import ArtefactError, ConfigError
+from driftline.records import Manifest
 from driftline.registry import Registry
+from learner.model import LoraModel
 from learner.trainer_state import TrainerState, pack_state, unpack_state
+
+KEPT_IN_MEMORY = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +41,24 @@ class BlobNames:
 class Versions:
     """One feed's versions in the registry. Keeps the two last used in memory (incumbent and anchor)."""
 
-    def __init__(self, feed: str, registry: Registry, trust: Trust, base_fingerprint: str) -> None:
+    def __init__(self, feed: str, registry: Registry, trust: Trust, section: FeedConfig, model: LoraModel) -> None:
         self._feed = feed
         self._registry = registry
         self._trust = trust
-        self._base_fingerprint = base_fingerprint
+        self._section = section
+        self._model = model
         self._recent: dict[int, Version] = {}
 
     def load(self, version: int) -> Version:
-        """Verified weights and state. ArtefactError if the version must not be used, UnknownVersion if it is gone."""
+        """Verified weights and state. ArtefactError if the version must not be used, UnknownVersion if it is gone,
+        ConfigError if the config does not fit it (any more)."""
         if version == 0:
             return Version(0, None, None)
-        if version not in self._recent:
-            self._remember(self._fetch(version))
-        return self._recent[version]
+        found = self._recent.pop(version, None) or self._fetch(version)
+        self._recent[version] = found
+        while len(self._recent) > KEPT_IN_MEMORY:
+            self._recent.pop(next(iter(self._recent)))
+        return found
 
     def store(self, weights: Weights, state: TrainerState) -> BlobNames:
         """Upload a candidate's blobs; idempotent, invisible until a manifest names them."""
@@ -59,18 +70,34 @@ class Versions:
 
     def _fetch(self, version: int) -> Version:
         manifest = self._trust.verify(self._registry.manifest(self._feed, version))
-        if manifest.base_fingerprint != self._base_fingerprint:
-            raise ArtefactError(
-                "wrong_base",
-                f"version {version} of feed {self._feed} was trained on another base model:"
-                " set base.model to the one it was trained on, or start the feed anew under another name",
-            )
+        check_fits(manifest, self._section, self._model)
         body = self._registry.get_blob(self._feed, manifest.body_sha256)
         head = self._registry.get_blob(self._feed, manifest.head_sha256)
         state = manifest.trainer_state_sha256 and self._registry.get_blob(self._feed, manifest.trainer_state_sha256)
-        return Version(version, unpack(body, head), unpack_state(state) if state else None)
+        weights, base = unpack(body, head), self._model.base
+        check_weights(weights, manifest, target_shapes(base, self._model.target_paths), base.hidden_size)
+        return Version(version, weights, unpack_state(state) if state else None)
 
-    def _remember(self, loaded: Version) -> None:
-        self._recent[loaded.version] = loaded
-        while len(self._recent) > 2:
-            self._recent.pop(next(iter(self._recent)))
+
+def check_fits(manifest: Manifest, section: FeedConfig, model: LoraModel) -> None:
+    """ArtefactError wrong_base for another base model; ConfigError names the first key that differs, and the remedy."""
+    name = f"version {manifest.version} of feed {manifest.feed}"
+    if manifest.base_fingerprint != model.base.fingerprint:
+        raise ArtefactError(
+            "wrong_base",
+            f"{name} was trained on another base model: set base.model to the one it was trained on, or start the feed"
+            " anew under another name",
+        )
+    learner = section.learner
+    pairs = {
+        "labels": (list(section.labels), list(manifest.labels)),
+        "learner.rank": (learner.rank, manifest.rank),
+        "learner.alpha": (learner.alpha, manifest.alpha),
+        "learner.target_modules": (sorted(model.target_paths), sorted(manifest.target_modules)),
+    }
+    for key, (wanted, found) in pairs.items():
+        if wanted != found:
+            raise ConfigError(
+                f"feed.{manifest.feed}.{key} = {wanted}: {name}, which the learner has to start from or to compare "
+                f"with, has {found}: set it back, or start the feed anew under another name"
+            )

@@ -145,11 +145,12 @@ def build_learner(feed: str, config: Config, base: Base, registry: Registry, buf
     from learner.versions import Versions
 
     section = config.feed[feed]
+    model = LoraModel(base, len(section.labels), section.learner)
     shop = Workshop(
         buffer=buffer,
         registry=registry,
-        versions=Versions(feed, registry, build_trust(config), base.fingerprint),
-        model=LoraModel(base, len(section.labels), section.learner),
+        versions=Versions(feed, registry, build_trust(config), section, model),
+        model=model,
         base=base,
         signer=load_or_create_keys(state_files(config)),
         lease=registry.lease(feed, "learner", ttl_s=15),
@@ -197,6 +198,7 @@ def build_watcher(
         url=url,
         heartbeat_s=config.serve.heartbeat_s,
         seen=state_files(config).seen_revisions,
+        journal=build_journal(config),
     )
 
 

@@ -1,0 +1,80 @@
+"""The manifest of a candidate: everything that must be known about a version, gathered in one place. Pure but for the
+versions of the libraries, which are read from what is installed."""
+
+import platform
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from importlib.metadata import version as library_version
+
+from torch import Tensor
+
+from driftline.config import FeedConfig
+from driftline.records import Cycle, ExampleRanges, GateDecision, Manifest, Probe
+from learner.model import LoraModel
+from learner.threads import training_threads
+from learner.versions import BlobNames
+
+LIBRARIES = ("torch", "transformers", "peft", "numpy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Judged:
+    """A candidate after the gate. `probe`: its logits (8, C) on the probe's texts, fp32; `evaluation`: hold-out set →
+    {"accuracy", "n"}."""
+
+    cycle: Cycle
+    blobs: BlobNames
+    probe: Tensor
+    decision: GateDecision
+    evaluation: dict[str, dict[str, float]]
+
+
+def draft(judged: Judged, section: FeedConfig, model: LoraModel, config_sha256: str, created_at: datetime) -> Manifest:
+    """The manifest, not yet signed. A probe that is not finite (its candidate is rejected) is written as numbers."""
+    cycle, learner = judged.cycle, section.learner
+    return Manifest(
+        feed=cycle.feed,
+        version=cycle.version,
+        parent=cycle.parent,
+        cycle_id=cycle.cycle_id,
+        body_sha256=judged.blobs.body,
+        head_sha256=judged.blobs.head,
+        trainer_state_sha256=judged.blobs.trainer_state,
+        base_fingerprint=model.base.fingerprint,
+        task=section.task,
+        labels=section.labels,
+        rank=learner.rank,
+        alpha=learner.alpha,
+        target_modules=tuple(model.target_paths),
+        max_tokens=model.base.max_tokens,
+        pooling=model.base.pooling,
+        config_sha256=config_sha256,
+        seed=cycle.seed,
+        threads=training_threads(learner.threads),
+        libraries=libraries(),
+        examples=ExampleRanges(fresh=ranges(cycle.plan.fresh), replayed=ranges(cycle.plan.replayed)),
+        fresh_examples=len(cycle.plan.fresh),
+        replayed_examples=len(cycle.plan.replayed),
+        evaluation=judged.evaluation,
+        decision=judged.decision,
+        probe=Probe(logits=tuple(tuple(row) for row in judged.probe.nan_to_num().tolist())),
+        created_at=created_at,
+    )
+
+
+def ranges(numbers: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """Inclusive [first, last] ranges of the numbers, rising: (3, 1, 2, 7) → ((1, 3), (7, 7))."""
+    found: list[tuple[int, int]] = []
+    for number in sorted(set(numbers)):
+        if found and found[-1][1] == number - 1:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return tuple(found)
+
+
+@cache
+def libraries() -> dict[str, str]:
+    """What the bytes of an update depend on, by name: version."""
+    return {name: library_version(name) for name in LIBRARIES} | {"python": platform.python_version()}

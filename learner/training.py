@@ -1,0 +1,82 @@
+"""From a parent and a plan to a candidate. Guards invariant 5: an update is a function of its parent's weights and
+trainer state, the plan, the learning config and the seed; repeated on a CPU it gives the same bytes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from driftline.artefact.probe import PROBE_TEXTS
+from driftline.buffer import Buffer
+from driftline.config import FeedConfig
+from driftline.errors import ConfigError
+from driftline.records import Cycle, Example, Plan
+from learner.holdouts import EVALUATION_BATCH_TOKENS
+from learner.model import LoraModel
+from learner.strategies import strategy_named
+from learner.trainer_state import TrainerState
+from learner.update import Lesson, UpdateResult, run_update
+from learner.versions import Version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Candidate:
+    """What an update made. `state` remembers the plan's examples; `probe`: logits (8, C) on the probe's texts."""
+
+    result: UpdateResult
+    state: TrainerState
+    probe: Tensor
+
+    @property
+    def finite(self) -> bool:
+        """Whether weights, moments, loss and probe hold no NaN and no infinite number."""
+        return self.result.finite and bool(torch.isfinite(self.probe).all())
+
+
+class Training:
+    """One feed's plans and updates."""
+
+    def __init__(self, feed: str, section: FeedConfig, buffer: Buffer, model: LoraModel) -> None:
+        self._feed = feed
+        self._section = section
+        self._buffer = buffer
+        self._model = model
+        self._strategy = strategy_named(section.learner.strategy)
+
+    def plan(self, fresh: list[Example], parent: Version, seed: int) -> Plan:
+        """What the next update learns from: these, what the strategy replays with them, and what only is remembered."""
+        section = self._section.learner
+        replayed = self._strategy.draw(fresh, _state_of(parent), section, np.random.default_rng([seed, 0]))
+        retired = self._buffer.retired(self._feed, section.reservoir_examples)
+        return Plan(fresh=_numbers(fresh), replayed=tuple(replayed), retired=_numbers(retired))
+
+    def update(self, cycle: Cycle, parent: Version) -> Candidate:
+        """Train on the cycle's plan. Leaves the candidate's weights in the model."""
+        section, plan = self._section.learner, cycle.plan
+        fresh, replayed = self._buffer.examples(plan.fresh), self._buffer.examples(plan.replayed)
+        lessons = self._lessons(fresh), self._lessons(replayed)
+        self._model.load(parent.weights)
+        result = run_update(self._model, _state_of(parent), *lessons, section, cycle.seed)
+        retired = self._buffer.examples(plan.retired)
+        state = self._strategy.remember(result.state, fresh, retired, section, np.random.default_rng([cycle.seed, 1]))
+        return Candidate(result=result, state=state, probe=self._model.predict(PROBE_TEXTS, EVALUATION_BATCH_TOKENS))
+
+    def _lessons(self, examples: list[Example]) -> list[Lesson]:
+        index = {label: i for i, label in enumerate(self._section.labels)}
+        unknown = next((example for example in examples if example.label not in index), None)
+        if unknown is not None:
+            raise ConfigError(
+                f"feed.{self._feed}.labels: example {unknown.seq} in the buffer has the label {unknown.label!r}, which "
+                "is not among them: put it back, or use another state.path to start with an empty buffer"
+            )
+        tokens = self._model.base.tokenize([example.text for example in examples]) if examples else []
+        return [Lesson(tokens=t, label=index[e.label]) for t, e in zip(tokens, examples, strict=True)]
+
+
+def _state_of(version: Version) -> TrainerState:
+    return version.state or TrainerState()
+
+
+def _numbers(examples: list[Example]) -> tuple[int, ...]:
+    return tuple(example.seq for example in examples)
