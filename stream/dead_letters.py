@@ -10,6 +10,7 @@ from datetime import datetime
 
 import structlog
 
+from driftline import metrics
 from driftline.buffer import Buffer
 from driftline.config import FeedTopics
 from driftline.records import DeadLetter, RawRecord
@@ -50,6 +51,8 @@ class DeadLetters:
             own = [(number, letter) for number, letter in letters if letter.feed == feed]
             self._topics.append_dead_letters(self._names[feed].dead_letters, [letter for _, letter in own])
             self._buffer.mark_sent(own)
+            for _, letter in own:
+                metrics.INGEST_DEAD_LETTERS.labels(feed, letter.reason).inc()
             log.info("dead_letters_sent", feed=feed, count=len(own))
         return len(letters)
 

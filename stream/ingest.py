@@ -12,6 +12,7 @@ import fcntl
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Self
 
 import structlog
 
+from driftline import metrics
 from driftline.buffer import Buffer
 from driftline.clock import Clock
 from driftline.config import FeedConfig, FeedTopics, IngestConfig
@@ -26,7 +28,7 @@ from driftline.errors import BufferInUse, DriftlineError
 from driftline.records import RawRecord
 from driftline.topics import Topics
 from stream.dead_letters import LETTERS_AT_ONCE, DeadLetters
-from stream.decode import Decoder
+from stream.decode import Decoded, Decoder
 from stream.source import Source, next_positions
 
 log = structlog.get_logger()
@@ -165,10 +167,12 @@ class Ingest:
             return 0
         records = [self._decoders[feed].decode(raw) for feed, raws in self._in_hand.items() for raw in raws]
         positions = next_positions([raw for raws in self._in_hand.values() for raw in raws])
-        self._buffer.append(records, positions, self._clock.now())
+        with metrics.INGEST_TRANSACTION_SECONDS.time():
+            self._buffer.append(records, positions, self._clock.now())
         for feed, raws in self._in_hand.items():
             self._sources[feed].advance(raws)
         self._in_hand = {}
+        _count(records)
         return len(records)
 
     def _press_back(self) -> None:
@@ -183,11 +187,13 @@ class Ingest:
 
     def _pause(self) -> None:
         self._paused = True
+        metrics.INGEST_PAUSED.set(1)
         for source in self._sources.values():
             source.reader.pause([source.names.events])
 
     def _resume(self) -> None:
         self._paused = False
+        metrics.INGEST_PAUSED.set(0)
         for source in self._sources.values():
             source.reader.resume([source.names.events])
             source.progress.restart()
@@ -231,6 +237,8 @@ class Ingest:
     def _careful_housekeeping(self, look_at: float) -> float:
         """Drain, and look for new partitions when it is time; returns when that is next."""
         try:
+            for feed in self._sources:
+                metrics.WAITING_EXAMPLES.labels(feed).set(self._buffer.fresh_count(feed))
             while self._letters.send() == LETTERS_AT_ONCE:  # a few at a time would sync the disk for each few
                 pass
             if time.monotonic() >= look_at:
@@ -244,6 +252,11 @@ class Ingest:
         if any(set(source.partitions()) - set(source.assigned) for source in self._sources.values()):
             log.info("partitions_added")
             self._grown.set()
+
+
+def _count(records: list[Decoded]) -> None:
+    for (feed, kind), n in Counter((record.feed, type(record).__name__.lower()) for record in records).items():
+        metrics.INGEST_RECORDS.labels(feed, kind).inc(n)
 
 
 def _hold(path: Path) -> int | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from driftline.buffer import Buffer
 from driftline.config import FeedTopics, IngestConfig
-from driftline.errors import BufferStoreError
+from driftline.errors import BufferStoreError, TopicError
 from driftline.records import RawRecord
 from driftline.topics import Partition, Reader, Topics
 from stream.progress import Progress
@@ -42,11 +42,12 @@ class Source:
     def start(self, buffer: Buffer) -> None:
         """Bind the topics, check that the buffer knows where to read on, and open the reader there.
 
-        TopicRecreated, BufferStoreError; TopicUnavailable (retriable).
+        TopicError, TopicRecreated, BufferStoreError; TopicUnavailable (retriable).
         """
         self._topics.ensure([*self.read, self.names.dead_letters])
         for topic in self.read:
             buffer.bind_topic(topic, self._topics.identity(topic))
+        self._check_ranks_fit()
         own = self.assigned = self.partitions()
         stored = buffer.positions()
         self._positions = {partition: stored[partition] for partition in own if partition in stored}
@@ -63,6 +64,15 @@ class Source:
             for number in self._topics.partitions(topic)
             if number % ranks == self._section.rank
         ]
+
+    def _check_ranks_fit(self) -> None:
+        """Scaled out, an event, its label and its prediction must fall to the same rank."""
+        counts = {topic: len(self._topics.partitions(topic)) for topic in self.read}
+        if self._section.of_ranks > 1 and len(set(counts.values())) > 1:
+            raise TopicError(
+                f"feed {self.feed!r}: ingest.of_ranks = {self._section.of_ranks} needs topics with equally many "
+                f"partitions, but there are {counts}: add partitions, or set of_ranks to 1"
+            )
 
     def _check_never_read(self, own: Sequence[Partition]) -> None:
         committed = self._topics.committed(self.group, own)

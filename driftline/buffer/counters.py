@@ -87,9 +87,7 @@ def read_counts(db: sqlite3.Connection, feed: int) -> FeedCounts:
     values = dict(db.execute("SELECT name, value FROM counters WHERE feed = ?", (feed,)).fetchall())
     reasons = {name.removeprefix(_REASON): n for name, n in values.items() if name.startswith(_REASON) and n}
     plain = {name: n for name, n in values.items() if not name.startswith(_REASON)}
-    return FeedCounts(
-        **plain, returned=returned(db, feed), awaiting_label=plain.get("pending", 0), by_reason=reasons
-    )
+    return FeedCounts(**plain, returned=returned(db, feed), awaiting_label=plain.get("pending", 0), by_reason=reasons)
 
 
 def read_counter(db: sqlite3.Connection, feed: int, name: str) -> int:

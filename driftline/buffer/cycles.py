@@ -192,7 +192,8 @@ def reconcile(db: sqlite3.Connection, feed: int, live_version: int, tally: Tally
     )
     outside = json.dumps([version for (version,) in rows])
     (before,) = db.execute("SELECT outside FROM feeds WHERE id = ?", (feed,)).fetchone()
-    db.execute("UPDATE feeds SET outside = ? WHERE id = ?", (outside, feed))
+    if outside != before:
+        db.execute("UPDATE feeds SET outside = ? WHERE id = ?", (outside, feed))
     if adopted or outside != before:
         _settle(db, feed, tally)
 

@@ -251,10 +251,13 @@ class Buffer:
 
     # Evaluation
 
-    def scored(self, feed: str) -> list[scoring.Scored]:
-        """All examples with the answer each is scored by, in the order their events arrived. Reads the whole feed."""
+    def scored(self, feed: str, *, last: int | None = None) -> list[scoring.Scored]:
+        """Examples with the answer each is scored by, in the order their events arrived.
+
+        `last`: only those of the newest so many; None reads the whole feed.
+        """
         with self._store.reading() as db:
-            return scoring.scored(db, self._feed(feed))
+            return scoring.scored(db, self._feed(feed), last)
 
     def segments(self, feed: str) -> list[segments.Segment]:
         """All segments in order; the closed ones come first, only the last may still grow."""

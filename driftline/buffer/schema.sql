@@ -98,10 +98,10 @@ CREATE TABLE letters (
   topic       TEXT NOT NULL,
   "partition" INTEGER NOT NULL,
   "offset"    INTEGER NOT NULL,
-  value       BLOB NOT NULL,
   state       TEXT NOT NULL,                  -- to_send, sent, retry, resolved
   sent_reason TEXT,                           -- the reason it was last sent with
-  at          INTEGER NOT NULL
+  at          INTEGER NOT NULL,
+  value       BLOB NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX letters_by_position ON letters (topic, "partition", "offset");
 CREATE INDEX letters_by_state ON letters (state, id);
@@ -114,9 +114,9 @@ CREATE TABLE cycles (
   version  INTEGER NOT NULL,
   seed     INTEGER NOT NULL,
   taken_at INTEGER NOT NULL,
-  plan     TEXT NOT NULL,                     -- JSON: fresh, replayed, retired
   outcome  TEXT,                              -- promoted, rejected, abandoned; NULL while it is open
-  adopted  INTEGER NOT NULL DEFAULT 0         -- its version has been live: its examples count as learned
+  adopted  INTEGER NOT NULL DEFAULT 0,        -- its version has been live: its examples count as learned
+  plan     TEXT NOT NULL                      -- JSON: fresh, replayed, retired; last, so that it is rarely read
 ) STRICT;
 CREATE INDEX cycles_by_feed ON cycles (feed, taken_at);
 CREATE UNIQUE INDEX cycles_open ON cycles (feed) WHERE outcome IS NULL;

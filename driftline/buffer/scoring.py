@@ -32,15 +32,15 @@ class Scored:
     answered: bool
 
 
-def scored(db: sqlite3.Connection, feed: int) -> list[Scored]:
-    """All examples of the feed in the order their events arrived. Reads the whole feed: for reports, not for steps."""
+def scored(db: sqlite3.Connection, feed: int, last: int | None) -> list[Scored]:
+    """The feed's last examples (None: all) in the order their events arrived. For reports, not for steps."""
     knowledge = Knowledge(db, feed)
     rows = db.execute(
         "SELECT seq, event_id, source, label, answer_label, answer_version, holdout, occurred_at FROM events "
-        "WHERE feed = ? AND seq IS NOT NULL ORDER BY arrival",
-        (feed,),
+        "WHERE feed = ? AND seq IS NOT NULL ORDER BY arrival DESC LIMIT ?",
+        (feed, -1 if last is None else last),
     )
-    return [_scored(row, knowledge) for row in rows]
+    return [_scored(row, knowledge) for row in rows][::-1]
 
 
 def _scored(row: tuple, knowledge: "Knowledge") -> Scored:

@@ -1,7 +1,7 @@
 """Topics into the buffer, on files and on a real Kafka broker."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import pytest
 from driftline.buffer import Buffer, FeedCounts, feed_rules
 from driftline.clock import Deadline, SimulatedClock
 from driftline.config import Config, TopicsConfig, feed_topics, parse_config
-from driftline.errors import BufferFull, BufferInUse, BufferStoreError, TopicRecreated
+from driftline.errors import BufferFull, BufferInUse, BufferStoreError, TopicError, TopicRecreated
 from driftline.records import Prediction
 from driftline.topics import Outgoing, Partition, Topics
 from driftline.topics.codec import encode_event, encode_label, encode_prediction
@@ -290,6 +290,12 @@ def test_a_topic_made_anew_stops_ingest(house: House, tmp_path: Path) -> None:
         house.open()
 
 
+def wait_for_partitions(topics: Topics, names: Sequence[str]) -> None:
+    deadline = Deadline(WITHIN_S)
+    while any(len(topics.partitions(name)) < 4 for name in names):
+        assert not deadline.expired()
+
+
 @pytest.mark.parametrize("topics", ["kafka"], indirect=True)
 def test_partitions_by_rank_and_those_that_are_added(house: House, kafka_bootstrap: str) -> None:
     from kafka import KafkaAdminClient
@@ -297,13 +303,16 @@ def test_partitions_by_rank_and_those_that_are_added(house: House, kafka_bootstr
     house.open(rank=0, of_ranks=2)
     assert {p.partition for p in house.ingest._sources[house.feed].assigned} == {0}
     admin = KafkaAdminClient(bootstrap_servers=kafka_bootstrap)
-    admin.create_partitions({house.names.events: 4})
-    deadline = Deadline(WITHIN_S)
-    while len(house.topics.partitions(house.names.events)) < 4 and not deadline.expired():
-        pass
+    read = (house.names.events, house.names.labels, house.names.predictions)
+    admin.create_partitions(dict.fromkeys(read[:1], 4))
+    wait_for_partitions(house.topics, read[:1])
+    house.ingest._look_for_partitions()
+    with pytest.raises(TopicError, match="equally many"):
+        house.ingest.step(0.1)
+    admin.create_partitions(dict.fromkeys(read[1:], 4))
+    wait_for_partitions(house.topics, read[1:])
     admin.close()
     house.events(*(f"e{i}" for i in range(200)))
-    house.ingest._look_for_partitions()
     house.ingest.step(0.1)
     assert {p.partition for p in house.ingest._sources[house.feed].assigned if p.topic == house.names.events} == {0, 2}
     before, idle = -1, 0

@@ -1,4 +1,4 @@
-"""A real ingest process, over file topics and over Kafka, killed (SIGKILL) at random moments: everything counts once."""
+"""A real ingest process, over files and over Kafka, killed (SIGKILL) at random moments: everything counts once."""
 
 import json
 import multiprocessing

@@ -134,6 +134,18 @@ def test_rollback_sets_aside_and_coming_back_restores(buffer: Buffer) -> None:
     assert states(buffer) == {"fresh": 15, "learned": 15}, "learned by the live version: not fresh any more"
 
 
+def test_what_the_reservoir_forgot_with_a_rollback_is_set_aside_too(buffer: Buffer) -> None:
+    learn(buffer, 1, 0, 5)
+    buffer.retire_overflow(FEED, keep=20)
+    learn(buffer, 2, 1, 5)
+    assert states(buffer) == {"fresh": 15, "learned": 10, "remembered": 5}
+    buffer.reconcile(FEED, 1)
+    assert states(buffer) == {"fresh": 15, "learned": 5, "set_aside": 10}
+    buffer.reconcile(FEED, 2)
+    assert states(buffer) == {"fresh": 15, "learned": 10, "remembered": 5}
+    assert buffer.retired(FEED, 10) == []
+
+
 def test_an_example_learned_again_after_a_rollback_stays_learned(buffer: Buffer) -> None:
     learn(buffer, 1, 0, 5)
     buffer.reconcile(FEED, 0)

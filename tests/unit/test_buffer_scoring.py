@@ -68,6 +68,10 @@ def test_without_an_answer_and_with_version_0(buffer: Buffer) -> None:
     assert (scored["e4"].answered, scored["e4"].version, scored["e4"].predicted) == (False, None, None)
 
 
+def test_the_last_few_only(buffer: Buffer) -> None:
+    assert [one.event_id for one in buffer.scored(FEED, last=2)] == ["e4", "e5"]
+
+
 def test_in_the_order_of_the_events_and_not_of_the_labels(tmp_path: Path) -> None:
     from tests.fixtures.buffers import LABELS, label
 
