@@ -21,6 +21,7 @@ from driftline.topics.fields import Fields, Unusable
 from driftline.topics.text import clean_text
 
 __all__ = [
+    "COLLECTED",
     "clean_text",
     "decode_event",
     "decode_label",
@@ -228,12 +229,14 @@ def _dead_letter(raw: RawRecord, feed: str, problem: Unusable) -> DeadLetter:
 
 
 def put_field(document: dict[str, Any], path: str, value: str | None) -> None:
-    """Set a field at a dotted path, making the objects on the way; None sets nothing."""
+    """Set a field at a dotted path, making the objects on the way (null counts as absent); None sets nothing."""
     if value is None:
         return
     *parents, last = path.split(".")
     for part in parents:
-        document = document.setdefault(part, {})
+        if document.get(part) is None:
+            document[part] = {}
+        document = document[part]
     document[last] = value
 
 

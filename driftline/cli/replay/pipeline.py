@@ -7,8 +7,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from driftline.base import Base
 from driftline.buffer import Buffer
 from driftline.cli import wiring
@@ -22,10 +20,13 @@ from driftline.registry.embedded import stop_embedded
 from driftline.topics import Topics
 from driftline.topics.codec import decode_event
 from learner.cycle import Learner
+from learner.threads import torch_threads
 from serving.engine import Engine
 from serving.scorer import Scorer
 from serving.watcher import Watcher
 from stream.ingest import Ingest
+
+LEAST_QUEUE_INPUTS = 256  # a batch of the scorer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +57,11 @@ class Pipeline:
         return event if isinstance(event, Event) else None
 
     def answer_waiting(self, events: int) -> int:
-        """Let the scorer answer the events just appended. Returns how many requests failed: 0, or it raised."""
-        answered = 0
-        while answered < events and (step := self.scorer.step(0.0)):
-            answered += step
-        return 0
+        """Let the scorer answer the events just appended. Returns how many it could not answer."""
+        before, read = self.scorer.failed, 0
+        while read < events and (step := self.scorer.step(0.0)):
+            read += step
+        return self.scorer.failed - before
 
     def ingest_waiting(self) -> None:
         """Let ingest read everything there is."""
@@ -69,15 +70,18 @@ class Pipeline:
 
 
 def replay_config(config: Config, feed: str, state: Path) -> Config:
-    """The same config for one feed on its own state, file topics and embedded Redis, and with a scorer."""
+    """The same config for one feed on its own state, file topics and embedded Redis, with a scorer and one ingest."""
     section = config.feed[feed]
     section = section.model_copy(update={"serve": section.serve.model_copy(update={"score": True})})
+    queue = max(config.serve.max_queue_inputs, LEAST_QUEUE_INPUTS)
     return config.model_copy(
         update={
             "state": config.state.model_copy(update={"path": state}),
             "topics": config.topics.model_copy(update={"kind": "files"}),
             "redis": config.redis.model_copy(update={"url": "embedded", "prefix": "driftline"}),
             "trust": config.trust.model_copy(update={"public_keys": ()}),
+            "serve": config.serve.model_copy(update={"max_queue_inputs": queue}),
+            "ingest": config.ingest.model_copy(update={"rank": 0, "of_ranks": 1}),
             "feed": {feed: section},
         }
     )
@@ -92,7 +96,10 @@ def state_folder(asked: Path | None) -> Iterator[Path]:
         return
     if asked.exists() and (not asked.is_dir() or any(asked.iterdir())):
         raise UsageError(f"--state {asked}: is already used; a replay needs a new or empty folder: name another one")
-    asked.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        asked.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise UsageError(f"--state {asked}: cannot be made ({error.strerror}): name a folder of yours") from None
     yield asked.resolve()
 
 
@@ -103,9 +110,8 @@ def open_pipeline(config: Config, feed: str, clock: SimulatedClock) -> Iterator[
     Threads are fixed here (one per core unless the config says otherwise), since they are part of what is repeatable.
     """
     section = config.feed[feed]
-    if section.learner.threads is not None:
-        torch.set_num_threads(section.learner.threads)
     with ExitStack() as stack:
+        stack.enter_context(torch_threads(section.learner.threads))
         stack.callback(stop_embedded, wiring.state_files(config))
         registry = wiring.build_registry(config)
         base = wiring.build_base(config)

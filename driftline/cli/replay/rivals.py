@@ -26,28 +26,34 @@ class Rivals:
         self.answers: dict[str, dict[str, str | None]] = {"majority": {}, "last_label": {}, "online_head": {}}
         self.first_answers: dict[str, str | None] = {}
 
+    def keep_first(self, version: int) -> None:
+        """A version was promoted; the first one answers from now on."""
+        self.first_version = self.first_version or version
+
     def answer(self, event_ids: list[str], texts: list[str]) -> None:
-        """Answer a batch before its labels are known."""
-        if not texts:
+        """Answer a batch before its labels are known. Ids that were answered before are passed over."""
+        new: dict[str, str] = {}
+        for event_id, text in zip(event_ids, texts, strict=True):
+            if event_id not in self.answers["majority"]:
+                new.setdefault(event_id, text)
+        if not new:
             return
-        features = self._base.features(texts)  # (B, d) fp32
-        self._features.update(zip(event_ids, features, strict=True))
+        features = self._base.features(list(new.values()))  # (B, d) fp32
+        self._features |= {event_id: row.clone() for event_id, row in zip(new, features, strict=True)}
         for name, rival in self._blind.items():
-            self._keep(self.answers[name], event_ids, rival.predict(len(texts)))
-        self._keep(self.answers["online_head"], event_ids, self._head.predict(features))
+            self.answers[name] |= zip(new, rival.predict(len(new)), strict=True)
+        self.answers["online_head"] |= zip(new, self._head.predict(features), strict=True)
         if self.first_version is not None:
-            served = self._engine.predict(self._feed, texts, self.first_version)
-            self._keep(self.first_answers, event_ids, [answer.label for answer in served])
+            served = self._engine.predict(self._feed, list(new.values()), self.first_version)
+            self.first_answers |= {event_id: answer.label for event_id, answer in zip(new, served, strict=True)}
 
     def learn(self, examples: list[Example]) -> None:
         """Learn from labelled examples, in their order; hold-outs are left out."""
-        known = [(e.label, self._features.pop(e.event_id, None)) for e in examples if not e.holdout]
+        rows = [(example, self._features.pop(example.event_id)) for example in examples]
+        known = [(example.label, row) for example, row in rows if not example.holdout]
+        if not known:
+            return
+        labels = [label for label, _ in known]
         for rival in self._blind.values():
-            rival.learn([label for label, _ in known])
-        pairs = [(label, row) for label, row in known if row is not None]
-        if pairs:
-            self._head.learn(torch.stack([row for _, row in pairs]), [label for label, _ in pairs])
-
-    def _keep(self, answers: dict[str, str | None], event_ids: list[str], labels: list[str | None]) -> None:
-        for event_id, label in zip(event_ids, labels, strict=True):
-            answers.setdefault(event_id, label)
+            rival.learn(labels)
+        self._head.learn(torch.stack([row for _, row in known]), labels)

@@ -1,11 +1,13 @@
 """Reads events files (JSON lines, gzip or not) as a stream of items with a time that never goes backwards.
 
-A line that is no JSON object goes to the topic as it is, so that ingest dead-letters it as it would live.
+What ingest will refuse goes to the topic as it is, so that it is dead-lettered as it would be live: a line that is no
+JSON object, an id or a label of the wrong type.
 """
 
 import gzip
 import itertools
 import json
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,15 +17,25 @@ from typing import Any
 from driftline.config import FieldsConfig
 from driftline.errors import UsageError
 from driftline.topics import Outgoing
-from driftline.topics.codec import put_field
+from driftline.topics.codec import COLLECTED, put_field
 from driftline.topics.fields import Fields, Unusable
 
-EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+EPOCH = datetime.min.replace(tzinfo=UTC)
+"""Where a replay's clock starts: before any event."""
+UNDATED_START = datetime(2000, 1, 1, tzinfo=UTC)
+"""The time of a first event that has none."""
+LATEST = datetime(9000, 1, 1, tzinfo=UTC)
+"""Times beyond (a typing error, then) are taken for this one, so that there is always a next tick."""
+LABEL_AT = "label_at"
+STEP = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamItem:
-    """One line: the event as it goes onto the topic (its label taken out), its time, and the label that comes later."""
+    """One line: the event as it goes onto the topic (its label taken out), its time, and the label that comes later.
+
+    `event_id` None: ingest will refuse the event. `label_at` None: the label comes once the event is answered.
+    """
 
     outgoing: Outgoing
     event_id: str | None
@@ -46,28 +58,25 @@ def read_lines(path: Path) -> Iterator[bytes]:
 
 
 def stream_items(paths: Iterable[Path], fields: FieldsConfig, *, limit: int | None = None) -> Iterator[StreamItem]:
-    """All files one after the other. `timestamp` null or absent: the previous time + 1 s."""
+    """All files one after the other. `timestamp` null or absent: the previous time + 1 s; never backwards."""
     previous: datetime | None = None
-    lines = ((path, number, line) for path in paths for number, line in enumerate(read_lines(path), start=1))
-    for path, number, line in itertools.islice(lines, limit):
-        item = _item(line, f"{path.name.split('.')[0]}-{number}", fields, previous)
+    lines = itertools.chain.from_iterable(read_lines(path) for path in paths)
+    for number, line in enumerate(itertools.islice(lines, limit), start=1):
+        item = _item(line, f"line-{number}", fields, previous)
         previous = item.at
         yield item
 
 
 def _item(line: bytes, fallback_id: str, fields: FieldsConfig, previous: datetime | None) -> StreamItem:
-    following = previous + timedelta(seconds=1) if previous else EPOCH
-    try:
-        record = json.loads(line)
-    except ValueError:
-        record = None
-    if not isinstance(record, dict):
+    following = min(previous + STEP, LATEST) if previous else UNDATED_START
+    record = _object(line)
+    if record is None:
         return StreamItem(outgoing=Outgoing(value=line), event_id=None, at=following, label=None, label_at=None)
+    record.pop(COLLECTED, None)  # answered over HTTP when it was recorded; here it is answered like all others
     at = _time(record, fields.timestamp) or following
-    label_at = _time(record, "label_at")
+    label_at = _time(record, LABEL_AT)
     label = _take_label(record, fields.label)
-    event_id = _name(record, fields.id) or fallback_id
-    put_field(record, fields.id, event_id)
+    event_id = _id(record, fields.id, fallback_id)
     return StreamItem(
         outgoing=Outgoing(value=json.dumps(record).encode()),
         event_id=event_id,
@@ -77,27 +86,43 @@ def _item(line: bytes, fallback_id: str, fields: FieldsConfig, previous: datetim
     )
 
 
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line.removeprefix(BOM_UTF8).decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
 def _take_label(record: dict[str, Any], path: str) -> str | None:
-    """The label as its text; it is taken out of the record, since it comes later, on the labels topic."""
+    """The label, taken out of the record since it comes later, on the labels topic. What can be no label stays."""
     *parents, last = path.split(".")
     for parent in parents:
         inner = record.get(parent)
         if not isinstance(inner, dict):
             return None
         record = inner
-    label = record.pop(last, None)
-    return None if label is None else str(label)
+    label = record.get(last)
+    if isinstance(label, bool) or not isinstance(label, str | int):
+        return None
+    del record[last]
+    return str(label)
+
+
+def _id(record: dict[str, Any], path: str, fallback_id: str) -> str | None:
+    """The event's id; one is put in where there is none, since the label must name it. None for an unusable one."""
+    try:
+        found = Fields(record).id(path)
+    except Unusable:
+        return None
+    if found is None:
+        put_field(record, path, fallback_id)
+    return found or fallback_id
 
 
 def _time(record: dict[str, Any], path: str) -> datetime | None:
     try:
-        return Fields(record).moment(path)
+        found = Fields(record).moment(path)
     except Unusable:
         return None
-
-
-def _name(record: dict[str, Any], path: str) -> str | None:
-    try:
-        return Fields(record).name(path)
-    except Unusable:
-        return None
+    return min(found, LATEST) if found else None
