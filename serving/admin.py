@@ -6,7 +6,7 @@ before. A change shows in answers once the watcher has followed it, within two s
 
 import asyncio
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import FastAPI, Request, Response
@@ -27,7 +27,7 @@ MAX_BODY_BYTES = 64 * 1024
 class Order(msgspec.Struct, forbid_unknown_fields=True):
     """The body of an admin verb; every field may be left out where the verb does not need it."""
 
-    version: int | None = None
+    version: Annotated[int, msgspec.Meta(ge=0)] | None = None
     reason: str = ""
     actor: str = "admin-api"
     expected_revision: int | None = None
@@ -79,7 +79,7 @@ class _Verbs:
         return live_document(verbs[verb](feed, order))
 
     def _promote(self, feed: str, order: Order) -> LiveRecord:
-        if order.version is None or order.version < 0:
+        if order.version is None:
             raise BadInput("missing_version", f"promote needs a version; expected {EXAMPLE}")
         return self._registry.promote(
             feed, order.version, expected_revision=self._revision(feed, order), **self._signature(order)

@@ -30,7 +30,10 @@ RETRY_S = 0.5
 
 
 class Scorer:
-    """One feed's scorer. One thread. The reader is one of the feed's own consumer group."""
+    """One feed's scorer. One thread. The reader is one of the feed's own consumer group.
+
+    `failed`: events so far that were given up, because answering them alone failed too.
+    """
 
     def __init__(
         self,
@@ -52,6 +55,7 @@ class Scorer:
         self._replica = replica
         self._clock = clock
         self._in_hand: list[RawRecord] = []
+        self.failed = 0
 
     def step(self, timeout_s: float) -> int:
         """Read once and answer what came; returns the records read, answered or skipped. 0 after `timeout_s` of none.
@@ -68,6 +72,7 @@ class Scorer:
         predictions = self._answer(events)
         self._topics.append(self._names.predictions, [encode_prediction(one) for one in predictions])
         self._in_hand = []  # answered; if the commit fails, only a new poll can mend it (the group may have rebalanced)
+        self.failed += len(events) - len(predictions)
         self._reader.commit(_next_positions(records))
         metrics.SCORED.labels(self.feed, "answered").inc(len(predictions))
         metrics.SCORED.labels(self.feed, "skipped").inc(len(records) - len(events))

@@ -176,7 +176,7 @@ class Registry:
 
     def _anchor_at(self, feed: str, anchor: int, target: int) -> int:
         """The anchor as it was when `target` was the newest version; `target` itself if its blobs are gone by now."""
-        while anchor > target:
+        while anchor > max(target, 0):  # nothing comes before 0
             before = self._client.hget(self._keys.promoted_before(feed), f"anchor:{anchor}")
             anchor = 0 if before is None else int(before)
         return anchor if self._is_kept(feed, anchor) else target

@@ -82,6 +82,14 @@ def test_what_is_not_there_cannot_go_live(
     assert everything(redis_client, keys) == before
 
 
+def test_there_is_no_version_below_0(publisher: Publisher, registry: Registry) -> None:
+    publisher.promote_up_to(2)
+    for verb in (registry.promote, registry.rollback):
+        with pytest.raises(UnknownVersion, match="no version -1"):
+            verb(FEED, -1, expected_revision=2, **WHO)
+    assert registry.live(FEED).revision == 2
+
+
 def test_admin_verbs_compare_and_set(
     publisher: Publisher, registry: Registry, redis_client: Client, keys: Keys
 ) -> None:

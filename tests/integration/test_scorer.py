@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from driftline.base import Base, load_base
+from driftline.cli.replay.pipeline import open_pipeline, replay_config
 from driftline.clock import SimulatedClock
-from driftline.config import BaseModelConfig, FeedConfig, ServeConfig, TopicsConfig
-from driftline.errors import NotReady, Overloaded, TopicUnavailable
+from driftline.config import BaseModelConfig, FeedConfig, ServeConfig, TopicsConfig, parse_config
+from driftline.errors import NotReady, Overloaded, ServingError, TopicUnavailable
 from driftline.topics import Outgoing, Partition, Topics
 from driftline.topics.codec import encode_event
 from driftline.topics.files import FileTopics
@@ -182,6 +183,25 @@ def test_one_text_that_cannot_be_answered_does_not_stop_the_feed(
     engine._bank.forward = poisoned  # type: ignore[method-assign]
     assert scorer.step(5.0) == 3
     assert [one["id"] for one in predictions(topics, unique)] == ["a", "b"]
+    assert scorer.failed == 1
+
+
+def test_the_replay_counts_what_could_not_be_answered(tiny_base_dir: Path, tmp_path: Path, unique: str) -> None:
+    asked = {"base": {"model": str(tiny_base_dir), "device": "cpu"}, "feed": {unique: {"labels": list(LABELS)}}}
+    config = replay_config(parse_config(asked, root=tmp_path), unique, tmp_path / "state")
+    with open_pipeline(config, unique, SimulatedClock(NOW)) as pipeline:
+        predict = pipeline.engine.predict
+
+        def broken(*_: Any) -> Any:
+            raise ServingError("out of memory")
+
+        pipeline.engine.predict = broken  # type: ignore[method-assign]
+        pipeline.topics.append(unique, events("a", "b"))
+        assert pipeline.answer_waiting(2) == 2
+        pipeline.engine.predict = predict  # type: ignore[method-assign]
+        pipeline.topics.append(unique, events("c"))
+        assert pipeline.answer_waiting(1) == 0
+        assert [one["id"] for one in predictions(pipeline.topics, unique)] == ["c"]
 
 
 def test_run_waits_until_ready_and_through_what_passes(

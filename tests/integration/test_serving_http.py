@@ -398,6 +398,8 @@ def test_admin_verbs_change_the_live_record_and_are_audited(
 
 def test_admin_mistakes(admin: httpx.Client, client: httpx.Client) -> None:
     error(admin.post("/v1/feeds/f/promote", json={}), 422, "missing_version")
+    for verb in ("promote", "rollback"):
+        assert ">= 0" in error(admin.post(f"/v1/feeds/f/{verb}", json={"version": -1}), 422, "invalid_body")
     assert "it has 1" in error(admin.post("/v1/feeds/f/promote", json={"version": 7}), 404, "unknown_version")
     assert "known verbs: promote" in error(admin.post("/v1/feeds/f/explode"), 404, "not_found")
     error(admin.post("/v1/feeds/g/pause"), 404, "unknown_feed")
