@@ -32,7 +32,7 @@ from driftline.base import load_base
 from driftline.cli.replay.report import quantile
 from driftline.cli.wiring import build_registry, state_files
 from driftline.config import Config
-from driftline.records import Probe
+from driftline.records import Probe, utc
 from learner.model import LoraModel
 from tests.fixtures.versions import Publisher, make_manifest, random_weights
 
@@ -75,8 +75,11 @@ class Press:
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """Seconds from before the publish script to its end, and to each replica's first answer by the new version."""
+    """The version, when its publish script began, and seconds from there to the script's end and to each replica's
+    first answer by it."""
 
+    version: int
+    start: float
     published_s: float
     answered_s: tuple[float, ...]
 
@@ -94,7 +97,7 @@ def promote_once(press: Press, clients: Clients) -> Promotion:
     if not wait_for(lambda: all(answers()), WITHIN_S):
         raise RuntimeError(f"version {version} does not answer everywhere within {WITHIN_S:.0f} s: {answers()}")
     time.sleep(BETWEEN_S)  # load goes on between two promotions; nothing is waited for
-    return Promotion(published - start, tuple(one.received - start for one in answers()))
+    return Promotion(version, start, published - start, tuple(one.received - start for one in answers()))
 
 
 @contextmanager
@@ -120,13 +123,22 @@ def measure(promotions: int) -> dict[str, Any]:
         with asking([one.url for one in replicas], FEED, [str(event["text"]) for event in events]) as clients:
             found = [promote_once(press, clients) for _ in range(promotions)]
         seconds = time.time() - start
-        pauses = [float(line["pause_ms"]) for one in replicas for line in one.lines("swapped")]
+        swaps = [line for one in replicas for line in one.lines("swapped")]
+    pauses = [float(line["pause_ms"]) for line in swaps]
+    started = {one.version: one.start for one in found}
     told = clients.told
     return {
         "stream": stream,
         "first_answer_ms": milliseconds([min(one.answered_s) for one in found]),
         "all_replicas_ms": milliseconds([max(one.answered_s) for one in found]),
         "publish_script_ms": milliseconds([one.published_s for one in found]),
+        "swapped_ms": milliseconds(
+            [
+                utc(line["timestamp"]).timestamp() - started[line["version"]]
+                for line in swaps
+                if line["version"] in started
+            ]
+        ),
         "request_ms": milliseconds([one.received - one.sent for one in told if one.failure is None]),
         "requests": len(told),
         "requests_failed": len(clients.failures()),
@@ -153,7 +165,8 @@ def announce(result: dict[str, Any]) -> None:
     names = {
         "first_answer_ms": "first answer by the new version",
         "all_replicas_ms": "  … by every replica",
-        "publish_script_ms": "  of it the publish script",
+        "publish_script_ms": "  publish script done",
+        "swapped_ms": "  replica has fetched, checked, probed and swapped",
         "request_ms": "one request",
     }
     timings = [(title, _spread(result[key])) for key, title in names.items()]

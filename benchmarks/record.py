@@ -71,7 +71,7 @@ def circumstances() -> dict[str, Any]:
     return {
         "at": iso(datetime.now(UTC)),
         "commit": commit(),
-        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
         "machine": {
             "processor": processor(),
             "cores": len(os.sched_getaffinity(0)),
