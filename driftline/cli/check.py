@@ -52,12 +52,12 @@ def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
 
 
 def _guarded(name: str, look: Check, config: Config) -> list[Finding]:
-    """What a check finds; an error of ours is a finding, too."""
+    """What a check finds; an error of ours, or of a path that the config names, is a finding, too."""
     findings = []
     try:
         for finding in look(config):
             findings.append(finding)
-    except DriftlineError as error:
+    except (DriftlineError, OSError) as error:
         findings.append(Finding(name, False, str(error)))
     return findings
 

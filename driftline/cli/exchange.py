@@ -17,7 +17,7 @@ import typer
 from rich.markup import escape
 
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feed
-from driftline.cli.output import err, print_json, say
+from driftline.cli.output import check_writable, err, print_json, say
 from driftline.config import Config, feed_sha256, load_config
 from driftline.errors import ArtefactError, RegistryConflict, UsageError
 from driftline.records import ExampleRanges, GateDecision, GateReason, Manifest, Probe
@@ -51,11 +51,15 @@ def export(
 
     loaded = load_config(config)
     name = choose_feed(loaded, feed)
+    check_writable(directory / "README.md")
     with err.status("verifying…"):
         registry = build_registry(loaded)
         verifier = Verifier(registry, build_trust(loaded), build_base(loaded))
         _, weights = verifier.fetch(name, version, loaded.feed[name].labels)
-    export_folder(directory, registry.manifest(name, version), weights, find_model(loaded.base.model))
+    try:
+        export_folder(directory, registry.manifest(name, version), weights, find_model(loaded.base.model))
+    except OSError as error:
+        raise UsageError(f"{directory}: cannot be written ({error.strerror}): name another folder") from None
     if as_json:
         print_json({"feed": name, "version": version, "folder": str(directory)})
     else:

@@ -55,9 +55,12 @@ def init(directory: FOLDER = Path(".")) -> None:
     path = directory / "driftline.toml"
     if path.exists():
         raise UsageError(f"{path} exists already and is left as it is: edit it, or name another folder")
-    directory.mkdir(parents=True, exist_ok=True)
-    with path.open("x", encoding="utf-8") as file:
-        file.write(commented_config())
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(commented_config())
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror}): name a folder of yours") from None
     say(f"wrote {path}. Set the feed's labels, then: driftline check -c {path}")
 
 

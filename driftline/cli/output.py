@@ -1,9 +1,11 @@
 """What verbs print: tables and sentences for people on stdout, JSON for scripts, errors and progress on stderr."""
 
 import dataclasses
+import errno
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from driftline.errors import UsageError
 from driftline.records import iso
 
 PIPE_COLUMNS = 160
@@ -52,6 +55,20 @@ def _plain(value: object) -> Any:
     if isinstance(value, tuple | set | frozenset):
         return list(value)
     raise TypeError(f"no JSON for {type(value).__name__}")
+
+
+def check_writable(path: Path) -> None:
+    """UsageError if a file cannot be written at `path` (folders above it may be missing). Leaves nothing behind."""
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror}): name another place") from None
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:

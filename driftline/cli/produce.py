@@ -3,6 +3,7 @@
 import gzip
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -58,7 +59,7 @@ def produce(
     try:
         topics.ensure([target])
         with _lines(file) as lines:
-            records = _send(topics, target, _outgoing(lines, id_field), rate)
+            records = _send(topics, target, _outgoing(lines, id_field), rate, file)
     finally:
         topics.close()
     _report(target, records, time.monotonic() - started, as_json)
@@ -71,15 +72,22 @@ def _report(target: str, records: int, seconds: float, as_json: bool) -> None:
         say(f"{count_of(records, 'record')} onto {target} in {seconds:.1f} s ({records / max(seconds, 1e-9):,.0f}/s)")
 
 
-def _send(topics: Topics, target: str, records: Iterator[Outgoing], rate: float | None) -> int:
-    """Append in batches, each durable before the next; with a rate, a batch is what is due in a tenth of a second."""
+def _send(topics: Topics, target: str, records: Iterator[Outgoing], rate: float | None, file: Path) -> int:
+    """Append in batches, each durable before the next; with a rate, a batch is what is due in a tenth of a second.
+
+    UsageError if the file cannot be read to its end; it says how many records went out.
+    """
     limit = BATCH_RECORDS if rate is None else max(1, min(BATCH_RECORDS, int(rate / 10)))
     started, sent = time.monotonic(), 0
-    for batch in batches(records, limit, BATCH_BYTES):
-        topics.append(target, batch)
-        sent += len(batch)
-        if rate is not None:
-            time.sleep(max(0.0, started + sent / rate - time.monotonic()))
+    try:
+        for batch in batches(records, limit, BATCH_BYTES):
+            topics.append(target, batch)
+            sent += len(batch)
+            if rate is not None:
+                time.sleep(max(0.0, started + sent / rate - time.monotonic()))
+    except (OSError, EOFError, zlib.error) as error:
+        gone = f"its first {count_of(sent, 'record')} went out onto {target}"
+        raise UsageError(f"{file}: cannot be read to its end ({error}); {gone}: mend the file, send the rest") from None
     return sent
 
 
@@ -127,17 +135,14 @@ def _lines(path: Path) -> Iterator[Iterator[bytes]]:
         zipped = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         stream = cast(IO[bytes], gzip.GzipFile(fileobj=raw) if zipped else raw)
-        yield _watched(stream, path, lambda: show(raw.tell()))
+        yield _watched(stream, lambda: show(raw.tell()))
 
 
-def _watched(stream: IO[bytes], path: Path, advance: Callable[[], None]) -> Iterator[bytes]:
-    try:
-        for number, line in enumerate(stream):
-            if number % BATCH_RECORDS == 0:
-                advance()
-            yield line
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise UsageError(f"{path}: damaged gzip file ({error}); the records before the damage were sent") from None
+def _watched(stream: IO[bytes], advance: Callable[[], None]) -> Iterator[bytes]:
+    for number, line in enumerate(stream):
+        if number % BATCH_RECORDS == 0:
+            advance()
+        yield line
 
 
 @contextmanager

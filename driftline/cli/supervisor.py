@@ -4,7 +4,7 @@ Guards: a child that ends is started again, after a pause that doubles with each
 code 2 (its config is wrong) is not, and if that is its first start, everything stops. One supervisor per state folder
 (flock). Children die with the supervisor, however it dies (Linux: PR_SET_PDEATHSIG), so none is left behind that the
 next `up` would collide with. SIGTERM and SIGINT ask the children to finish what they have in hand; a second signal,
-or `drain_s`, kills them.
+or `drain_s`, kills them. `watch` is called every `WATCH_S` for what runs beside the children (the embedded Redis).
 
 What runs is written to a JSON file after every change, replaced atomically, for `driftline status`.
 """
@@ -36,6 +36,7 @@ FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 STEADY_S = 60.0
 DRAIN_S = 60.0
+WATCH_S = 1.0
 PR_SET_PDEATHSIG = 1
 
 State = Literal["running", "waiting", "stopped", "refused"]
@@ -94,6 +95,7 @@ class Supervisor:
     commands: Mapping[str, Sequence[str]]
     file: Path
     drain_s: float = DRAIN_S
+    watch: Callable[[], None] | None = None
     children: list[Child] = field(init=False)
     stops_asked: int = 0
 
@@ -105,6 +107,8 @@ class Supervisor:
         with _signals(self._ask_to_stop) as wake:
             try:
                 while not self.stops_asked and not self._refused_at_start():
+                    if self.watch is not None:
+                        self.watch()
                     self._start_due(time.monotonic())
                     select.select([wake], [], [], self._wait_s(time.monotonic()))
                     _drain_pipe(wake)
@@ -127,9 +131,9 @@ class Supervisor:
             self._write()
 
     def _wait_s(self, now: float) -> float | None:
-        """Until the next start that is due; None: until a signal comes."""
-        starts = [child.start_at for child in self.children if child.state == "waiting"]
-        return max(0.0, min(starts) - now) if starts else None
+        """Until the next start or watch that is due; None: until a signal comes."""
+        waits = [max(0.0, child.start_at - now) for child in self.children if child.state == "waiting"]
+        return min(waits + ([] if self.watch is None else [WATCH_S]), default=None)
 
     def _reap(self, now: float) -> None:
         ended = [(child, code) for child, code in self._polled() if code is not None]
@@ -202,7 +206,7 @@ def supervised(file: Path) -> dict[str, dict[str, Any]]:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return dict(_read(file).get("processes", {}))
-    except FileNotFoundError:
+    except OSError:  # no `up` ever ran there, or nothing is there
         pass
     return {}
 

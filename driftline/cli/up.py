@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -12,8 +13,9 @@ from driftline.cli.logs import configure_logging
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption
 from driftline.cli.output import say
 from driftline.cli.supervisor import Supervisor, only_supervisor
+from driftline.cli.wiring import state_files
 from driftline.config import Config, feed_topics, load_config
-from driftline.errors import TopicUnavailable
+from driftline.errors import DriftlineError, TopicUnavailable
 from driftline.names import StateFiles
 
 log = structlog.get_logger()
@@ -23,14 +25,13 @@ def up(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run ingest, learn, serve and score as supervised processes, and the embedded Redis."""
     configure_logging(process="up")
     loaded = load_config(config)
-    loaded.state.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    files = StateFiles(loaded.state.path)
+    files = state_files(loaded)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the supervisor takes over: still stop the Redis
     with only_supervisor(files.supervisor):
         try:
             _prepare(loaded)
             say(f"driftline is starting on http://{loaded.serve.host}:{loaded.serve.port}; Ctrl-C stops it")
-            code = Supervisor(commands(loaded, config), files.supervisor).run()
+            code = Supervisor(commands(loaded, config), files.supervisor, watch=redis_watch(loaded, files)).run()
         finally:
             _stop_redis(loaded, files)
     if code:
@@ -43,6 +44,23 @@ def commands(config: Config, path: Path) -> dict[str, list[str]]:
     if any(feed.serve.score for feed in config.feed.values()):
         verbs.append("score")
     return {verb: [sys.executable, "-m", "driftline.cli", verb, "-c", str(path.absolute())] for verb in verbs}
+
+
+def redis_watch(config: Config, files: StateFiles) -> Callable[[], None] | None:
+    """What starts the embedded Redis again when it has ended; None with a Redis that is not ours to watch."""
+    if config.redis.url != "embedded":
+        return None
+    from driftline.registry.embedded import running_embedded, start_embedded
+
+    def watch() -> None:
+        try:
+            if running_embedded(files) is None:
+                start_embedded(files)
+                log.warning("redis_restarted", state=str(files.redis))
+        except (DriftlineError, OSError) as error:  # the disk may be full: it is tried again
+            log.error("redis_not_restarted", error=str(error))
+
+    return watch
 
 
 def _prepare(config: Config) -> None:

@@ -5,12 +5,14 @@ Imports of torch, Kafka and the web framework happen inside the functions, so th
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from typing import TYPE_CHECKING
 
 from driftline.clock import Clock, SystemClock
 from driftline.config import Config, FeedTopics, feed_sha256, feed_topics, resolve_secret
+from driftline.errors import ConfigError
 from driftline.names import Keys, StateFiles
 
 PAUSED_SHARE = 0.8  # of the waiting limit; below the 90 % at which ingest reads events again
@@ -32,9 +34,17 @@ if TYPE_CHECKING:
 
 
 def state_files(config: Config) -> StateFiles:
-    """The state folder's paths; makes the folder (0700: it holds keys and texts)."""
-    config.state.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return StateFiles(config.state.path)
+    """The state folder's paths; makes the folder (0700: it holds keys and texts). ConfigError if it cannot be used."""
+    path = config.state.path
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise ConfigError(
+            f"state.path = {path}: cannot be used as a folder ({error.strerror}): set state.path to one of yours"
+        ) from None
+    return StateFiles(path)
 
 
 def topic_names(config: Config) -> dict[str, FeedTopics]:

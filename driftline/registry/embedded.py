@@ -23,7 +23,7 @@ from driftline.errors import ConfigError, RegistryUnavailable
 from driftline.names import StateFiles
 from driftline.registry.embedded_home import Home, answering_pid
 
-__all__ = ["find_server", "start_embedded", "stop_embedded"]
+__all__ = ["find_server", "running_embedded", "start_embedded", "stop_embedded"]
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
@@ -47,6 +47,15 @@ def start_embedded(files: StateFiles) -> str:
             if not _answers(home):
                 raise _not_up(home, "did not come up")
         return home.url()
+
+
+def running_embedded(files: StateFiles) -> str | None:
+    """The URL of this state folder's server if it runs and can be reached; None otherwise. Starts and makes nothing."""
+    home = Home(files.redis)
+    if not (home.root / "server.lock").exists():
+        return None
+    with home.locked():
+        return home.url() if home.lives() and home.socket().exists() else None
 
 
 def stop_embedded(files: StateFiles) -> bool:

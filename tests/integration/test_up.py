@@ -18,6 +18,8 @@ import pytest
 from driftline.cli.status import collect
 from driftline.clock import Deadline
 from driftline.config import load_config
+from driftline.names import StateFiles
+from driftline.registry.embedded_home import Home
 from stream.simulate import Simulation, simulate
 
 EVENTS = 400
@@ -139,6 +141,13 @@ def test_up_learns_answers_survives_and_drains(installation: Installation) -> No
     found = json.loads(at.run("examples", "--json").stdout)["examples"]
     expected = {event["id"] for event in simulate(Simulation(events=EVENTS)) if event["label"] is not None}
     assert sorted(row["id"] for row in found) == sorted(expected)
+
+    redis = Home(StateFiles(at.config.parent / "state").redis)
+    pid = redis.pid()
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    at.wait_for(lambda: "redis_restarted" in at.log.read_text())
+    assert redis.pid() not in (None, pid)
 
     back = at.run("rollback", "0", "--reason", "test", "--json")
     assert json.loads(back.stdout)["version"] == 0, back.stderr

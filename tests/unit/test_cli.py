@@ -156,7 +156,50 @@ def test_produce_refuses_what_it_cannot_read(driftline: Driftline, tmp_path: Pat
     torn.write_bytes(gzip.compress(b'{"text": "x"}\n' * 5000)[:-20])
     result = driftline("produce", str(torn))
     assert result.code == 2
-    assert "damaged gzip file" in result.err
+    assert "cannot be read to its end" in result.err
+
+
+@pytest.mark.usefixtures("config")
+def test_produce_says_what_went_out_before_the_damage(driftline: Driftline, tmp_path: Path) -> None:
+    whole = gzip.compress(b'{"text": "x"}\n' * 1200)
+    (tmp_path / "bad.gz").write_bytes(whole + whole[:10] + b"\xff" * 64)  # a block of no known type: zlib.error
+    result = driftline("produce", "bad.gz")
+    sent = (tmp_path / "state" / "topics" / "reviews" / "0.jsonl").read_bytes().count(b"\n")
+    assert (result.code, sent) == (2, 1000)
+    assert "first 1,000 records went out onto reviews" in result.err
+
+
+@pytest.mark.parametrize("path", ["file", "file/below"])
+def test_a_state_path_that_is_no_folder_is_told_with_key_and_remedy(
+    driftline: Driftline, config: Path, path: str
+) -> None:
+    (config.parent / "file").write_text("mine")
+    (config.parent / "events.jsonl").write_text('{"text": "x"}\n')
+    config.write_text(f'{ONE_FEED}[state]\npath = "{path}"\n[base]\nmodel = "no-such-model"\n')
+    for verb in (["up"], ["produce", "events.jsonl"]):
+        result = driftline(*verb)
+        assert (result.code, "state.path = " in result.err, "Traceback" in result.err) == (2, True, False), verb
+    for verb in (["status"], ["history"], ["examples"]):
+        assert driftline(*verb).code == 0, verb
+    checked = driftline("check")
+    assert (checked.code, "set state.path elsewhere" in checked.out) == (1, True)
+
+
+@pytest.mark.usefixtures("config")
+def test_what_cannot_be_written_is_told_before_the_work(driftline: Driftline, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "events.jsonl").write_text('{"text": "x"}\n')
+    for arguments in (
+        ["init", "file"],
+        ["init", "file/below"],
+        ["export", "1", "file"],
+        ["replay", "events.jsonl", "--report", "folder"],
+        ["replay", "events.jsonl", "--plot", "file/plot.html"],
+    ):
+        result = driftline(*arguments)
+        assert (result.code, "Traceback" in result.err) == (2, False), (arguments, result.err)
+    assert not (tmp_path / "state").exists()
 
 
 def test_record_keys_are_the_ids_that_ingest_reads() -> None:

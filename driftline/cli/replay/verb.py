@@ -10,7 +10,7 @@ import typer
 
 from driftline.cli.logs import configure_logging
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, choose_feed
-from driftline.cli.output import err, print_json, say
+from driftline.cli.output import check_writable, err, print_json, say
 from driftline.config import Config, load_config
 from driftline.errors import UsageError
 
@@ -53,8 +53,8 @@ def replay(
         if not path.is_file():
             raise UsageError(f"{path}: no such file: name an events file, JSON lines, gzip or not")
     for output in (report, plot):
-        if output is not None and not output.absolute().parent.is_dir():
-            raise UsageError(f"{output}: its folder does not exist: make it first")
+        if output is not None:
+            _check_output(output)
     with Progress(limit) as progress:
         document = run_replay(
             loaded,
@@ -73,6 +73,13 @@ def replay(
         from driftline.cli.replay.summary import summarise
 
         say(summarise(document))
+
+
+def _check_output(path: Path) -> None:
+    """Before the run, since after it hours would be lost."""
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"{path}: its folder does not exist: make it first")
+    check_writable(path)
 
 
 def speed_factor(speed: str) -> float | None:
