@@ -34,12 +34,12 @@ class Scored:
 
 def scored(db: sqlite3.Connection, feed: int, last: int | None) -> list[Scored]:
     """The feed's last examples (None: all) in the order their events arrived. For reports, not for steps."""
-    knowledge = Knowledge(db, feed)
     rows = db.execute(
         "SELECT seq, event_id, source, label, answer_label, answer_version, holdout, occurred_at FROM events "
         "WHERE feed = ? AND seq IS NOT NULL ORDER BY arrival DESC LIMIT ?",
         (feed, -1 if last is None else last),
-    )
+    ).fetchall()
+    knowledge = Knowledge(db, feed, {row[0] for row in rows if row[5]})
     return [_scored(row, knowledge) for row in rows][::-1]
 
 
@@ -60,9 +60,9 @@ def _scored(row: tuple, knowledge: "Knowledge") -> Scored:
 
 
 class Knowledge:
-    """Which version had learned which example, itself or by an ancestor, from the cycles' plans."""
+    """Which version had learned which of the `wanted` examples, itself or by an ancestor, from the cycles' plans."""
 
-    def __init__(self, db: sqlite3.Connection, feed: int) -> None:
+    def __init__(self, db: sqlite3.Connection, feed: int, wanted: set[int]) -> None:
         self._parents = parents(db, feed)
         self._lineages: dict[int, frozenset[int]] = {}
         self._learners: dict[int, list[int]] = {}
@@ -71,7 +71,7 @@ class Knowledge:
         )
         for version, plan in rows:
             seqs = json.loads(plan)
-            for seq in {*seqs["fresh"], *seqs["replayed"]}:
+            for seq in wanted.intersection(seqs["fresh"] + seqs["replayed"]):
                 self._learners.setdefault(seq, []).append(version)
 
     def knew(self, version: int, seq: int) -> bool:

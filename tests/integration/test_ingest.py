@@ -276,6 +276,28 @@ def test_run_until_told_to_stop(house: House) -> None:
 
 
 @pytest.mark.parametrize("topics", ["files"], indirect=True)
+def test_two_feeds_share_a_buffer(topics: Topics, tmp_path: Path) -> None:
+    document = {"feed": {name: {"labels": ["neg", "pos"]} for name in ("one", "two")}}
+    config = parse_config(document, root=tmp_path)
+    names = {name: feed_topics(config, name) for name in config.feed}
+    rules = {name: feed_rules(name, feed, config.ingest) for name, feed in config.feed.items()}
+    buffer = Buffer.open(tmp_path / "buffer.sqlite3", rules, KEY)
+    topics.append("one", [encode_event("a", "first", label="neg"), encode_event("b", "second")])
+    topics.append("two", [encode_event("a", "another", label="pos"), Outgoing(value=b"?")])
+    topics.append("two.labels", [encode_label("b", "pos", None, None)])
+    clock, lock = SimulatedClock(START), tmp_path / "lock"
+    with Ingest(topics, buffer, config.feed, names, config.ingest, clock, lock=lock) as ingest:
+        assert sum(ingest.step(0.0) for _ in range(10)) == 5
+        assert ingest.drain_dead_letters() == 1
+    one, two = buffer.counts("one"), buffer.counts("two")
+    assert (one.examples, one.pending, one.dead_letters, one.labels_waiting) == (1, 1, 0, 0)
+    assert (two.examples, two.pending, two.dead_letters, two.labels_waiting) == (1, 0, 1, 1)
+    assert len(read_all(topics, "two.dead-letters", 1)) == 1
+    assert read_all(topics, "one.dead-letters", 0) == []
+    buffer.close()
+
+
+@pytest.mark.parametrize("topics", ["files"], indirect=True)
 def test_a_topic_made_anew_stops_ingest(house: House, tmp_path: Path) -> None:
     house.open()
     house.events("a")
