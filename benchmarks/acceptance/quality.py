@@ -49,7 +49,8 @@ def _stream_rows(seed: int, result: dict[str, Any]) -> list[Row]:
         shown("  forgetting, points: er / naive", f"{_points(report)} / {_points(naive)}"),
         shown("  prequential: naive", f"{naive['prequential']['accuracy']:.4f}"),
         shown(
-            "  trained examples/s, total time", f"{report['examples_per_s']:.1f}/s, {report['seconds']['total']:.0f} s"
+            "  trained examples/s, total time",
+            f"{report['examples_per_s'] or 0:.1f}/s, {report['seconds']['total']:.0f} s",
         ),
     ]
 

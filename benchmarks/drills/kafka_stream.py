@@ -12,19 +12,18 @@ import os
 import random
 import signal
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from benchmarks.data import some_events
 from benchmarks.drills.checks import check_versions, compare_ids, ids_from_file, ids_in_buffer, same_ids, sound
-from benchmarks.installation import FEED, Installation, Setting, Started, installation
+from benchmarks.drills.up import Up
+from benchmarks.installation import Setting, installation
 from benchmarks.record import announce_document, options_of, write_result
 from benchmarks.servers import servers, wait_for
-from driftline.cli.status import collect
-from driftline.clock import Deadline
 
 KILLS = 20
 EVENTS = 12_500
@@ -36,73 +35,31 @@ ANY_MOMENT_S = 6.0
 MOMENT_S = 0.4
 
 
-class Up:
-    """A running `driftline up` and a look at it from outside."""
-
-    def __init__(self, place: Installation) -> None:
-        self.place = place
-        self.started: Started = place.start("up", "up")
-
-    def status(self) -> dict[str, Any]:
-        """What `driftline status --json` would show."""
-        return collect(self.place.config, [FEED])
-
-    def pid(self, process: str) -> int | None:
-        """The process id of a child, None while it does not run."""
-        found = self.status()["processes"].get(process, {})
-        return found.get("pid")
-
-    def counts(self) -> Any:
-        """The feed's counters, None before ingest ran."""
-        return self.status()["feeds"][FEED]["counts"]
-
-    def event_records(self) -> int:
-        """Event records that the buffer has counted so far."""
-        counts = self.counts()
-        return counts.event_records if counts else 0
-
-    def restarts(self) -> dict[str, int]:
-        """How often each child was started again."""
-        return {name: found["restarts"] for name, found in self.status()["processes"].items()}
-
-
 def kill_ingest(up: Up, chance: random.Random, *, while_growing: bool) -> None:
-    """SIGKILL to the ingest process at a random moment; RuntimeError if there is none to kill."""
+    """SIGKILL to the ingest process at a random moment; RuntimeError if it has ended by itself."""
     up.place.require(up.started, lambda: up.pid("ingest"), RUNNING_WITHIN_S)
-    before = up.event_records()
+    before = up.counts().event_records
     if while_growing:
-        wait_for(lambda: up.event_records() > before, GROWS_WITHIN_S)
+        wait_for(lambda: up.counts().event_records > before, GROWS_WITHIN_S)
         time.sleep(chance.uniform(0, MOMENT_S))
     else:
         time.sleep(chance.uniform(0, ANY_MOMENT_S))
     pid = up.pid("ingest")
-    if pid is not None:
-        os.kill(pid, signal.SIGKILL)
-        up.place.require(up.started, lambda: up.pid("ingest") != pid, RUNNING_WITHIN_S)
+    if pid is None:
+        raise RuntimeError(f"ingest ended before it was killed:\n{up.started.tail()}")
+    os.kill(pid, signal.SIGKILL)
+    up.place.require(up.started, lambda: up.pid("ingest") != pid, RUNNING_WITHIN_S)
 
 
 def produce_and_kill(up: Up, events: Sequence[dict[str, Any]], kills: int, seed: int) -> None:
     """The events in `kills` parts, one kill during each."""
     chance = random.Random(seed)
-    for number in range(kills):
-        part = events[number * len(events) // kills : (number + 1) * len(events) // kills]
-        producing = threading.Thread(target=up.place.produce, args=(part,))
-        producing.start()
-        kill_ingest(up, chance, while_growing=bool(number % 2))
-        producing.join()
-
-
-def wait_until_learned(up: Up, examples: int, min_examples: int, within_s: float) -> bool:
-    """Whether every example came and too few are left for another update, within the time."""
-    deadline = Deadline(within_s)
-
-    def learned() -> bool:
-        counts = up.counts()
-        waiting = counts is not None and counts.awaiting_prediction + counts.taken + counts.fresh
-        return counts is not None and counts.examples >= examples and waiting < min_examples
-
-    up.place.require(up.started, lambda: learned() or deadline.expired(), within_s + 10)
-    return learned()
+    with ThreadPoolExecutor(1) as pool:
+        for number in range(kills):
+            part = events[number * len(events) // kills : (number + 1) * len(events) // kills]
+            producing = pool.submit(up.place.produce, part)
+            kill_ingest(up, chance, while_growing=bool(number % 2))
+            producing.result()
 
 
 def run(*, quick: bool = False, limit: int | None = None, kills: int | None = None, seed: int = 0) -> dict[str, Any]:
@@ -121,7 +78,7 @@ def run(*, quick: bool = False, limit: int | None = None, kills: int | None = No
             expected = ids_from_file(place.config, events)
             up = Up(place)
             produce_and_kill(up, events, kills, seed)
-            learned = wait_until_learned(up, len(expected), setting.min_examples, LEARNED_WITHIN_S)
+            learned = up.learns_all(len(expected), setting.min_examples, LEARNED_WITHIN_S)
             ids, versions = compare_ids(expected, ids_in_buffer(place.config)), check_versions(place.config)
             return {
                 "drill": "kafka_stream",

@@ -17,11 +17,10 @@ from typing import Any
 from benchmarks.clients import CLIENTS, Clients, asking, longest_silence_s
 from benchmarks.data import some_events
 from benchmarks.drills.checks import check_versions, compare_ids, ids_from_file, ids_in_buffer, same_ids, sound
-from benchmarks.drills.kafka_stream import Up, wait_until_learned
+from benchmarks.drills.up import Up
 from benchmarks.installation import FEED, Installation, Setting, installation, is_ready
 from benchmarks.record import announce_document, options_of, write_result
 from benchmarks.servers import RedisServer, servers
-from driftline.cli.wiring import build_registry
 from tests.fixtures.kafka import BrokerProcess
 
 GONE_S = 30.0
@@ -45,11 +44,6 @@ def away(
         server.start()
 
 
-def promoted(place: Installation) -> int:
-    """How many versions the learner has promoted."""
-    return sum(entry.action == "promoted" for entry in build_registry(place.config).audit(FEED))
-
-
 def play(
     place: Installation,
     up: Up,
@@ -61,16 +55,16 @@ def play(
     """Both outages under load; returns what the clients saw, and how many versions were promoted before and after."""
     third = len(events) // 3
     place.produce(events[:third])
-    place.require(up.started, lambda: promoted(place) and is_ready(place.url), PROMOTED_WITHIN_S)
+    place.require(up.started, lambda: up.promoted() and is_ready(place.url), PROMOTED_WITHIN_S)
     with asking([place.url], FEED, [str(event["text"]) for event in events[:256]]) as clients:
-        before = promoted(place)
+        before = up.promoted()
         away(redis, gone_s, events[third : 2 * third], place)
-        place.require(up.started, lambda: up.event_records() >= 2 * third, RECOVERED_WITHIN_S)
+        place.require(up.started, lambda: up.counts().event_records >= 2 * third, RECOVERED_WITHIN_S)
         away(broker, gone_s, (), place)
         place.produce(events[2 * third :])
-        place.require(up.started, lambda: up.event_records() >= len(events), RECOVERED_WITHIN_S)
-        place.require(up.started, lambda: promoted(place) > before, PROMOTED_WITHIN_S)
-    return clients, {"before": before, "after": promoted(place)}
+        place.require(up.started, lambda: up.counts().event_records >= len(events), RECOVERED_WITHIN_S)
+        place.require(up.started, lambda: up.promoted() > before, PROMOTED_WITHIN_S)
+    return clients, {"before": before, "after": up.promoted()}
 
 
 def run(*, quick: bool = False, gone_s: float | None = None) -> dict[str, Any]:
@@ -85,7 +79,7 @@ def run(*, quick: bool = False, gone_s: float | None = None) -> dict[str, Any]:
             up = Up(place)
             place.require(up.started, lambda: is_ready(place.url))
             clients, versions_promoted = play(place, up, broker, redis, events, gone_s)
-            learned = wait_until_learned(up, len(expected), setting.min_examples, LEARNED_WITHIN_S)
+            learned = up.learns_all(len(expected), setting.min_examples, LEARNED_WITHIN_S)
             ids, versions = compare_ids(expected, ids_in_buffer(place.config)), check_versions(place.config)
             restarts = up.restarts()
     silence = longest_silence_s(clients.told, 1)
