@@ -97,8 +97,12 @@ class _Verbs:
         return self._registry.resume(feed, **self._signature(order))
 
     def _update_now(self, feed: str, order: Order) -> LiveRecord:
+        live = self._registry.live(feed)
+        if live.paused:
+            message = f"feed {feed!r} is paused ({live.pause_reason}): POST /v1/feeds/{feed}/resume first"
+            raise BadInput("paused", message, status=409)
         self._registry.request_update(feed, order.actor)
-        return self._registry.live(feed)
+        return live
 
     def _revision(self, feed: str, order: Order) -> int:
         return self._registry.live(feed).revision if order.expected_revision is None else order.expected_revision

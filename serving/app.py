@@ -17,9 +17,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from driftline import __version__, metrics
 from driftline.clock import Clock, SystemClock
 from driftline.config import FeedConfig, FeedTopics, ServeConfig
-from driftline.errors import BadInput, NotReady
+from driftline.errors import BadInput, NotReady, Overloaded
 from driftline.records import Prediction
-from driftline.topics import Topics
+from driftline.topics import Outgoing, Topics
 from driftline.topics.codec import encode_label
 from serving.auth import Tokens, authorize
 from serving.bodies import (
@@ -37,6 +37,9 @@ from serving.collect import Collector
 from serving.engine import Answer, Engine
 from serving.http import Outermost, add_error_replies, parse, read_body, reply
 from serving.watcher import Watcher
+
+APPENDS_AT_ONCE = 4
+MAX_PENDING_APPENDS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,11 +177,12 @@ class _Predictor:
 
 
 class _Labeller:
-    """POST /labels."""
+    """POST /labels. An append may hold its thread for half a minute when Kafka is gone, so only a few may wait."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._workers = ThreadPoolExecutor(2, thread_name_prefix="labels")
+        self._workers = ThreadPoolExecutor(APPENDS_AT_ONCE, thread_name_prefix="labels")
+        self._pending = 0  # touched by the event loop only
 
     async def accept(self, feed: str, request: Request) -> Response:
         parts = self._parts
@@ -195,9 +199,22 @@ class _Labeller:
                 message = f"labels[{index}].label = {one.label!r:.80} is no label of feed {feed!r}"
                 raise BadInput("unknown_label", f"{message}; its labels: {', '.join(known)}")
             records.append(encode_label(event_id, label, now, one.labeller))
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._workers, parts.topics.append, parts.names[feed].labels, records)
+        await self._append(parts.names[feed].labels, records)
         return reply({"accepted": len(records)}, 202)
+
+    async def _append(self, topic: str, records: Sequence[Outgoing]) -> None:
+        """Durable when it returns. Overloaded when too many requests wait for the topics; TopicUnavailable."""
+        if self._pending >= MAX_PENDING_APPENDS:
+            metrics.OVERLOADED.inc()
+            raise Overloaded(f"{self._pending} requests with labels wait for the topics: send them again later", 1.0)
+        loop = asyncio.get_running_loop()
+        appended = loop.run_in_executor(self._workers, self._parts.topics.append, topic, records)
+        self._pending += 1
+        appended.add_done_callback(self._appended)
+        await appended
+
+    def _appended(self, _: "asyncio.Future[None]") -> None:
+        self._pending -= 1
 
 
 def _prediction(given_id: str | int | None, answer: Answer) -> dict[str, Any]:

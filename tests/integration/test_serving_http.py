@@ -362,6 +362,53 @@ def test_collecting_retries_overflows_with_a_count_and_drains_at_the_end(tmp_pat
     assert [prediction["id"] for prediction in records(topics, "o.predictions")] == ["e1", "e2", "e3"]
 
 
+class Held(FileTopics):
+    """Topics whose appends wait until they are let go."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.entered, self.go = threading.Semaphore(0), threading.Event()
+
+    def append(self, topic: str, records: Any) -> None:
+        self.entered.release()
+        assert self.go.wait(30)
+        super().append(topic, records)
+
+
+def post_label(client: httpx.Client, number: int) -> httpx.Response:
+    return client.post("/v1/feeds/f/labels", json={"labels": [{"id": f"e{number}", "label": "neutral"}]})
+
+
+def test_labels_wait_for_slow_topics_in_bounded_numbers(
+    replica: Replica, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.app.APPENDS_AT_ONCE", 1)
+    monkeypatch.setattr("serving.app.MAX_PENDING_APPENDS", 1)
+    topics = Held(tmp_path)
+    server = replica.serve(topics)
+    with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=server.url, timeout=30) as client:
+        held = pool.submit(post_label, client, 1)
+        assert topics.entered.acquire(timeout=30)
+        response = post_label(client, 2)
+        error(response, 429, "overloaded")
+        assert response.headers["retry-after"] == "1"
+        topics.go.set()
+        assert held.result().status_code == 202
+        assert eventually(lambda: post_label(client, 2).status_code == 202)
+    assert [record["id"] for record in records(topics, "f.labels")] == ["e1", "e2"]
+
+
+def test_labels_that_topics_do_not_take_may_be_sent_again(replica: Replica, tmp_path: Path) -> None:
+    topics = FullDisk(tmp_path)
+    server = replica.serve(topics)
+    with httpx.Client(base_url=server.url, timeout=30) as client:
+        response = post_label(client, 1)
+        error(response, 503, "topic_unavailable")
+        assert response.headers["retry-after"] == "1"
+        topics.full.clear()
+        assert post_label(client, 1).status_code == 202
+
+
 # --- admin
 
 
@@ -379,9 +426,11 @@ def test_admin_verbs_change_the_live_record_and_are_audited(
     error(conflict, 409, "conflict")
     assert admin.post("/v1/feeds/f/promote", json={"version": 2, **order}).json()["revision"] == 4
     assert admin.post("/v1/feeds/f/resume", json=order).json()["paused"] is False
-    assert admin.post("/v1/feeds/f/pause").json()["paused"] is True
     assert admin.post("/v1/feeds/f/update-now").status_code == 200
     assert registry.take_update_request("f")
+    assert admin.post("/v1/feeds/f/pause").json()["paused"] is True
+    assert "/v1/feeds/f/resume" in error(admin.post("/v1/feeds/f/update-now"), 409, "paused")
+    assert not registry.take_update_request("f")
     entries = [(entry.action, entry.actor, entry.reason) for entry in registry.audit("f")][2:]
     assert entries == [
         ("rolled_back", "ana", "complaints"),
