@@ -43,6 +43,7 @@ __all__ = [
     "GateConfig",
     "IngestConfig",
     "LearnerConfig",
+    "MetricsConfig",
     "RedisConfig",
     "ScheduleConfig",
     "Section",
@@ -59,6 +60,7 @@ __all__ = [
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
+Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class StateConfig(Section):
@@ -104,7 +106,7 @@ class RedisConfig(Section):
     url: str = "embedded"
     """embedded (a private Redis on this machine), redis://…, rediss://…, or "env:NAME"."""
     prefix: str = "driftline"
-    """Every key starts with this, so that several installations can share one Redis."""
+    """Every key and consumer group starts with this, so that installations can share one Redis and one Kafka."""
 
     @field_validator("url")
     @classmethod
@@ -113,15 +115,22 @@ class RedisConfig(Section):
             return url
         raise ValueError('use "embedded", redis://HOST:PORT/DB, rediss://…, unix://PATH or "env:NAME"')
 
+    @field_validator("prefix")
+    @classmethod
+    def _fits_a_group_name(cls, prefix: str) -> str:
+        if not NAME.fullmatch(prefix):
+            raise ValueError("use letters, digits, - and _, at most 64")
+        return prefix
+
 
 class ServeConfig(Section):
     """The HTTP server and its engine."""
 
     host: str = "127.0.0.1"
     """Address to listen on. Other than loopback needs the three DRIFTLINE_*_TOKEN variables."""
-    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    port: Port = 8080
     """Port of predict, labels, health and metrics."""
-    admin_port: Annotated[int, Field(ge=0, le=65535)] = 8081
+    admin_port: Port = 8081
     """Port of the admin verbs."""
     replica: str = "a"
     """This replica's name; it stands in every prediction."""
@@ -152,11 +161,25 @@ class TrustConfig(Section):
     """PEM files of trusted Ed25519 keys. Empty: the pair that the first process made under the state folder."""
 
 
+class MetricsConfig(Section):
+    """Prometheus metrics of the processes without an HTTP server; serve has them on its port under /metrics."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; there is no token, so keep it inside."""
+    ingest_port: Port | None = None
+    """Port of ingest's metrics."""
+    learn_port: Port | None = None
+    """Port of the learner's metrics."""
+    score_port: Port | None = None
+    """Port of the scorer's metrics."""
+
+
 class IngestConfig(Section):
     """How much may wait in the buffer."""
 
     max_waiting_examples: Count = 100_000
-    """Fresh examples waiting for the learner, over all feeds; more pauses event partitions."""
+    """Fresh examples waiting for the learner, over all feeds; more pauses event partitions. At least twice the sum of
+    the feeds' schedule.min_examples, so that one feed's examples do not keep another's update waiting for ever."""
     max_waiting_events: Count = 1_000_000
     """Events waiting for a label, per feed; the oldest expire first and are counted."""
     max_waiting_labels: Count = 1_000_000
@@ -167,6 +190,12 @@ class IngestConfig(Section):
     """Scaled out: this ingest takes partitions p with p mod of_ranks == rank, into its own buffer."""
     of_ranks: Count = 1
     """Scaled out: how many ingest processes there are."""
+
+    @model_validator(mode="after")
+    def _one_of_the_ranks(self) -> "IngestConfig":
+        if self.rank >= self.of_ranks:
+            raise ValueError(f"rank = {self.rank}, of_ranks = {self.of_ranks}: ranks count from 0 to of_ranks - 1")
+        return self
 
 
 class FeedTopics(Section):
@@ -188,6 +217,7 @@ class Config(Section):
     serve: ServeConfig = ServeConfig()
     ingest: IngestConfig = IngestConfig()
     trust: TrustConfig = TrustConfig()
+    metrics: MetricsConfig = MetricsConfig()
     feed: Annotated[dict[str, FeedConfig], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -204,6 +234,18 @@ class Config(Section):
                         f"topic {topic!r} is used by feed {owner[topic]!r} and feed {name!r}: give each its own"
                     )
                 owner[topic] = name
+        return self
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> "Config":
+        slots, waiting = len(self.feed) + 2, 2 * sum(feed.schedule.min_examples for feed in self.feed.values())
+        if self.serve.slots < slots:
+            raise ValueError(f"serve.slots = {self.serve.slots}: {len(self.feed)} feeds need at least {slots}")
+        if self.ingest.max_waiting_examples < waiting:
+            raise ValueError(
+                f"ingest.max_waiting_examples = {self.ingest.max_waiting_examples}: ingest would pause before an "
+                f"update can start; set at least {waiting}, twice the sum of the feeds' schedule.min_examples"
+            )
         return self
 
 

@@ -1,9 +1,16 @@
-"""Prometheus instruments of all processes. Importing this only declares them; each process exposes its own `REGISTRY`.
+"""Prometheus instruments of all processes. Importing this only declares them.
+
+Each process sets its own part: serve shows it under /metrics, the others on the port that `[metrics]` gives them.
 
 Names start with `driftline_`, units stand in the name, and no label carries text, ids or anything else unbounded.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from driftline.errors import ConfigError
 
 REGISTRY = CollectorRegistry(auto_describe=True)
 
@@ -62,3 +69,25 @@ COLLECTED = Counter(
 SCORED = Counter(
     "driftline_scored_total", "Events of the topic: answered, skipped", ["feed", "outcome"], registry=REGISTRY
 )
+
+
+@contextmanager
+def exposed(host: str, port: int | None, key: str) -> Iterator[int | None]:
+    """Show `REGISTRY` at http://HOST:PORT/metrics meanwhile, and yield the port (0: any); without one, not at all.
+
+    ConfigError names `key` if the port cannot be had.
+    """
+    if port is None:
+        yield None
+        return
+    try:
+        server, thread = start_http_server(port, host, REGISTRY)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(f"{key} = {port} on metrics.host = {host!r}: {reason}; use another port or address") from None
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

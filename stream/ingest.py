@@ -55,13 +55,14 @@ class Ingest:
         clock: Clock,
         *,
         lock: Path,
+        prefix: str = "driftline",
     ) -> None:
-        """Takes the lock (BufferInUse), binds the topics and opens the readers."""
+        """Takes the lock (BufferInUse), binds the topics and opens the readers. `prefix`: of the consumer groups."""
         self._buffer = buffer
         self._section = section
         self._clock = clock
         self._decoders = {name: Decoder(name, feed, topic_names[name]) for name, feed in feeds.items()}
-        self._sources = {name: Source(name, topic_names[name], topics, section) for name in feeds}
+        self._sources = {name: Source(name, topic_names[name], topics, section, prefix) for name in feeds}
         self._letters = DeadLetters(topics, buffer, self._decoders, topic_names)
         self._in_hand: dict[str, list[RawRecord]] = {}
         self._paused = False

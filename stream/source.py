@@ -17,10 +17,11 @@ from stream.progress import Progress
 class Source:
     """The reader of one feed's events, labels and predictions. One thread only."""
 
-    def __init__(self, feed: str, names: FeedTopics, topics: Topics, section: IngestConfig) -> None:
+    def __init__(self, feed: str, names: FeedTopics, topics: Topics, section: IngestConfig, prefix: str) -> None:
+        """`prefix` (redis.prefix) keeps installations on one Kafka apart in the group's name."""
         self.feed = feed
         self.names = names
-        self.group = f"driftline-ingest-{feed}"
+        self.group = f"{prefix}-ingest-{feed}"
         self.progress = Progress()
         self._topics = topics
         self._section = section

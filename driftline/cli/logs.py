@@ -7,11 +7,13 @@ from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 
 
 def configure_logging(*, process: str | None = None) -> None:
     """Long-running processes log from info on, and say which one they are; other verbs only warnings.
 
+    Tracebacks come without local variables: those hold texts of users and tokens.
     `DRIFTLINE_LOG_LEVEL` (debug, info, warning, error) overrides the level.
     """
     default = logging.INFO if process else logging.WARNING
@@ -23,8 +25,12 @@ def configure_logging(*, process: str | None = None) -> None:
             *([_named(process)] if process else []),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([] if readable else [structlog.processors.dict_tracebacks]),
-            structlog.dev.ConsoleRenderer() if readable else structlog.processors.JSONRenderer(),
+            *(
+                []
+                if readable
+                else [structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False))]
+            ),
+            _console() if readable else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
@@ -34,6 +40,10 @@ def configure_logging(*, process: str | None = None) -> None:
     )
     # Every tick that comes during an update is skipped, on purpose, and counted in our metrics: not worth a line each.
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
+
+
+def _console() -> structlog.dev.ConsoleRenderer:
+    return structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
 
 
 def _named(process: str) -> Callable[[Any, str, MutableMapping[str, Any]], MutableMapping[str, Any]]:

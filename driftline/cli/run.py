@@ -1,70 +1,106 @@
-"""The four processes, from a config to drained: ingest, learn, serve, score."""
+"""The four processes, from a config to drained: ingest, learn, serve, score.
+
+None of them needs its topics' cluster to start: ingest and score wait for it, serve answers without it.
+"""
 
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
+from typing import TypeVar
 
+import structlog
+
+from driftline import metrics
 from driftline.cli import wiring
 from driftline.cli.signals import stop_on_signals
 from driftline.clock import SystemClock
 from driftline.config import Config
-from driftline.topics import Topics
+from driftline.errors import ConfigError, TopicUnavailable
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+TOPICS_AGAIN_S = 2.0
 
 
 def run_ingest(config: Config) -> None:
     """Topics into the buffer, until SIGTERM or SIGINT."""
-    stop = stop_on_signals()
-    topics, buffer = open_topics(config), wiring.open_buffer(config)
-    ingest = wiring.build_ingest(config, topics, buffer, SystemClock())
-    try:
-        ingest.run(stop)
-    finally:
-        ingest.close()
-        topics.close()
-        buffer.close()
+    stop, shown = stop_on_signals(), config.metrics
+    with (
+        metrics.exposed(shown.host, shown.ingest_port, "metrics.ingest_port"),
+        closing(wiring.open_buffer(config)) as buffer,
+        closing(wiring.build_topics(config)) as topics,
+    ):
+        ingest = patiently(partial(wiring.build_ingest, config, topics, buffer, SystemClock()), stop)
+        if ingest is not None:
+            with closing(ingest):
+                ingest.run(stop)
 
 
 def run_learner(config: Config) -> None:
     """The scheduled learner of all feeds, until SIGTERM or SIGINT."""
-    stop = stop_on_signals()
-    wiring.build_learner_service(config).run(stop)
+    stop, shown = stop_on_signals(), config.metrics
+    with metrics.exposed(shown.host, shown.learn_port, "metrics.learn_port"):
+        wiring.build_learner_service(config).run(stop)
 
 
 def run_serve(config: Config) -> None:
-    """HTTP answers and admin verbs, until SIGTERM or SIGINT; then what is in flight is answered."""
+    """HTTP answers and admin verbs, until SIGTERM or SIGINT; then what is in flight is answered.
+
+    Topics are not asked for here: answering needs none, and an append makes its topic where it is missing.
+    """
     from serving.server import Server
 
     stop = stop_on_signals()
-    topics, registry, base = open_topics(config), wiring.build_registry(config), wiring.build_base(config)
-    engine = wiring.build_engine(config, base)
-    watcher = wiring.build_watcher(config, engine, base, registry, role="serve", url=None)
-    try:
+    with closing(wiring.build_topics(config)) as topics:
+        registry, base = wiring.build_registry(config), wiring.build_base(config)
+        engine = wiring.build_engine(config, base)
+        watcher = wiring.build_watcher(config, engine, base, registry, role="serve", url=None)
         Server(wiring.build_parts(config, engine, watcher, topics), registry).run(stop)
-    finally:
-        topics.close()
 
 
 def run_scorer(config: Config) -> None:
     """Events topics → predictions topics, one thread for each feed that wants it, until SIGTERM or SIGINT."""
-    stop = stop_on_signals()
-    topics, registry, base = open_topics(config), wiring.build_registry(config), wiring.build_base(config)
-    engine = wiring.build_engine(config, base)
-    watcher = wiring.build_watcher(config, engine, base, registry, role="score", url=None)
     feeds = [feed for feed, section in config.feed.items() if section.serve.score]
-    scorers = [wiring.build_scorer(feed, config, topics, engine, SystemClock()) for feed in feeds]
-    engine.start()
-    watching = threading.Thread(target=watcher.run, args=(stop,), name="watcher")
-    watching.start()
-    try:
-        run_together([partial(scorer.run, stop, partial(watcher.ready, scorer.feed)) for scorer in scorers], stop)
-    finally:
-        stop.set()
-        watching.join()
-        engine.close()
-        for scorer in scorers:
-            scorer.close()
-        topics.close()
+    if not feeds:
+        raise ConfigError("feed.NAME.serve.score is false for every feed: nothing to score")
+    stop, shown = stop_on_signals(), config.metrics
+    with (
+        metrics.exposed(shown.host, shown.score_port, "metrics.score_port"),
+        closing(wiring.build_topics(config)) as topics,
+    ):
+        registry, base = wiring.build_registry(config), wiring.build_base(config)
+        engine = wiring.build_engine(config, base)
+        watcher = wiring.build_watcher(config, engine, base, registry, role="score", url=None)
+        engine.start()
+        watching = threading.Thread(target=watcher.run, args=(stop,), name="watcher")
+        watching.start()
+
+        def score(feed: str) -> None:
+            scorer = patiently(partial(wiring.build_scorer, feed, config, topics, engine, SystemClock()), stop)
+            if scorer is not None:
+                with closing(scorer):
+                    scorer.run(stop, partial(watcher.ready, feed))
+
+        try:
+            run_together([partial(score, feed) for feed in feeds], stop)
+        finally:
+            stop.set()
+            watching.join()
+            engine.close()
+
+
+def patiently(build: Callable[[], T], stop: threading.Event) -> T | None:
+    """What `build` makes, tried again while the topics' cluster does not answer; None if `stop` is set before."""
+    while not stop.is_set():
+        try:
+            return build()
+        except TopicUnavailable as error:
+            log.warning("topics_unavailable", error=str(error), again_in_s=TOPICS_AGAIN_S)
+            stop.wait(TOPICS_AGAIN_S)
+    return None
 
 
 def run_together(jobs: Sequence[Callable[[], None]], stop: threading.Event) -> None:
@@ -76,10 +112,3 @@ def run_together(jobs: Sequence[Callable[[], None]], stop: threading.Event) -> N
         stop.wait()
     for future in running:
         future.result()
-
-
-def open_topics(config: Config) -> Topics:
-    """The cluster, with every feed's topics made where they are missing."""
-    topics = wiring.build_topics(config)
-    topics.ensure([topic for names in wiring.topic_names(config).values() for topic in names.model_dump().values()])
-    return topics

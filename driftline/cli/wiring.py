@@ -10,15 +10,19 @@ import os
 import secrets
 from typing import TYPE_CHECKING
 
+import structlog
+
 from driftline.clock import Clock, SystemClock
 from driftline.config import Config, FeedTopics, feed_sha256, feed_topics, resolve_secret
-from driftline.errors import ConfigError
+from driftline.errors import ConfigError, RegistryError
 from driftline.names import Keys, StateFiles
+
+log = structlog.get_logger()
 
 PAUSED_SHARE = 0.8  # of the waiting limit; below the 90 % at which ingest reads events again
 
 if TYPE_CHECKING:
-    from driftline.artefact.manifest import Trust
+    from driftline.artefact.manifest import Signer, Trust
     from driftline.base import Base
     from driftline.buffer import Buffer
     from driftline.journal import Journal
@@ -125,6 +129,29 @@ def build_trust(config: Config) -> Trust:
     return load_trust(config.trust, files)
 
 
+def build_signer(config: Config, trust: Trust) -> Signer:
+    """This installation's own key. ConfigError if nobody who has this config would serve what it signs."""
+    from driftline.artefact.manifest import load_or_create_keys
+
+    files = state_files(config)
+    signer = load_or_create_keys(files)
+    if not trust.knows(signer.key_id):
+        raise ConfigError(f"trust.public_keys: leaves out the key that this learner signs with: add {files.public_key}")
+    return signer
+
+
+def redis_problems(registry: Registry) -> list[str]:
+    """What is wrong with the server's settings, logged too; [] where it cannot be asked now."""
+    try:
+        problems = registry.check_server()
+    except RegistryError as error:
+        log.warning("redis_not_checked", error=str(error))
+        return []
+    for problem in problems:
+        log.warning("redis_setting", problem=problem)
+    return problems
+
+
 def build_base(config: Config) -> Base:
     """The base model, loaded and fingerprinted (seconds)."""
     from driftline.base import load_base
@@ -144,25 +171,26 @@ def build_ingest(config: Config, topics: Topics, buffer: Buffer, clock: Clock) -
         config.ingest,
         clock,
         lock=state_files(config).ingest_lock,
+        prefix=config.redis.prefix,
     )
 
 
 def build_learner(feed: str, config: Config, base: Base, registry: Registry, buffer: Buffer, clock: Clock) -> Learner:
     """One feed's learner with its own copy of the base and its lease (not yet acquired)."""
-    from driftline.artefact.manifest import load_or_create_keys
     from learner.cycle import Learner, Workshop
     from learner.model import LoraModel
     from learner.versions import Versions
 
     section = config.feed[feed]
+    trust = build_trust(config)
     model = LoraModel(base, len(section.labels), section.learner)
     shop = Workshop(
         buffer=buffer,
         registry=registry,
-        versions=Versions(feed, registry, build_trust(config), section, model),
+        versions=Versions(feed, registry, trust, section, model),
         model=model,
         base=base,
-        signer=load_or_create_keys(state_files(config)),
+        signer=build_signer(config, trust),
         lease=registry.lease(feed, "learner", ttl_s=15),
         clock=clock,
         config_sha256=feed_sha256(config, feed),
@@ -172,10 +200,14 @@ def build_learner(feed: str, config: Config, base: Base, registry: Registry, buf
 
 
 def build_learner_service(config: Config) -> LearnerService:
-    """The learner process's service over all feeds."""
+    """The learner process's service over all feeds. RegistryError if Redis would throw versions away."""
     from learner.service import FeedLearner, LearnerService
 
+    build_signer(config, build_trust(config))  # before the seconds that the base takes
     registry, clock, buffer = build_registry(config), SystemClock(), open_buffer(config)
+    for problem in redis_problems(registry):
+        if problem.startswith("maxmemory-policy"):
+            raise RegistryError(f"the learner does not start on this Redis: {problem}")
     base = build_base(config)
     feeds = {}
     for name, section in config.feed.items():
@@ -197,6 +229,7 @@ def build_watcher(
     """The watcher that keeps the engine at the live versions."""
     from serving.watcher import Watcher
 
+    redis_problems(registry)
     return Watcher(
         registry,
         engine,
@@ -213,11 +246,12 @@ def build_watcher(
 
 
 def build_scorer(feed: str, config: Config, topics: Topics, engine: Engine, clock: Clock) -> Scorer:
-    """One feed's scorer in its own consumer group."""
+    """One feed's scorer in its own consumer group; makes the feed's topics where they are missing."""
     from serving.scorer import Scorer
 
     names = feed_topics(config, feed)
-    reader = topics.open_group([names.events], group=f"driftline-score-{feed}")
+    topics.ensure(names.model_dump().values())
+    reader = topics.open_group([names.events], group=f"{config.redis.prefix}-score-{feed}")
     return Scorer(topics, reader, engine, feed, config.feed[feed], names, config.serve.replica, clock)
 
 

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from driftline.base import Base, load_base
+from driftline.cli import wiring
 from driftline.cli.replay.pipeline import open_pipeline, replay_config
 from driftline.clock import SimulatedClock
 from driftline.config import BaseModelConfig, FeedConfig, ServeConfig, TopicsConfig, parse_config
@@ -202,6 +204,18 @@ def test_the_replay_counts_what_could_not_be_answered(tiny_base_dir: Path, tmp_p
         pipeline.topics.append(unique, events("c"))
         assert pipeline.answer_waiting(1) == 0
         assert [one["id"] for one in predictions(pipeline.topics, unique)] == ["c"]
+
+
+def test_installations_that_share_topics_score_apart(
+    topics: FileTopics, engine: Engine, unique: str, tmp_path: Path
+) -> None:
+    topics.append(unique, events("a"))
+    feeds = {unique: {"labels": list(LABELS)}}
+    for prefix in ("north", "south"):
+        config = parse_config({"redis": {"prefix": prefix}, "feed": feeds}, root=tmp_path / prefix)
+        with closing(wiring.build_scorer(unique, config, topics, engine, SimulatedClock(NOW))) as scorer:
+            assert scorer.step(5.0) == 1
+    assert [one["id"] for one in predictions(topics, unique)] == ["a", "a"]
 
 
 def test_run_waits_until_ready_and_through_what_passes(

@@ -78,7 +78,14 @@ class ServeProcess:
 
 
 @pytest.fixture
-def serving(redis_url: str, unique: str, tiny_base_dir: Path, tmp_path: Path) -> Iterator[ServeProcess]:
+def topics_section() -> str:
+    return ""
+
+
+@pytest.fixture
+def serving(
+    redis_url: str, unique: str, tiny_base_dir: Path, tmp_path: Path, topics_section: str
+) -> Iterator[ServeProcess]:
     config = tmp_path / "driftline.toml"
     config.write_text(
         f"""
@@ -88,6 +95,7 @@ def serving(redis_url: str, unique: str, tiny_base_dir: Path, tmp_path: Path) ->
         [redis]
         url = {json.dumps(redis_url)}
         prefix = "{unique}"
+        {topics_section}
         [feed.f]
         labels = ["negative", "neutral", "positive"]
         """
@@ -130,3 +138,21 @@ def test_sigterm_under_load_drops_no_request(serving: ServeProcess) -> None:
         assert serving.end() == 0, "".join(serving.lines)
         assert all(client.result() >= 10 for client in clients)
     assert not any("Traceback" in line for line in serving.lines)
+
+
+NO_BROKER = """[topics]
+        kind = "kafka"
+        bootstrap_servers = "127.0.0.1:1"
+        client = {bootstrap_timeout_ms = 500}"""
+
+
+@pytest.mark.parametrize("topics_section", [NO_BROKER])
+def test_without_kafka_it_starts_and_answers_and_labels_are_asked_for_again(serving: ServeProcess) -> None:
+    assert eventually(lambda: httpx.get(f"{serving.url}/readyz").status_code == 200)
+    asked = httpx.post(f"{serving.url}/v1/feeds/f/predict", json={"inputs": [{"text": "good phone"}]}, timeout=WITHIN_S)
+    assert asked.json()["predictions"][0]["adapter_version"] == 1
+    body = {"labels": [{"id": "a", "label": "neutral"}]}
+    refused = httpx.post(f"{serving.url}/v1/feeds/f/labels", json=body, timeout=WITHIN_S)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "topic_unavailable")
+    assert refused.headers["retry-after"] == "1"
+    assert serving.end() == 0, "".join(serving.lines)
