@@ -44,9 +44,6 @@ class Keys:
     def cycles(self, feed: str) -> str:
         return self._feed(feed, "cycles")
 
-    def pinned(self, feed: str) -> str:
-        return self._feed(feed, "pinned")
-
     def audit(self, feed: str) -> str:
         return self._feed(feed, "audit")
 

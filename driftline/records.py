@@ -239,7 +239,7 @@ class LiveRecord:
     """What the registry names as live for a feed. Version 0, revision 0 is the base with the zero head.
 
     Every change has the next `revision`, also a rollback to a smaller version. `anchor` is the best version promoted
-    so far; `previous` the version that was live before `version` was first promoted.
+    so far. What was live before `version` is in the registry (`Registry.promoted_before`).
     """
 
     feed: str

@@ -134,7 +134,8 @@ async def _gone(*_: object) -> Response:
     return Response(status_code=499)
 
 
-async def _unforeseen(*_: object) -> Response:
+async def _unforeseen(request: Request, error: Exception) -> Response:
+    log.error("request_broke", path=request.url.path, exc_info=error)
     return error_reply(500, "internal", "this request could not be served; see the server's log")
 
 

@@ -242,26 +242,14 @@ class Registry:
 
     # --- retention
 
-    def pin(self, feed: str, version: int) -> None:
-        """Keep the version's blobs until `unpin`. UnknownVersion if it or its blobs are gone."""
-        blobs = self._blobs_of(feed, version)
-        keys = [self._keys.pinned(feed), self._keys.blobs(feed), *(self._keys.blob(feed, name) for name in blobs)]
-        if not run_script(self._client, "pin", keys, version, *blobs):
-            raise UnknownVersion(f"feed {feed}: the blobs of version {version} are no longer kept; it cannot be pinned")
-
-    def unpin(self, feed: str, version: int) -> None:
-        """Let the version's blobs go when they are old. Idempotent."""
-        self._client.srem(self._keys.pinned(feed), str(version))
-
     def collect_garbage(self, feed: str, keep_versions: int = KEPT_VERSIONS, *, grace_s: float = BLOB_GRACE_S) -> int:
         """Remove blobs that no kept version names and nobody touched for `grace_s`; returns how many.
 
-        Safe beside publishing, switching and pinning: those touch their blobs in the script that names them.
+        Safe beside publishing and switching: those touch their blobs in the script that names them.
         """
         live = self.live(feed)
-        pinned = {int(version) for version in self._client.smembers(self._keys.pinned(feed))}
         before = self.promoted_before(feed, live.version)
-        kept = kept_versions(self.versions(feed), live, before, pinned, keep_versions)
+        kept = kept_versions(self.versions(feed), live, before, keep_versions)
         return self._blobs.collect(feed, {name for version in kept for name in self._blobs_of(feed, version)}, grace_s)
 
     # --- requests and heartbeats

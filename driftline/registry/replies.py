@@ -90,7 +90,7 @@ def refusal(feed: str, reply: Sequence[Any], change: Mapping[str, Any]) -> Drift
     if status == "missing_blob":
         return UnknownVersion(
             f"feed {feed}: version {change['version']} cannot go live: its blobs are no longer kept "
-            "(the last 50 versions, the incumbent, the anchor and pinned ones are)"
+            "(the last 50 versions, the incumbent, the one before it and the anchor are)"
         )
     return _ahead(feed)
 

@@ -1,6 +1,6 @@
 """Which versions keep their blobs (DESIGN §3.6). Manifests stay for ever. Pure."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from driftline.records import LiveRecord, Manifest
 
@@ -13,12 +13,10 @@ def blobs_of(manifest: Manifest) -> list[str]:
     return sorted({sha256 for sha256 in named if sha256 is not None})
 
 
-def kept_versions(
-    versions: Sequence[int], live: LiveRecord, before_live: int | None, pinned: Collection[int], newest: int
-) -> set[int]:
-    """The newest `newest` versions, the incumbent and the one to roll back to, the anchor, and the pinned ones.
+def kept_versions(versions: Sequence[int], live: LiveRecord, before_live: int | None, newest: int) -> set[int]:
+    """The newest `newest` versions, the incumbent and the one to roll back to, and the anchor.
 
     The one to roll back to is kept so that the way back stays open after any number of rejections. 0 has no blobs.
     """
     last = sorted(versions)[-newest:] if newest > 0 else []
-    return {*last, live.version, live.anchor, before_live or 0, *pinned} - {0}
+    return {*last, live.version, live.anchor, before_live or 0} - {0}

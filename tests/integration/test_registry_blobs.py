@@ -89,30 +89,24 @@ def test_a_blob_with_a_lost_chunk_cannot_be_published(publisher: Publisher, redi
 
 def test_kept_versions_by_hand() -> None:
     live = LiveRecord(feed=FEED, version=3, anchor=2, revision=9)
-    assert kept_versions([1, 2, 3, 4, 5, 6, 7, 8], live, 1, {5}, 2) == {7, 8, 3, 2, 1, 5}
-    assert kept_versions([1, 2, 3], LiveRecord(feed=FEED), None, (), 0) == set()
-    assert kept_versions([], LiveRecord(feed=FEED), None, (), 50) == set()
+    assert kept_versions([1, 2, 3, 4, 5, 6, 7, 8], live, 1, 2) == {7, 8, 3, 2, 1}
+    assert kept_versions([1, 2, 3], LiveRecord(feed=FEED), None, 0) == set()
+    assert kept_versions([], LiveRecord(feed=FEED), None, 50) == set()
 
 
 def test_collecting_keeps_what_the_design_names(publisher: Publisher, registry: Registry) -> None:
-    """Anchor 2, incumbent 4 (before it: 3), pinned 1; 5 to 9 rejected; the newest two are kept."""
+    """Anchor 2, incumbent 4 (before it: 3); 1 is replaced; 5 to 9 rejected; the newest two are kept."""
     for version, anchor in ((1, True), (2, True), (3, False), (4, False)):
         publisher.publish(manifest_of(version, anchor=anchor))
     for version in range(5, 10):
         publisher.publish(manifest_of(version, promote=False))
-    registry.pin(FEED, 1)
     assert registry.collect_garbage(FEED, 2) == 0, "all are younger than the grace"
-    assert registry.collect_garbage(FEED, 2, grace_s=-1) == 3 * 3
-    assert blobs_left(registry) == {1, 2, 3, 4, 8, 9}
+    assert registry.collect_garbage(FEED, 2, grace_s=-1) == 4 * 3
+    assert blobs_left(registry) == {2, 3, 4, 8, 9}
     assert registry.versions(FEED) == list(range(1, 10)), "manifests stay for ever"
     with pytest.raises(UnknownVersion, match="no longer kept"):
         registry.promote(FEED, 6, expected_revision=4, **WHO)
-    with pytest.raises(UnknownVersion, match="cannot be pinned"):
-        registry.pin(FEED, 6)
     assert registry.rollback(FEED, None, expected_revision=4, **WHO).version == 3
-    registry.unpin(FEED, 1)
-    registry.collect_garbage(FEED, 2, grace_s=-1)
-    assert 1 not in blobs_left(registry)
 
 
 def blobs_left(registry: Registry) -> set[int]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 
 from driftline.artefact.manifest import Signer, Trust, load_or_create_keys
 from driftline.base import Base, load_base
@@ -246,6 +247,18 @@ def test_before_the_registry_was_read_nothing_is_answered(
         with httpx.Client(base_url=server.admin_url) as admin:
             error(admin.post("/v1/feeds/f/pause"), 503, "registry_unavailable")
             assert admin.get("/v1/status").json()["live"] is None
+
+
+def test_a_bug_is_answered_500_and_logged(replica: Replica, topics: FileTopics) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("a bug")
+
+    replica.engine.submit = broken  # type: ignore[method-assign]
+    server = replica.serve(topics)
+    with structlog.testing.capture_logs() as logged, httpx.Client(base_url=server.url, timeout=30) as client:
+        assert "see the server's log" in error(predict(client, "good phone"), 500, "internal")
+    [entry] = [entry for entry in logged if entry["event"] == "request_broke"]
+    assert (entry["path"], str(entry["exc_info"])) == ("/v1/feeds/f/predict", "a bug")
 
 
 # --- who may do what
