@@ -39,6 +39,7 @@ def _stream_rows(seed: int, result: dict[str, Any]) -> list[Row]:
     promoted = sum(row["decision"] == "promoted" for row in report["versions"])
     failed, gap, interval = report["swaps"]["requests_failed"], joint["gap_points"], joint["gap_points_95"]
     shares = ", ".join(f"{one:.2f}" for one in interval)
+    trained = report["examples_per_s"] or 0.0
     ours, theirs = report["evaluation"]["all"]["accuracy"], naive["evaluation"]["all"]["accuracy"]
     return [
         judged(f"seed {seed}: promoted versions", str(promoted), f"at least {PROMOTED}", promoted >= PROMOTED),
@@ -48,10 +49,7 @@ def _stream_rows(seed: int, result: dict[str, Any]) -> list[Row]:
         shown("  hold-out: er / naive / joint", f"{ours:.4f} / {theirs:.4f} / {joint['accuracy']:.4f}"),
         shown("  forgetting, points: er / naive", f"{_points(report)} / {_points(naive)}"),
         shown("  prequential: naive", f"{naive['prequential']['accuracy']:.4f}"),
-        shown(
-            "  trained examples/s, total time",
-            f"{report['examples_per_s'] or 0:.1f}/s, {report['seconds']['total']:.0f} s",
-        ),
+        shown("  trained examples/s, total time", f"{trained:.1f}/s, {report['seconds']['total']:.0f} s"),
     ]
 
 
