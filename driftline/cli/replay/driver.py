@@ -6,18 +6,18 @@ passes: labels come and ticks start cycles, in their order; a due cycle runs thr
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from driftline.cli.replay.labels import LabelQueue
+from driftline.cli.replay.labels import Forecast, LabelQueue
 from driftline.cli.replay.pace import Pace
 from driftline.cli.replay.pipeline import Pipeline
 from driftline.cli.replay.rivals import Rivals
-from driftline.cli.replay.source import StreamItem
+from driftline.cli.replay.source import LATEST, StreamItem
 from driftline.cli.replay.tally import Tally
+from driftline.cli.replay.ticks import Ticks
 from driftline.errors import ServingError
 from driftline.topics.codec import encode_label
 from learner.cycle import CycleReport
-from learner.schedule import next_tick
 
 __all__ = ["Driver", "Pace"]
 
@@ -33,15 +33,16 @@ class Driver:
         self.tally = Tally()
         self.rivals = Rivals(pipeline.feed, pipeline.section.labels, pipeline.base, pipeline.engine)
         self._pace = pace
-        self._schedule = pipeline.section.schedule
         self._on_step = on_step or (lambda _: None)
         self._labels = LabelQueue()
-        self._tick: datetime | None = None
+        self._ticks: Ticks
         self._last_seq = 0
 
     def run(self, items: Iterable[StreamItem]) -> None:
         """To the end of the stream; then the labels still to come, and the last segment."""
         stream = _Peekable(iter(items))
+        if (head := stream.peek()) is not None:
+            self._ticks = Ticks(self.pipeline.section.schedule, head.at)
         while (head := stream.peek()) is not None:
             self._until(head.at)
             self._answer(list(self._cut(stream)))
@@ -57,57 +58,58 @@ class Driver:
 
     def _until(self, moment: datetime) -> None:
         """Let the clock reach `moment`: labels that come before it, and the ticks in between, in their order."""
-        self._tick = self._tick or next_tick(self._schedule, moment)
-        while (step := min(self._tick, self._labels.next_at or self._tick)) <= moment:
+        while (step := self._next_step(moment)) <= moment:
             self._advance(step)
             self._deliver()
-            if self._tick <= step:
+            if self._ticks.next <= step:
+                self._ticks.skip_beyond(step)
                 self._turn()
-                self._tick = self._tick_after(step, horizon=min(moment, self._labels.next_at or moment))
         self._advance(moment)
+
+    def _next_step(self, moment: datetime) -> datetime:
+        """The next label or tick; of the ticks up to `moment` only one that may bring a cycle."""
+        label_at = self._labels.next_at
+        if self._missing() > 0:
+            self._ticks.skip_to(min(moment, label_at or moment))
+        return min(self._ticks.next, label_at or self._ticks.next)
 
     def _advance(self, moment: datetime) -> None:
         self._pace.wait_for(moment)
         self.pipeline.clock.advance_to(moment)
 
-    def _tick_after(self, tick: datetime, horizon: datetime) -> datetime:
-        """The next tick; where too few examples wait, the ticks before `horizon`, which bring nothing, are skipped."""
-        following = next_tick(self._schedule, tick)
-        if self._missing() <= 0 or following >= horizon:
-            return following
-        if self._schedule.cron is not None:
-            return next_tick(self._schedule, horizon - timedelta(microseconds=1))
-        period = following - tick
-        return following + (horizon - following) // period * period
-
     def _missing(self) -> int:
         """How many more examples make a cycle due."""
-        return self._schedule.min_examples - self.pipeline.buffer.new_count(self.pipeline.feed)
+        return self.pipeline.section.schedule.min_examples - self.pipeline.buffer.new_count(self.pipeline.feed)
 
     # --- events come
 
     def _cut(self, stream: "_Peekable") -> Iterator[StreamItem]:
-        """Up to 32 items, the first in any case; none at or after a time at which a cycle may become due.
+        """Up to 32 items, the first in any case; none at or after a tick at which a cycle may be due.
 
-        That is the next tick if enough examples wait, else when so many labels as are missing will have come.
+        That is the next one if enough examples wait, else the first at which as many labels as are missing have come.
         """
         missing = self._missing()
         forecast = self._labels.forecast(max(missing, 1))
         for position in range(BATCH_EVENTS):
             head = stream.peek()
-            limit = self._tick if missing <= 0 else forecast.at
-            if head is None or (position and limit is not None and head.at >= limit):
+            if head is None or (position and head.at >= self._limit(missing, forecast)):
                 return
             yield stream.take()
             if self._pace.held_back:
                 return
-            if head.label is not None and head.label_at is not None:
-                forecast.add(max(head.label_at, head.at))
+            if head.label is not None:
+                forecast.add(head.due_at)
+
+    def _limit(self, missing: int, forecast: Forecast) -> datetime:
+        if missing <= 0:
+            return self._ticks.next
+        return LATEST if forecast.at is None else self._ticks.first_from(forecast.at)
 
     def _answer(self, batch: list[StreamItem]) -> None:
         """The batch onto the topic, through the scorer and the rivals, into the buffer; then the labels that came."""
         pipe, tally = self.pipeline, self.tally
         self._advance(batch[-1].at)
+        self._ticks.skip_beyond(batch[-1].at)
         pipe.topics.append(pipe.names.events, [item.outgoing for item in batch])
         with tally.timed("predict"):
             tally.requests_failed += pipe.answer_waiting(len(batch))
@@ -119,7 +121,7 @@ class Driver:
         tally.events += len(batch)
         for item in batch:
             if item.label is not None and item.event_id is not None:
-                self._labels.push(max(item.label_at or item.at, item.at), item.event_id, item.label)
+                self._labels.push(item.due_at, item.event_id, item.label)
         self._deliver()
         self._on_step(self)
 

@@ -7,6 +7,7 @@ JSON object, an id or a label of the wrong type.
 import gzip
 import itertools
 import json
+import zlib
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -43,6 +44,11 @@ class StreamItem:
     label: str | None
     label_at: datetime | None
 
+    @property
+    def due_at(self) -> datetime:
+        """When the label comes, never before the event."""
+        return max(self.label_at or self.at, self.at)
+
 
 def read_lines(path: Path) -> Iterator[bytes]:
     """The file's lines without their ends; empty lines are left out. UsageError if it cannot be read."""
@@ -53,7 +59,7 @@ def read_lines(path: Path) -> Iterator[bytes]:
             for line in lines:
                 if stripped := line.rstrip(b"\r\n"):
                     yield stripped
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"{path}: cannot be read ({error}): name an events file, JSON lines, gzip or not") from None
 
 
