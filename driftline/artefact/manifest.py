@@ -35,6 +35,7 @@ __all__ = [
     "encode_signed",
     "load_or_create_keys",
     "load_trust",
+    "own_key_id",
 ]
 
 SIGNING_DOMAIN = b"driftline manifest 1\n"
@@ -120,6 +121,10 @@ class Trust:
         """Trust exactly these keys."""
         return cls({key_id(key): key for key in public_keys})
 
+    def knows(self, key_id: str) -> bool:
+        """Whether what this key signed may be served."""
+        return key_id in self._public_keys
+
     def verify(self, signed: SignedManifest) -> Manifest:
         """The manifest, once its signature holds.
 
@@ -167,6 +172,11 @@ def load_trust(section: TrustConfig, files: StateFiles) -> Trust:
     if section.public_keys:
         return Trust.of(*(_load_public(path) for path in section.public_keys))
     return Trust.of(load_or_create_keys(files).public_key)
+
+
+def own_key_id(files: StateFiles) -> str | None:
+    """The id of this installation's own key; None if it has none yet. Makes nothing. ConfigError as `load_trust`."""
+    return key_id(_load_public(files.public_key)) if files.public_key.exists() else None
 
 
 @contextmanager

@@ -84,10 +84,10 @@ def waiting(db: sqlite3.Connection, state: str, feeds: Sequence[int], limit: int
 
 
 def listed(db: sqlite3.Connection, feed: int, limit: int) -> list[LetterRow]:
-    """The feed's newest letters, newest first."""
+    """The feed's newest letters that are not resolved, newest first."""
     rows = db.execute(
         f"SELECT {_COLUMNS} FROM letters JOIN feeds ON feeds.id = letters.feed "
-        "WHERE letters.feed = ? ORDER BY letters.id DESC LIMIT ?",
+        "WHERE letters.feed = ? AND state <> 'resolved' ORDER BY letters.id DESC LIMIT ?",
         (feed, limit),
     )
     return [LetterRow(id=row[0], letter=_letter(row), state=row[8], at=from_micros(row[9])) for row in rows]

@@ -25,12 +25,13 @@ from driftline.cli.options import (
 )
 from driftline.cli.output import count_of, print_json, say
 from driftline.config import Config, load_config
-from driftline.errors import DriftlineError
+from driftline.errors import DriftlineError, RegistryConflict
 from driftline.names import StateFiles
 from driftline.records import LiveRecord
 
 if TYPE_CHECKING:
     from driftline.buffer import Buffer
+    from driftline.registry import Registry
 
 VersionArgument = Annotated[int, typer.Argument(min=1, help="The version to make live.")]
 RollbackArgument = Annotated[
@@ -115,7 +116,7 @@ def resume(
 
     name, loaded = _feed(config, feed)
     registry = build_registry(loaded)
-    relearned = _relearn(loaded, name, registry.live(name)) if relearn else 0
+    relearned = _relearn(loaded, name, registry) if relearn else 0
     live = registry.resume(name, actor=choose_actor(actor), reason=reason, at=datetime.now(UTC))
     more = f"; {count_of(relearned, 'example')} will be learned again" if relearn else ""
     _show(live, f"{name} goes on from version {live.version}{more}", as_json)
@@ -137,7 +138,10 @@ def update_now(
         raise DriftlineError(f"{name} is paused ({live.pause_reason}): `driftline resume` first")
     fresh = _fresh(loaded, name)
     if fresh == 0:
-        raise DriftlineError(f"{name} has no fresh example to learn from: see `driftline status` for what is awaited")
+        raise DriftlineError(
+            f"{name} has no fresh example to learn from: bring labelled events first (`driftline produce`); "
+            "`driftline status` says what is awaited"
+        )
     registry.request_update(name, choose_actor(actor))
     known = f" with {count_of(fresh, 'fresh example')}" if fresh else ""
     if as_json:
@@ -158,11 +162,26 @@ def _show(live: LiveRecord, sentence: str, as_json: bool) -> None:
         say(escape(sentence))
 
 
-def _relearn(config: Config, feed: str, live: LiveRecord) -> int:
-    """Work out what only rolled-back versions learned, and make it fresh. Both steps may be repeated."""
+def _relearn(config: Config, feed: str, registry: "Registry") -> int:
+    """Work out what only rolled-back versions learned, and make it fresh. Both steps may be repeated.
+
+    Only while the feed is paused, so that no update starts in between; RegistryConflict if what is live changed.
+    """
+    live = registry.live(feed)
+    if not live.paused:
+        raise DriftlineError(f"--relearn needs {feed} to be paused meanwhile: `driftline pause`, then resume --relearn")
     with _opened(config) as buffer:
         buffer.reconcile(feed, live.version)
-        return buffer.relearn(feed)
+        _require_unchanged(registry, live)
+        count = buffer.relearn(feed)
+        _require_unchanged(registry, live)
+    return count
+
+
+def _require_unchanged(registry: "Registry", live: LiveRecord) -> None:
+    now = registry.live(live.feed)
+    if (now.version, now.revision, now.paused) != (live.version, live.revision, live.paused):
+        raise RegistryConflict(f"what is live of {live.feed} was changed meanwhile: look at it, then do this again")
 
 
 def _fresh(config: Config, feed: str) -> int | None:

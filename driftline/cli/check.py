@@ -1,6 +1,6 @@
 """`driftline check`: for everything the config names, whether it is usable, and what to do if not.
 
-Changes nothing: missing topics, keys and folders are fine, since `up` makes them.
+Changes and starts nothing: missing topics, keys, folders and the embedded Redis are fine, since `up` makes them.
 """
 
 import os
@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from driftline.cli.output import count_of, err, print_json, say
 from driftline.cli.status import existing_buffer, existing_registry
 from driftline.cli.supervisor import supervised
 from driftline.config import Config, feed_topics, load_config
-from driftline.errors import DriftlineError
+from driftline.errors import ConfigError, DriftlineError
 from driftline.names import StateFiles
 
 if TYPE_CHECKING:
@@ -96,9 +97,13 @@ def _buffer(config: Config) -> Iterator[Finding]:
 
 def _topics(config: Config) -> Iterator[Finding]:
     from driftline.cli.wiring import build_topics
+    from driftline.topics.files import FileTopics
 
-    where = config.topics.bootstrap_servers if config.topics.kind == "kafka" else "files under the state folder"
-    with closing(build_topics(config)) as topics:
+    if config.topics.kind == "kafka":
+        where, cluster = config.topics.bootstrap_servers, build_topics(config)
+    else:  # not `build_topics`, which makes the state folder
+        where, cluster = "files under the state folder", FileTopics(StateFiles(config.state.path).topics)
+    with closing(cluster) as topics:
         for feed in config.feed:
             for topic in feed_topics(config, feed).model_dump().values():
                 found = "exists" if topics.exists(topic) else "missing; `up` creates it"
@@ -107,9 +112,11 @@ def _topics(config: Config) -> Iterator[Finding]:
 
 def _redis(config: Config) -> Iterator[Finding]:
     if config.redis.url == "embedded":
-        from driftline.registry.embedded import find_server
+        from driftline.registry.embedded import find_server, running_embedded
 
-        yield Finding("redis", True, f"embedded, started when needed ({find_server()})")
+        running = running_embedded(StateFiles(config.state.path)) is not None
+        state = "running" if running else "not running; `up` starts it"
+        yield Finding("redis", True, f"embedded, {state} ({find_server()})")
         return
     from driftline.cli.wiring import build_registry
 
@@ -162,13 +169,36 @@ def _keys(config: Config) -> Iterator[Finding]:
 
     files = StateFiles(config.state.path)
     if config.trust.public_keys:
-        load_trust(config.trust, files)
-        yield Finding("keys", True, f"{count_of(len(config.trust.public_keys), 'trusted key')}")
+        yield _trusted_keys(config, files)
     elif not files.public_key.exists():
         yield Finding("keys", True, "none yet (the first process makes the pair)")
     else:
         load_trust(config.trust, files)
         yield from _private_key(files.signing_key)
+
+
+def _trusted_keys(config: Config, files: StateFiles) -> Finding:
+    from driftline.artefact.manifest import load_trust, own_key_id
+
+    trust, own = load_trust(config.trust, files), own_key_id(files)
+    if own is not None and not trust.knows(own):
+        remedy = f"add {files.public_key}"
+        return Finding("keys", False, f"trust.public_keys leaves out the key that a learner here signs with: {remedy}")
+    here = "this installation's is among them" if own else "a learner here would make its own, to be added"
+    return Finding("keys", True, f"{count_of(len(config.trust.public_keys), 'trusted key')}; {here}")
+
+
+def _schedule(config: Config) -> Iterator[Finding]:
+    from learner.schedule import next_tick
+
+    for feed, section in config.feed.items():
+        try:
+            next_tick(section.schedule, datetime.now(UTC))
+        except ConfigError as error:
+            yield Finding(f"schedule of {feed}", False, f"feed.{feed}.{error}")
+        else:
+            when = section.schedule.cron or f"every {section.schedule.period_s:g} s"
+            yield Finding(f"schedule of {feed}", True, f"{when}, from {section.schedule.min_examples:,} examples on")
 
 
 def _private_key(path: Path) -> Iterator[Finding]:
@@ -206,6 +236,7 @@ def _port(key: str, host: str, port: int) -> Finding:
 CHECKS: dict[str, Check] = {
     "state": _state,
     "buffer": _buffer,
+    "schedule": _schedule,
     "topics": _topics,
     "redis": _redis,
     "keys": _keys,

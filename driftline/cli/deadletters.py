@@ -39,8 +39,7 @@ def list_letters(
         found: list[LetterRow] = []
     else:
         with closing(buffer):
-            listed = [row for name in choose_feeds(loaded, feed) for row in buffer.letters(name, most)]
-            found = [row for row in listed if row.state != "resolved"]
+            found = [row for name in choose_feeds(loaded, feed) for row in buffer.letters(name, most)]
     if as_json:
         print_json({"dead_letters": [_row(row) for row in found]})
     elif not found:

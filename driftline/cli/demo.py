@@ -170,6 +170,6 @@ def finish(report: dict[str, Any], folder: Path, config_file: Path, seconds: flo
     say(f"  driftline replay {stream} -c {config_file} --plot again.html")
     say("      the same again, with settings that you change")
     say("  driftline init myfeed")
-    say("      a commented config for a stream of your own")
+    say("      a commented config for a stream of your own, in the folder myfeed; its feed is named reviews")
     say("  driftline up -c myfeed/driftline.toml")
     say("      ingest, learn, serve and score, live on this machine")

@@ -42,8 +42,7 @@ def examples(
 
 def read_rows(buffer: "Buffer", feed: str, limit: int | None) -> list[dict[str, Any]]:
     """The newest `limit` examples (None: all), by event order. `predicted` is null where no answer counts."""
-    scored = buffer.scored(feed)
-    newest = scored if limit is None else scored[-limit:]
+    newest = buffer.scored(feed, last=limit)
     rows = []
     for start in range(0, len(newest), AT_ONCE):
         part = newest[start : start + AT_ONCE]

@@ -39,6 +39,9 @@ LIVE: dict[str, Any] = {
 # Shown for keys whose default is "not set".
 SAMPLES: dict[str, Any] = {
     "base.revision": "main",
+    "metrics.ingest_port": 9101,
+    "metrics.learn_port": 9102,
+    "metrics.score_port": 9103,
     "serve.threads": 2,
     "learner.threads": 2,
     "schedule.every_s": 60,

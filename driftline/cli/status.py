@@ -13,7 +13,7 @@ from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, Json
 from driftline.cli.output import count_of, percent, print_json, print_table, say
 from driftline.cli.supervisor import supervised
 from driftline.config import Config, FeedConfig, load_config
-from driftline.errors import DriftlineError
+from driftline.errors import DriftlineError, RegistryUnavailable
 from driftline.names import StateFiles
 from driftline.records import LiveRecord, ReplicaStatus
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from driftline.buffer import Buffer
     from driftline.buffer.counters import FeedCounts
     from driftline.registry import Registry
+
+
+NO_ANSWERS: dict[str, Any] = {"accuracy": None, "n": 0, "answered_share": None}
 
 
 def status(config: ConfigOption = DEFAULT_CONFIG, feed: FeedOption = None, as_json: JsonOption = False) -> None:
@@ -46,11 +49,19 @@ def collect(config: Config, feeds: list[str]) -> dict[str, Any]:
 
 
 def existing_registry(config: Config) -> "Registry | None":
-    """The registry, or None where the embedded Redis was never started: reading must not make one."""
-    if config.redis.url == "embedded" and not StateFiles(config.state.path).redis.exists():
-        return None
-    from driftline.cli.wiring import build_registry
+    """The registry for reading; None where the embedded Redis was never started.
 
+    Reading starts no server: RegistryUnavailable if the embedded one is not running now.
+    """
+    from driftline.cli.wiring import build_registry
+    from driftline.registry.embedded import running_embedded
+
+    files = StateFiles(config.state.path)
+    if config.redis.url == "embedded":
+        if not files.redis.exists():
+            return None
+        if running_embedded(files) is None:
+            raise RegistryUnavailable("the embedded Redis is not running: `driftline up` starts it")
     return build_registry(config)
 
 
@@ -97,20 +108,29 @@ def _buffer_view(config: Config, feed: str, problems: list[str]) -> tuple["FeedC
     try:
         buffer = existing_buffer(config)
         if buffer is None:
-            return None, {"accuracy": None, "n": 0}
+            return None, dict(NO_ANSWERS)
         with closing(buffer):
             return buffer.counts(feed), prequential_accuracy(buffer, feed, config.feed[feed])
     except DriftlineError as error:
         problems.append(f"buffer: {error}")
-        return None, {"accuracy": None, "n": 0}
+        return None, dict(NO_ANSWERS)
 
 
 def prequential_accuracy(buffer: "Buffer", feed: str, section: FeedConfig) -> dict[str, Any]:
-    """{"accuracy", "n"} of the answers as served; without scorer (`score = false`) only over what was answered."""
+    """{"accuracy", "n", "answered_share"} of the answers as served.
+
+    Without scorer (`score = false`) the accuracy is only over what was answered; `answered_share` (0..1 of all
+    examples; None of none) says how much that is.
+    """
     from learner.evaluation import accuracy
 
-    scored = [row for row in buffer.scored(feed) if section.serve.score or row.answered]
-    return {"accuracy": accuracy([row.predicted for row in scored], [row.label for row in scored]), "n": len(scored)}
+    rows = buffer.scored(feed)
+    scored = [row for row in rows if section.serve.score or row.answered]
+    return {
+        "accuracy": accuracy([row.predicted for row in scored], [row.label for row in scored]),
+        "n": len(scored),
+        "answered_share": sum(row.answered for row in rows) / len(rows) if rows else None,
+    }
 
 
 def awaited(counts: "FeedCounts | None", live: LiveRecord | None, section: FeedConfig) -> str:
@@ -124,13 +144,16 @@ def awaited(counts: "FeedCounts | None", live: LiveRecord | None, section: FeedC
     if counts.taken:
         return f"an update with {count_of(counts.taken, 'example')} is under way"
     wanted = section.schedule.min_examples
-    if counts.fresh >= wanted:
-        return f"{counts.fresh:,} of {wanted:,} examples: the next tick"
-    return "; ".join([f"{counts.fresh:,} of {wanted:,} examples", *_missing(counts)])
+    new = counts.fresh - counts.returned  # a rejection alone starts no update
+    if new >= wanted:
+        return f"{new:,} of {wanted:,} examples: the next tick"
+    return "; ".join([f"{new:,} of {wanted:,} examples", *_missing(counts)])
 
 
 def _missing(counts: "FeedCounts") -> list[str]:
     parts = []
+    if counts.returned:
+        parts.append(f"{count_of(counts.returned, 'example')} of a rejected update will be tried again with them")
     if counts.examples == 0:
         parts.append("nothing labelled yet")
     if counts.pending:
@@ -159,7 +182,9 @@ def _show_feed(name: str, view: dict[str, Any]) -> None:
     say(f"[bold]{escape(name)}[/]  live: {live}{state}")
     say(f"  awaited     {escape(view['awaited'])}")
     scored = view["prequential"]
-    say(f"  accuracy    {percent(scored['accuracy'])} of {count_of(scored['n'], 'answer')} as served")
+    share = scored["answered_share"]
+    asked = "" if share in (None, 1.0) else f"; {percent(share)} of the examples were answered"
+    say(f"  accuracy    {percent(scored['accuracy'])} of {count_of(scored['n'], 'answer')} as served{asked}")
     counts: FeedCounts | None = view["counts"]
     if counts is not None:
         say(f"  events      {counts.event_records:,} = {_balance(counts)}")

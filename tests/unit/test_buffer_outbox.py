@@ -1,5 +1,7 @@
 """Dead letters: sent at least once, retried under their position, one row each."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -36,14 +38,23 @@ def test_letters_are_sent_once_they_are_marked_and_until_then_again(buffer: Buff
     assert states(buffer) == [(0, "sent"), (1, "to_send")]
 
 
-def test_a_retry_that_succeeds_resolves_the_letter(buffer: Buffer) -> None:
+def test_a_retry_that_succeeds_resolves_the_letter(buffer: Buffer, tmp_path: Path) -> None:
     buffer.append([letter(EVENTS, 0)], up_to(EVENTS, 1), at(0))
     retry(buffer, event("a", 0, label="pos"))
     counts = buffer.counts(FEED)
     assert (counts.event_records, counts.dead_letters, counts.examples) == (1, 0, 1)
     assert counts.by_reason == {}
-    (row,) = buffer.letters(FEED, 10)
-    assert (row.state, row.letter.value) == ("resolved", b"")
+    assert buffer.letters(FEED, 10) == []
+    with closing(sqlite3.connect(tmp_path / "buffer.sqlite3")) as db:
+        assert db.execute("SELECT state, value FROM letters").fetchall() == [("resolved", b"")]
+
+
+def test_resolved_letters_take_no_place_in_the_list(buffer: Buffer) -> None:
+    buffer.append([letter(EVENTS, 0), letter(EVENTS, 1)], up_to(EVENTS, 2), at(0))
+    newest = max(row.id for row in buffer.letters(FEED, 10))
+    buffer.mark_for_retry(FEED, [newest])
+    buffer.append([event("a", 1, label="pos")], {}, at(1), retried=[newest])
+    assert [row.letter for row in buffer.letters(FEED, 1)] == [letter(EVENTS, 0)]
 
 
 def test_a_retry_that_fails_again_returns_to_its_row_and_is_not_sent_twice(buffer: Buffer) -> None:

@@ -118,7 +118,7 @@ def test_status_says_what_is_awaited(driftline: Driftline) -> None:
     document = json.loads(driftline("status", "--json").out)
     assert document["processes"] == {}
     assert document["feeds"]["reviews"]["version"] == 0
-    assert document["feeds"]["reviews"]["prequential"] == {"accuracy": None, "n": 0}
+    assert document["feeds"]["reviews"]["prequential"] == {"accuracy": None, "n": 0, "answered_share": None}
 
 
 def test_stop_without_redis(driftline: Driftline, config: Path) -> None:
@@ -237,6 +237,7 @@ COUNTS = FeedCounts(event_records=500, examples=200, holdouts=20, pending=300, f
             ["112 of 250 examples; 1 example without the answer"],
         ),
         (replace(COUNTS, fresh=260), None, ["260 of 250 examples: the next tick"]),
+        (replace(COUNTS, fresh=260, returned=150), None, ["110 of 250 examples", "150 examples of a rejected update"]),
         (replace(COUNTS, fresh=0, taken=250), None, ["an update with 250 examples is under way"]),
         (replace(COUNTS, set_aside=3), None, ["3 examples set aside", "--relearn"]),
         (COUNTS, LiveRecord(feed="f", paused=True, pause_reason="bad"), ["paused (bad)", "driftline resume"]),

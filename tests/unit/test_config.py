@@ -59,6 +59,15 @@ def test_labels_are_all_a_feed_needs() -> None:
             {"feed": {"a": {"labels": LABELS}, "b": {"labels": LABELS, "events_topic": "a.labels"}}},
             ["a.labels", "'a'", "'b'", "give each its own"],
         ),
+        ({"ingest": {"rank": 2, "of_ranks": 2}}, ["ingest", "rank = 2", "from 0 to of_ranks - 1"]),
+        (
+            {"serve": {"slots": 3}, "feed": {"a": {"labels": LABELS}, "b": {"labels": LABELS}}},
+            ["serve.slots = 3", "2 feeds need at least 4"],
+        ),
+        (
+            {"ingest": {"max_waiting_examples": 999}, "feed": {"a": {"labels": LABELS}, "b": {"labels": LABELS}}},
+            ["ingest.max_waiting_examples = 999", "at least 1000", "min_examples"],
+        ),
         ({"feed": {"reviews": {"labels": LABELS, "lerner": {}}}}, ["feed.reviews.lerner", "did you mean 'learner'"]),
     ],
 )
