@@ -1,0 +1,106 @@
+"""The benchmarks' own arithmetic, by hand-made cases; and that every script can still be imported."""
+
+import importlib
+import json
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+import benchmarks
+from benchmarks import accept
+from benchmarks.acceptance.quality import without_times
+from benchmarks.acceptance.rows import Options, Row, judged
+from benchmarks.clients import Told, longest_silence_s
+from benchmarks.data import missing_data
+from benchmarks.drills.checks import compare_ids, same_ids
+from benchmarks.ingest import make_values
+from benchmarks.rounds import compare, interleave, shares, timed_calls
+
+
+def test_every_script_can_be_imported() -> None:
+    names = [module.name for module in pkgutil.walk_packages(benchmarks.__path__, "benchmarks.")]
+    assert {"benchmarks.bank", "benchmarks.accept", "benchmarks.drills.outage"} <= set(names)
+    for name in names:
+        importlib.import_module(name)
+
+
+def test_contenders_take_turns_and_warm_ups_are_not_kept() -> None:
+    turns: list[str] = []
+
+    def b() -> float:
+        turns.append("b")
+        return 2.0
+
+    seconds = interleave({"a": lambda: turns.append("a"), "b": b}, rounds=2, warm_ups=1)
+    assert turns == ["a", "b"] * 3
+    assert seconds["b"] == [2.0, 2.0]
+    assert len(seconds["a"]) == 2
+
+
+def test_ratios_are_medians_of_the_rounds_own_ratios() -> None:
+    compared = compare({"peer": [1.0, 2.0, 4.0], "ours": [2.0, 2.0, 2.0]}, units=10, reference="peer")
+    assert compared["ours"]["ratio"] == {"median": 1.0, "low": 0.5, "high": 2.0}
+    assert compared["peer"]["per_s"] == {"median": 5.0, "low": 2.5, "high": 10.0}
+
+
+def test_phases_are_timed_in_the_real_code_and_put_back() -> None:
+    class Work:
+        def step(self) -> int:
+            return 7
+
+    original = Work.step
+    with timed_calls({"step": (Work, "step")}) as spent:
+        assert Work().step() == 7
+    assert spent["step"] > 0
+    assert Work.step is original
+    assert shares({"a": 1.0, "b": 2.5}, total=5.0) == {"a": 0.2, "b": 0.5, "rest": 0.3}
+
+
+def test_ids_are_compared_with_their_multiplicity() -> None:
+    found = compare_ids(["a", "b", "c"], ["a", "c", "c", "d"])
+    assert found == {"expected": 3, "found": 4, "missing": 1, "twice": 1, "unexpected": 1}
+    assert not same_ids(found)
+    assert same_ids(compare_ids(["a", "b"], ["b", "a"]))
+
+
+def test_the_longest_silence_is_of_one_replica_and_of_answers_only() -> None:
+    def told(replica: int, received: float, failure: str | None = None) -> Told:
+        return Told(sent=received, received=received, replica=replica, version=1, failure=failure)
+
+    answers = [told(0, 0.0), told(1, 0.5), told(0, 1.0), told(0, 2.0, "HTTP 500"), told(0, 4.0), told(1, 1.0)]
+    assert longest_silence_s(answers, 2) == 3.0
+
+
+def test_reports_are_compared_without_what_a_clock_decided() -> None:
+    report = {"events": 3, "seconds": {"total": 1}, "examples_per_s": 9.0, "swaps": {"count": 1, "pause_ms_max": 2.0}}
+    assert without_times(report) == {"events": 3, "swaps": {"count": 1}}
+
+
+def test_ingest_values_are_events_of_the_promised_size() -> None:
+    values = make_values(300)
+    assert all(200 <= len(value) <= 300 for value in values)
+    assert len({json.loads(value)["id"] for value in values}) == 300
+    assert all(json.loads(value)["label"] for value in values)
+
+
+def test_missing_streams_are_named(tmp_path: Path) -> None:
+    reason = missing_data(tmp_path / "stream.jsonl.gz")
+    assert reason is not None
+    assert "stream.jsonl.gz" in reason
+    assert "DRIFTLINE_DATA" in reason
+
+
+def test_a_line_that_fails_is_not_met_and_the_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Options) -> list[Row]:
+        raise RuntimeError("no broker")
+
+    monkeypatch.setitem(accept.LINES, "outage", broken)
+    rows = accept.run_line("outage", Options())
+    assert (rows[0].verdict, "no broker" in rows[0].why) == ("not met", True)
+    path = tmp_path / "accept.json"
+    accept.keep(path, "swaps", [judged("swaps", "100", "100", True)], 1.0)
+    accept.keep(path, "outage", rows, 2.0)
+    lines = json.loads(path.read_text())["lines"]
+    assert [lines[name]["rows"][0]["verdict"] for name in ("swaps", "outage")] == ["met", "not met"]
+    assert all(lines[name]["commit"] for name in lines)
