@@ -172,13 +172,14 @@ def _relearn(config: Config, feed: str, registry: "Registry") -> int:
         raise DriftlineError(f"--relearn needs {feed} to be paused meanwhile: `driftline pause`, then resume --relearn")
     with _opened(config) as buffer:
         buffer.reconcile(feed, live.version)
-        _require_unchanged(registry, live)
+        require_unchanged(registry, live)
         count = buffer.relearn(feed)
-        _require_unchanged(registry, live)
+        require_unchanged(registry, live)
     return count
 
 
-def _require_unchanged(registry: "Registry", live: LiveRecord) -> None:
+def require_unchanged(registry: "Registry", live: LiveRecord) -> None:
+    """RegistryConflict if the live record is not the one read before."""
     now = registry.live(live.feed)
     if (now.version, now.revision, now.paused) != (live.version, live.revision, live.paused):
         raise RegistryConflict(f"what is live of {live.feed} was changed meanwhile: look at it, then do this again")

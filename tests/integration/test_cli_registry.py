@@ -9,13 +9,18 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
+from structlog.testing import capture_logs
 from transformers import AutoModel
 
+from driftline.artefact.manifest import load_or_create_keys
 from driftline.artefact.probe import PROBE_TEXTS
-from driftline.cli.wiring import build_base, build_registry
+from driftline.cli.admin import require_unchanged
+from driftline.cli.wiring import build_base, build_learner_service, build_registry
 from driftline.config import Config, load_config
+from driftline.errors import ConfigError, RegistryConflict, RegistryError
 from driftline.names import StateFiles
-from driftline.registry import stop_embedded
+from driftline.registry import connect
+from driftline.registry.embedded import running_embedded, start_embedded, stop_embedded
 from tests.fixtures.cli import Driftline
 
 RANK = 4
@@ -92,8 +97,10 @@ def test_promote_rollback_pause_and_resume(driftline: Driftline, tmp_path: Path,
     assert (state["version"], state["revision"], state["paused"]) == (1, 3, True)
     assert "angry users" in state["awaited"]
 
-    assert driftline("resume").code == 0
+    assert driftline("resume", "--relearn").code == 0
     assert not live(driftline)["paused"]
+    running = driftline("resume", "--relearn")
+    assert (running.code, "driftline pause" in running.err) == (1, True)
     assert driftline("pause", "--reason", "holiday").code == 0
     assert live(driftline)["paused"]
     refused = driftline("update-now")
@@ -112,6 +119,18 @@ def test_promote_rollback_pause_and_resume(driftline: Driftline, tmp_path: Path,
     shown = driftline("history").out
     assert "→ 1" in shown
     assert "promote it by hand" in shown
+
+
+def test_a_change_of_what_is_live_is_seen(
+    driftline: Driftline, config: Config, tmp_path: Path, tiny_base_dir: Path
+) -> None:
+    imported(driftline, peft_folder(tmp_path / "a", tiny_base_dir, 1), "--re-sign")
+    registry = build_registry(config)
+    before = registry.live("reviews")
+    require_unchanged(registry, before)
+    assert driftline("promote", "1").code == 0
+    with pytest.raises(RegistryConflict, match="changed meanwhile"):
+        require_unchanged(registry, before)
 
 
 @pytest.mark.usefixtures("config")
@@ -207,6 +226,63 @@ def test_check_finds_everything_usable(driftline: Driftline) -> None:
     assert wrong == []
     names = " ".join(finding["name"] for finding in document["checks"])
     assert all(word in names for word in ("config", "state", "topic reviews", "redis", "base model", "labels", "keys"))
+
+
+def test_check_and_the_reading_verbs_start_nothing(driftline: Driftline, config: Config) -> None:
+    files = StateFiles(config.state.path)
+    driftline("check")
+    assert not files.root.exists()
+
+    start_embedded(files)
+    assert live(driftline)["version"] == 0
+    stop_embedded(files)
+    assert "not running" in driftline("check").out
+    status = json.loads(driftline("status", "--json").out)
+    assert (status["feeds"]["reviews"]["version"], "not running" in status["problems"][0]) == (None, True)
+    history = driftline("history")
+    assert (history.code, "not running" in history.err) == (1, True)
+    assert running_embedded(files) is None
+
+
+def test_a_learner_whose_key_is_not_trusted_does_not_start(
+    driftline: Driftline, config: Config, tmp_path: Path
+) -> None:
+    other = StateFiles(tmp_path / "other")
+    load_or_create_keys(other)
+    load_or_create_keys(StateFiles(config.state.path))
+    path = tmp_path / "driftline.toml"
+    path.write_text(f'{path.read_text()}[trust]\npublic_keys = ["{other.public_key}"]\n')
+    own = str(StateFiles(config.state.path).public_key)
+    with pytest.raises(ConfigError, match=own):
+        build_learner_service(load_config(path))
+    checks = {finding["name"]: finding for finding in json.loads(driftline("check", "--json").out)["checks"]}
+    assert (checks["keys"]["ok"], own in checks["keys"]["detail"]) == (False, True)
+
+    path.write_text(path.read_text().replace("public_keys = [", f'public_keys = ["{own}", '))
+    assert build_learner_service(load_config(path))
+
+
+def test_a_learner_does_not_start_on_a_redis_that_evicts(config: Config) -> None:
+    client = connect(start_embedded(StateFiles(config.state.path)))
+    client.config_set("appendonly", "no")
+    with capture_logs() as logs:
+        assert build_learner_service(config)
+    assert "append-only file is off" in str(logs)
+    client.config_set("maxmemory-policy", "allkeys-lru")
+    with capture_logs(), pytest.raises(RegistryError, match="CONFIG SET maxmemory-policy noeviction"):
+        build_learner_service(config)
+
+
+@pytest.mark.usefixtures("config")
+def test_check_names_a_schedule_that_never_comes(driftline: Driftline, tmp_path: Path) -> None:
+    path = tmp_path / "driftline.toml"
+    for cron in ("61 * * * *", "0 0 31 2 *"):
+        path.write_text(
+            path.read_text().partition("[feed.reviews.schedule]")[0] + f'[feed.reviews.schedule]\ncron = "{cron}"\n'
+        )
+        checks = {finding["name"]: finding for finding in json.loads(driftline("check", "--json").out)["checks"]}
+        found = checks["schedule of reviews"]
+        assert (found["ok"], f"feed.reviews.schedule.cron = '{cron}'" in found["detail"]) == (False, True)
 
 
 def test_check_names_what_is_wrong_and_goes_on(driftline: Driftline, config: Config, tmp_path: Path) -> None:

@@ -5,22 +5,26 @@ import io
 import json
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from driftline.buffer import Buffer
 from driftline.buffer.counters import FeedCounts
 from driftline.cli import app as cli
 from driftline.cli.options import choose_actor, choose_feed
 from driftline.cli.processes import with_serve_options
 from driftline.cli.produce import batches, record_key
-from driftline.cli.status import awaited
+from driftline.cli.status import awaited, prequential_accuracy
 from driftline.cli.up import commands
-from driftline.config import Config, FeedConfig, load_config, parse_config
+from driftline.config import Config, FeedConfig, FeedServeConfig, load_config, parse_config
 from driftline.errors import UsageError
 from driftline.records import LiveRecord
 from driftline.topics import Outgoing
+from tests.fixtures import buffers
 from tests.fixtures.cli import Driftline
 
 VERBS = (
@@ -246,6 +250,18 @@ COUNTS = FeedCounts(event_records=500, examples=200, holdouts=20, pending=300, f
 def test_what_is_awaited_in_words(counts: FeedCounts | None, live: LiveRecord | None, words: list[str]) -> None:
     sentence = awaited(counts, live, FeedConfig(labels=("x", "y")))
     assert all(word in sentence for word in words), sentence
+
+
+def test_without_scorer_the_share_of_answered_examples_is_told(tmp_path: Path) -> None:
+    events = [buffers.event("a", 0, label="pos"), buffers.event("b", 1, label="pos"), buffers.event("c", 2)]
+    with closing(Buffer.open(tmp_path / "buffer.sqlite3", buffers.rules(), buffers.KEY)) as buffer:
+        records = [*events, buffers.prediction("a", "pos", 0)]
+        buffer.append(records, buffers.up_to(buffers.EVENTS, 3), buffers.at(9))
+        quality = partial(prequential_accuracy, buffer, buffers.FEED)
+        labels = ("neg", "pos")
+        over_http = quality(FeedConfig(labels=labels, serve=FeedServeConfig(score=False)))
+        assert over_http == {"accuracy": 1.0, "n": 1, "answered_share": 0.5}
+        assert quality(FeedConfig(labels=labels)) == {"accuracy": 0.5, "n": 2, "answered_share": 0.5}
 
 
 def one_feed(**feed: object) -> Config:
