@@ -7,14 +7,13 @@ Reads only; may run in any thread.
 
 from dataclasses import dataclass
 
+from driftline.artefact.fit import check_fit
 from driftline.artefact.manifest import Trust
 from driftline.artefact.weights import Weights, check_weights, unpack
 from driftline.base import Base, lora_targets, target_shapes
 from driftline.errors import ArtefactError, ConfigError
 from driftline.records import Manifest
 from driftline.registry import Registry
-
-TASK = "classification"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +28,13 @@ class Verifier:
         """The version's manifest and weights, checked. ArtefactError, UnknownVersion, RegistryUnavailable."""
         manifest = self.trust.verify(self.registry.manifest(feed, version))
         _check_name(manifest, feed, version)
-        _check_base(manifest, self.base)
-        _check_task(manifest, labels)
-        shapes = _target_shapes(manifest, self.base)
+        base = self.base
+        check_fit(manifest, labels, fingerprint=base.fingerprint, pooling=base.pooling, max_tokens=base.max_tokens)
+        shapes = _target_shapes(manifest, base)
         body = self.registry.get_blob(feed, manifest.body_sha256)
         head = self.registry.get_blob(feed, manifest.head_sha256)
         weights = unpack(body, head)
-        check_weights(weights, manifest, shapes, self.base.hidden_size)
+        check_weights(weights, manifest, shapes, base.hidden_size)
         return manifest, weights
 
 
@@ -44,29 +43,6 @@ def _check_name(manifest: Manifest, feed: str, version: int) -> None:
     if (manifest.feed, manifest.version) != (feed, version):
         found = f"version {manifest.version} of feed {manifest.feed!r}"
         raise ArtefactError("bad_signature", f"version {version} of feed {feed!r}: the signature there is of {found}")
-
-
-def _check_base(manifest: Manifest, base: Base) -> None:
-    trained = (manifest.base_fingerprint, manifest.pooling, manifest.max_tokens)
-    here = (base.fingerprint, base.pooling, base.max_tokens)
-    for name, theirs, ours in zip(("model", "pooling", "max_tokens"), trained, here, strict=True):
-        if theirs != ours:
-            raise ArtefactError(
-                "wrong_base",
-                f"{_name(manifest)} was trained with base.{name} {theirs!r:.20}, this replica has {ours!r:.20}: "
-                f"give learner and replicas the same [base]",
-            )
-
-
-def _check_task(manifest: Manifest, labels: tuple[str, ...]) -> None:
-    if manifest.task != TASK:
-        raise ArtefactError("wrong_task", f"{_name(manifest)} is for task {manifest.task!r}, this feed's is {TASK!r}")
-    if manifest.labels != labels:
-        raise ArtefactError(
-            "wrong_labels",
-            f"{_name(manifest)} has labels {list(manifest.labels)}, this replica's config has {list(labels)}: "
-            "use the same labels in the same order",
-        )
 
 
 def _target_shapes(manifest: Manifest, base: Base) -> dict[str, tuple[int, int]]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from driftline.artefact.fit import check_fit
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feed
 from driftline.cli.output import check_writable, err, print_json, say
 from driftline.config import Config, feed_sha256, load_config
@@ -122,20 +123,9 @@ def _check_fits(config: Config, feed: str, base: "Base", origin: Manifest | None
             f"the adapter has rank {lora[0]} and alpha {lora[1]:g}, feed.{feed}.learner has {section.rank} and "
             f"{section.alpha:g}: the learner could not go on from it; set rank and alpha to the adapter's",
         )
-    if origin is None:
-        return
-    theirs = (origin.base_fingerprint, origin.pooling, origin.max_tokens)
-    if theirs != (base.fingerprint, base.pooling, base.max_tokens):
-        raise ArtefactError(
-            "wrong_base",
-            "the adapter was trained on another base (model, pooling, max_tokens): set [base] to that one",
-        )
-    if origin.labels != config.feed[feed].labels:
-        raise ArtefactError(
-            "wrong_labels",
-            f"the adapter's labels are {list(origin.labels)}, feed.{feed}.labels are {list(config.feed[feed].labels)}: "
-            "they must be the same, in the same order",
-        )
+    if origin is not None:
+        labels = config.feed[feed].labels
+        check_fit(origin, labels, fingerprint=base.fingerprint, pooling=base.pooling, max_tokens=base.max_tokens)
 
 
 def _candidate(config: Config, feed: str, base: "Base", weights: "Weights", imported_from: str) -> Manifest:
