@@ -10,7 +10,9 @@ import typer
 from driftline.cli.logs import configure_logging
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption
 from driftline.cli.output import say
+from driftline.cli.supervisor import supervised
 from driftline.config import Config, load_config
+from driftline.errors import DriftlineError
 from driftline.names import StateFiles
 
 Port = Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Instead of serve.port.")]
@@ -60,7 +62,10 @@ def stop(config: ConfigOption = DEFAULT_CONFIG) -> None:
         return
     from driftline.registry.embedded import stop_embedded
 
-    say("embedded Redis stopped" if stop_embedded(StateFiles(loaded.state.path)) else "no embedded Redis was running")
+    files = StateFiles(loaded.state.path)
+    if supervised(files.supervisor):
+        raise DriftlineError("`driftline up` runs here and would start it again: end that one (Ctrl-C), which stops it")
+    say("embedded Redis stopped" if stop_embedded(files) else "no embedded Redis was running")
 
 
 def with_serve_options(config: Config, **options: Any) -> Config:

@@ -11,17 +11,22 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import structlog
 
 from driftline.buffer import Buffer
 from driftline.buffer.counters import FeedCounts
 from driftline.cli import app as cli
+from driftline.cli.logs import configure_logging
 from driftline.cli.options import choose_actor, choose_feed
 from driftline.cli.processes import with_serve_options
 from driftline.cli.produce import batches, record_key
+from driftline.cli.replay.source import read_lines
 from driftline.cli.status import awaited, prequential_accuracy
+from driftline.cli.supervisor import only_supervisor
 from driftline.cli.up import commands
 from driftline.config import Config, FeedConfig, FeedServeConfig, load_config, parse_config
 from driftline.errors import UsageError
+from driftline.names import StateFiles
 from driftline.records import LiveRecord
 from driftline.topics import Outgoing
 from tests.fixtures import buffers
@@ -131,6 +136,16 @@ def test_stop_without_redis(driftline: Driftline, config: Path) -> None:
     assert "nothing to stop" in driftline("stop").out
 
 
+@pytest.mark.usefixtures("config")
+def test_stop_is_refused_while_up_would_start_it_again(driftline: Driftline, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    file = StateFiles(tmp_path / "state").supervisor
+    with only_supervisor(file):
+        file.write_text(json.dumps({"processes": {"learn": {}}}))
+        result = driftline("stop")
+    assert (result.code, "`driftline up` runs here" in result.err) == (1, True)
+
+
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.usefixtures("config")
 def test_produce_keeps_every_byte(driftline: Driftline, tmp_path: Path, packed: bool) -> None:
@@ -171,6 +186,25 @@ def test_produce_says_what_went_out_before_the_damage(driftline: Driftline, tmp_
     sent = (tmp_path / "state" / "topics" / "reviews" / "0.jsonl").read_bytes().count(b"\n")
     assert (result.code, sent) == (2, 1000)
     assert "first 1,000 records went out onto reviews" in result.err
+
+
+def test_a_damaged_events_file_is_told_by_replay(tmp_path: Path) -> None:
+    path = tmp_path / "bad.gz"
+    whole = gzip.compress(b'{"text": "x"}\n')
+    path.write_bytes(whole + whole[:10] + b"\xff" * 64)
+    with pytest.raises(UsageError, match="cannot be read"):
+        list(read_lines(path))
+
+
+def test_tracebacks_in_the_log_hold_no_local_variables(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(process="test")
+    token = "-".join(["very", "secret"])
+    try:
+        raise ValueError(len(token))
+    except ValueError:
+        structlog.get_logger().exception("broken")
+    written = capsys.readouterr().err
+    assert ("ValueError" in written, "very-secret" in written) == (True, False)
 
 
 @pytest.mark.parametrize("path", ["file", "file/below"])
