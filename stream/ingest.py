@@ -203,7 +203,7 @@ class Ingest:
         now = self._clock.now()
         if self._expired_at is not None and now - self._expired_at < EXPIRE_EVERY:
             return
-        current = [] if self._paused else [feed for feed, source in self._sources.items() if source.is_current()]
+        current = [] if self._paused else [feed for feed, source in self._sources.items() if source.is_current(now)]
         self._buffer.expire(now, current=current)
         self._expired_at = now
 

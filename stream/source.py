@@ -5,6 +5,7 @@ buffer that lost its positions, stops ingest with the remedy instead of reading 
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from driftline.buffer import Buffer
 from driftline.config import FeedTopics, IngestConfig
@@ -89,9 +90,9 @@ class Source:
         """These records are in the buffer."""
         self._positions |= next_positions(records)
 
-    def is_current(self) -> bool:
-        """Whether everything was read that stood on the topics when reading began or went on."""
-        return self.progress.is_current(self.reader, self._positions)
+    def is_current(self, now: datetime) -> bool:
+        """Whether everything was read that stood on the topics when reading began or went on. `now`: ingest's clock."""
+        return self.progress.is_current(self.reader, self._positions, now)
 
     def commit(self) -> None:
         """Positions for lag tools, best effort."""

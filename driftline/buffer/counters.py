@@ -5,8 +5,10 @@
 holds after every transaction, for event records alone; labels and predictions are counted apart.
 """
 
+import json
 import sqlite3
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from driftline.buffer.examples import returned
@@ -96,8 +98,11 @@ def read_counter(db: sqlite3.Connection, feed: int, name: str) -> int:
     return row[0] if row else 0
 
 
-def read_total(db: sqlite3.Connection, *names: str) -> int:
-    """The sum of these counters over all feeds."""
-    marks = ",".join("?" * len(names))
-    (total,) = db.execute(f"SELECT COALESCE(SUM(value), 0) FROM counters WHERE name IN ({marks})", names).fetchone()
+def read_total(db: sqlite3.Connection, feeds: Sequence[int], names: Sequence[str]) -> int:
+    """The sum of these counters over these feeds."""
+    (total,) = db.execute(
+        "SELECT COALESCE(SUM(value), 0) FROM counters WHERE feed IN (SELECT value FROM json_each(?)) "
+        "AND name IN (SELECT value FROM json_each(?))",
+        (json.dumps(feeds), json.dumps(names)),
+    ).fetchone()
     return int(total)

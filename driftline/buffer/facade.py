@@ -39,8 +39,10 @@ class Buffer:
     @classmethod
     def open(cls, path: Path, rules: Mapping[str, FeedRules], holdout_key: bytes, *, read_only: bool = False) -> Self:
         """Open the file, and make it if need be (not if `read_only`). BufferStoreError says what is wrong with it."""
-        store = open_for_reading(path) if read_only else open_store(path, rules, holdout_key)
-        return cls(store, rules, holdout_key)
+        if read_only:
+            return cls(open_for_reading(path), rules, holdout_key)
+        shares = {feed: rule.holdout_share for feed, rule in rules.items()}
+        return cls(open_store(path, shares, holdout_key), rules, holdout_key)
 
     def close(self) -> None:
         """Close the connection. Idempotent."""
@@ -107,9 +109,12 @@ class Buffer:
         return handled
 
     def waiting_examples(self) -> int:
-        """Examples of all feeds that wait to be taken, or for their prediction: what back-pressure looks at."""
+        """Examples of all feeds that wait to be taken, or for their prediction: what back-pressure looks at.
+
+        Not those of feeds that are no longer in the config: nothing would ever take them.
+        """
         with self._store.reading() as db:
-            return read_total(db, "fresh", "awaiting_prediction")
+            return read_total(db, self._feeds(), ("fresh", "awaiting_prediction"))
 
     def letters_to_send(self, limit: int) -> list[tuple[int, DeadLetter]]:
         """The oldest dead letters that are not on the dead-letter topic yet, at most about 16 MiB of them."""

@@ -11,7 +11,7 @@ import hashlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -81,13 +81,16 @@ class Store:
             self._connection.close()
 
 
-def open_store(path: Path, feeds: Iterable[str], holdout_key: bytes) -> Store:
-    """Open or create the file (mode 0600). BufferStoreError if it is no buffer, a newer one, or one of another key."""
+def open_store(path: Path, holdout_shares: Mapping[str, float], holdout_key: bytes) -> Store:
+    """Open or create the file (mode 0600), with these feeds and the shares of their texts that are held out.
+
+    BufferStoreError if it is no buffer, a newer one, or one of another key or other shares.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _opening(path):
             store = Store(_connect(f"file:{_quoted(path)}?mode=rw"), path)
-            _prepare(store, list(feeds), holdout_key)
+            _prepare(store, holdout_shares, holdout_key)
     except OSError as error:
         raise BufferStoreError(
             f"{path}: cannot be opened ({error}): set state.path to a folder you can write to"
@@ -144,7 +147,7 @@ def _connect(uri: str) -> sqlite3.Connection:
     return connection
 
 
-def _prepare(store: Store, feeds: list[str], holdout_key: bytes) -> None:
+def _prepare(store: Store, holdout_shares: Mapping[str, float], holdout_key: bytes) -> None:
     connection = store._connection
     if connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
         raise BufferStoreError(
@@ -156,7 +159,9 @@ def _prepare(store: Store, feeds: list[str], holdout_key: bytes) -> None:
             _create(db)
         _check_version(db, store.path)
         _check_key(db, store.path, holdout_key)
-        db.executemany("INSERT OR IGNORE INTO feeds (name) VALUES (?)", [(feed,) for feed in feeds])
+        for feed, share in holdout_shares.items():
+            _check_share(db, store.path, feed, share)
+        db.executemany("INSERT OR IGNORE INTO feeds (name) VALUES (?)", [(feed,) for feed in holdout_shares])
         store.know_feeds(db.execute("SELECT name, id FROM feeds").fetchall())
 
 
@@ -188,6 +193,19 @@ def _check_key(db: sqlite3.Connection, path: Path, holdout_key: bytes) -> None:
         raise BufferStoreError(
             f"{path}: the hold-out key is not the one this buffer was made with; held-out texts would be trained on: "
             "restore the key file, or use another state.path"
+        )
+
+
+def _check_share(db: sqlite3.Connection, path: Path, feed: str, share: float) -> None:
+    """Another share would move texts between training and hold-out. A feed keeps its own, also while it is removed."""
+    setting = f"holdout_share:{feed}"
+    db.execute("INSERT OR IGNORE INTO settings VALUES (?, ?)", (setting, share))
+    (found,) = db.execute("SELECT value FROM settings WHERE name = ?", (setting,)).fetchone()
+    if found != share:
+        raise BufferStoreError(
+            f"{path}: feed.{feed}.evaluation.holdout_share is {share}, but this buffer was made with {found}: texts "
+            f"would move between training and hold-out: put {found} back, or start with another state.path or "
+            "another feed name"
         )
 
 

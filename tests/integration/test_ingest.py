@@ -45,6 +45,7 @@ class House:
             "labels": ["neg", "pos"],
             "event_wait_s": 50.0,
             "evaluation": {"holdout_share": 1e-12},
+            "schedule": {"min_examples": 10},
         }
         self.limits: dict = {}
 

@@ -48,6 +48,18 @@ def test_another_holdout_key_is_refused(path: Path) -> None:
     Buffer.open(path, rules(), KEY).close()
 
 
+def test_another_holdout_share_is_refused_also_for_a_feed_that_was_away(path: Path) -> None:
+    Buffer.open(path, rules(holdout_share=0.1), KEY).close()
+    with pytest.raises(BufferStoreError) as refused:
+        Buffer.open(path, rules(holdout_share=0.2) | rules(feed="new"), KEY)
+    for part in (f"feed.{FEED}.evaluation.holdout_share is 0.2", "made with 0.1", "put 0.1 back", "state.path"):
+        assert part in str(refused.value)
+    Buffer.open(path, rules(feed="other", holdout_share=0.3), KEY).close()
+    with pytest.raises(BufferStoreError, match=f"feed.{FEED}.evaluation"):
+        Buffer.open(path, rules(holdout_share=0.2), KEY)
+    Buffer.open(path, rules(holdout_share=0.1) | rules(feed="new", holdout_share=0.5), KEY).close()
+
+
 def test_a_newer_format_and_a_file_that_is_no_buffer_are_refused(path: Path) -> None:
     Buffer.open(path, rules(), KEY).close()
     with sqlite3.connect(path) as db:
@@ -88,6 +100,19 @@ def test_feeds_may_be_added(path: Path) -> None:
     second = Buffer.open(path, rules(feed="other") | rules(), KEY)
     assert (second.counts(FEED).event_records, second.counts("other").event_records) == (1, 0)
     second.close()
+
+
+def test_examples_of_a_feed_that_was_removed_do_not_hold_up_the_others(path: Path) -> None:
+    first = Buffer.open(path, rules(await_predictions=False), KEY)
+    first.append([event("a", 0, label="pos"), event("b", 1, label="neg")], up_to(EVENTS, 2), at(0))
+    assert first.waiting_examples() == 2
+    first.close()
+    without = Buffer.open(path, rules(feed="other"), KEY)
+    assert without.waiting_examples() == 0
+    without.close()
+    both = Buffer.open(path, rules(feed="other") | rules(), KEY)
+    assert both.waiting_examples() == 2
+    both.close()
 
 
 def test_threads_share_one_buffer(path: Path) -> None:
