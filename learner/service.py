@@ -1,19 +1,23 @@
-"""The learner process: APScheduler ticks, one worker thread, a lease per feed, and a watchdog.
+"""The learner process: APScheduler says when, one worker thread does it, a lease per feed, and a watchdog.
 
-Ticks never overlap and are never dropped for being late (FINDINGS §4): one worker, `coalesce`, no misfire limit. A feed
-whose lease another process holds stands by. A cycle that hangs cannot be stopped inside the process, so the watchdog
-ends the process; the supervisor starts it again and the open cycle is repeated.
+Ticks never overlap and none is dropped (FINDINGS §4): a tick only marks its feed as due, and the worker clears the mark
+once a turn was made, so ticks that came while busy, without Redis or without the lease count once. A feed whose lease
+another process holds stands by. A cycle that hangs cannot be stopped inside the process, so the watchdog ends the
+process; whoever supervises it starts it again, and the open cycle is repeated.
+
+Errors: after a retriable one the feed is tried again, once as much time has passed as the failed attempt took (a cycle
+may have been trained in vain); others end `run`.
 """
 
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
 
 import structlog
-from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED, JobEvent
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED, JobEvent
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
@@ -27,7 +31,14 @@ from learner.schedule import trigger_for
 
 log = structlog.get_logger()
 HUNG_EXIT_CODE = 70
-OUTCOMES = {EVENT_JOB_ERROR: "failed", EVENT_JOB_MISSED: "missed", EVENT_JOB_MAX_INSTANCES: "overlapped"}
+POLL_S = 1.0
+LAST_RETRY_S = 60.0
+OUTCOMES = {
+    EVENT_JOB_EXECUTED: "executed",
+    EVENT_JOB_ERROR: "failed",
+    EVENT_JOB_MISSED: "missed",
+    EVENT_JOB_MAX_INSTANCES: "overlapped",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +57,14 @@ class LearnerService:
         self._feeds = feeds
         self._registry = registry
         self._journal = journal
-        self._running_since: dict[str, float] = {}
-        self._fatal: DriftlineError | None = None
+        self._ticks = dict.fromkeys(feeds, 0)
+        self._ticks_served = dict.fromkeys(feeds, 0)
+        self._asked: set[str] = set()
+        self._retry_at: dict[str, float] = {}
+        self._running: tuple[str, float] | None = None
+        self._fatal: BaseException | None = None
         self._stop = threading.Event()
+        self._wake = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
         """Blocks until `stop`; a running cycle is finished or, after the process's grace, repeated at the next start.
@@ -56,17 +72,28 @@ class LearnerService:
         Raises the first error that trying again cannot mend.
         """
         self._stop = stop
-        scheduler = self._scheduler()
+        scheduler, worker = self._scheduler(), threading.Thread(target=self._work, name="learner", daemon=True)
         scheduler.start()
+        worker.start()
         try:
-            while not stop.wait(1.0):
+            while not stop.wait(POLL_S):
                 self._watch()
         finally:
-            scheduler.shutdown(wait=True)
-            for feed in self._feeds.values():
-                feed.lease.release()
+            scheduler.shutdown(wait=False)
+            self._finish(worker)
         if self._fatal is not None:
             raise self._fatal
+
+    def _finish(self, worker: threading.Thread) -> None:
+        self._stop.set()
+        self._wake.set()
+        while worker.is_alive():
+            worker.join(POLL_S)
+            self._watch()
+        for feed in self._feeds.values():
+            feed.lease.release()
+
+    # --- when
 
     def _scheduler(self) -> BackgroundScheduler:
         scheduler = BackgroundScheduler(
@@ -75,49 +102,66 @@ class LearnerService:
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
         )
         for name, feed in self._feeds.items():
-            scheduler.add_job(
-                self._guarded, trigger_for(feed.section.schedule), args=[self._tick, name], id=f"{name}:tick"
-            )
-            scheduler.add_job(self._guarded, "interval", seconds=1, args=[self._poll, name], id=f"{name}:poll")
-        scheduler.add_listener(self._on_trouble, EVENT_JOB_ERROR | EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES)
+            scheduler.add_job(self._mark_due, trigger_for(feed.section.schedule), args=[name], id=f"{name}:tick")
+        scheduler.add_listener(self._on_job, sum(OUTCOMES))
         return scheduler
 
-    def _guarded(self, work: Callable[[str], None], name: str) -> None:
-        """One job. Retriable errors wait for the next run of the job; others stop the process."""
-        if self._stop.is_set() or not self._holds_lease(name):
-            return
-        self._running_since[name] = time.monotonic()
+    def _mark_due(self, name: str) -> None:
+        self._ticks[name] += 1
+        self._wake.set()
+
+    def _on_job(self, event: JobEvent) -> None:
+        metrics.JOBS.labels(OUTCOMES[event.code]).inc()
+
+    # --- what: the worker's thread
+
+    def _work(self) -> None:
         try:
-            work(name)
+            while not self._stop.is_set():
+                for name in self._feeds:
+                    self._serve(name)
+                self._wake.wait(POLL_S)
+                self._wake.clear()
+        except BaseException as error:  # noqa: BLE001  the thread's edge: `run` raises it
+            self._fatal = error
+            self._stop.set()
+
+    def _serve(self, name: str) -> None:
+        """What there is to do for one feed, if it is ours. Retriable errors: again later; others are raised."""
+        start, lease = time.monotonic(), self._feeds[name].lease
+        if self._stop.is_set() or start < self._retry_at.get(name, 0.0):
+            return
+        self._running = (name, start)
+        try:
+            if lease.held or lease.acquire():
+                self._step(name)
         except LeaseLost as error:
             log.warning("lease_lost", feed=name, error=str(error))
-            self._feeds[name].lease.release()
+            lease.release()
         except DriftlineError as error:
             log.error("turn_failed", feed=name, kind=type(error).__name__, error=str(error), retriable=error.retriable)
             if not error.retriable:
-                self._fatal = error
-                self._stop.set()
+                raise
+            spent_s = time.monotonic() - start
+            self._retry_at[name] = time.monotonic() + min(LAST_RETRY_S, spent_s)
         finally:
-            self._running_since.pop(name, None)
+            self._running = None
 
-    def _holds_lease(self, name: str) -> bool:
-        lease = self._feeds[name].lease
-        try:
-            return lease.held or lease.acquire()
-        except DriftlineError as error:
-            log.warning("lease_unavailable", feed=name, error=str(error))
-            return False
-
-    def _tick(self, name: str) -> None:
-        self._record(self._feeds[name].learner.turn())
-
-    def _poll(self, name: str) -> None:
+    def _step(self, name: str) -> None:
+        """Resume what is open; keep house; make the turn that somebody, or a tick, asked for."""
         learner = self._feeds[name].learner
-        learner.close_segments()
         if learner.has_open_cycle():
             self._record(learner.turn())
-        elif self._registry.take_update_request(name):
+        learner.keep_house()
+        if self._registry.take_update_request(name):
+            self._asked.add(name)
+        ticks = self._ticks[name]
+        if name in self._asked:
             self._record(learner.turn(at_least=1))
+            self._asked.discard(name)
+        elif ticks > self._ticks_served[name]:
+            self._record(learner.turn())
+            self._ticks_served[name] = ticks
 
     def _record(self, report: CycleReport | None) -> None:
         if report is None:
@@ -136,18 +180,14 @@ class LearnerService:
             replayed=len(report.cycle.plan.replayed),
         )
 
-    def _watch(self) -> None:
-        for name, since in list(self._running_since.items()):
-            limit = self._feeds[name].section.learner.max_cycle_s
-            if time.monotonic() - since > limit:
-                log.critical("cycle_hung", feed=name, limit_s=limit, remedy="the process ends; the cycle is repeated")
-                os._exit(HUNG_EXIT_CODE)
+    # --- the watchdog: the thread of `run`
 
-    def _on_trouble(self, event: JobEvent) -> None:
-        metrics.JOBS.labels(OUTCOMES[event.code]).inc()
-        if event.code != EVENT_JOB_ERROR:
-            log.debug("job_late", job=event.job_id, outcome=OUTCOMES[event.code])
+    def _watch(self) -> None:
+        running = self._running
+        if running is None:
             return
-        log.critical("job_crashed", job=event.job_id, error=repr(getattr(event, "exception", None)))
-        self._fatal = DriftlineError(f"the learner's job {event.job_id} crashed: {getattr(event, 'exception', None)!r}")
-        self._stop.set()
+        name, since = running
+        limit = self._feeds[name].section.learner.max_cycle_s
+        if time.monotonic() - since > limit:
+            log.critical("cycle_hung", feed=name, limit_s=limit, remedy="the process ends; the cycle is repeated")
+            os._exit(HUNG_EXIT_CODE)
