@@ -9,6 +9,7 @@ new topic that come between the deletion and that refresh are delivered; TopicRe
 """
 
 import contextlib
+import threading
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -131,13 +132,19 @@ class LagToolsCommitter:
 
     def __init__(self, consumer: KafkaConsumer) -> None:
         self._consumer = consumer
+        self._answered = threading.Event()
+        self._answered.set()
 
     def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
         with contextlib.suppress(kafka_errors.KafkaError):
-            self._consumer.commit_async(dict(offsets))
+            self._answered.clear()
+            self._consumer.commit_async(dict(offsets)).add_both(lambda _: self._answered.set())
 
     def close(self) -> None:
-        self._consumer.close(autocommit=False, timeout_ms=CLOSE_WITHIN_MS)
+        """Waits a moment for the commit in flight: the library's network thread would trip over a closed selector."""
+        self._answered.wait(CLOSE_WITHIN_MS / 1000)
+        with contextlib.suppress(RuntimeError):
+            self._consumer.close(autocommit=False, timeout_ms=CLOSE_WITHIN_MS)
 
 
 class GroupCommitter:
