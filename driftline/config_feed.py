@@ -122,7 +122,7 @@ class EvaluationConfig(Section):
     segment_examples: Count = 1000
     """Examples of the stream per segment."""
     holdout_share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
-    """Share of texts that nothing trains on."""
+    """Share of texts that nothing trains on. It cannot change once the buffer holds examples of the feed."""
     max_segments: Annotated[int, Field(ge=2, le=64)] = 16
     """Segments kept; beyond, neighbours are merged in pairs."""
     segment_holdouts: Count = 200
