@@ -22,7 +22,7 @@ from driftline.base import Base
 from driftline.buffer import Buffer
 from driftline.clock import Clock
 from driftline.config import FeedConfig
-from driftline.records import Cycle, GateDecision, LiveRecord
+from driftline.records import Cycle, GateDecision, LiveRecord, PublishOutcome
 from driftline.registry import Lease, Registry, check_not_lost
 from learner.evaluation import accuracy_on
 from learner.gate import decide
@@ -97,11 +97,11 @@ class Learner:
             return None
         recorded = self._shop.registry.cycle_outcome(self.feed, cycle.cycle_id)
         if recorded is not None:
-            return self._acknowledge(CycleReport(cycle=cycle, decision=None, outcome=recorded.status))
+            return self._acknowledge(CycleReport(cycle=cycle, decision=None, outcome=recorded.status), recorded)
         if cycle.parent != live.version or live.paused:
             self._abandon(cycle, live)
             return None
-        return self._acknowledge(self._learn(cycle, live))
+        return self._acknowledge(*self._learn(cycle, live))
 
     def has_open_cycle(self) -> bool:
         """True after a crash between `take` and `ack`."""
@@ -163,7 +163,7 @@ class Learner:
         self._shop.buffer.ack(cycle.cycle_id, "abandoned")
         log.info("cycle_abandoned", feed=self.feed, cycle=cycle.cycle_id, parent=cycle.parent, live=live.version)
 
-    def _learn(self, cycle: Cycle, live: LiveRecord) -> CycleReport:
+    def _learn(self, cycle: Cycle, live: LiveRecord) -> tuple[CycleReport, PublishOutcome]:
         seconds = {"train": 0.0, "evaluate": 0.0}
         parent, exam = self._shop.versions.load(cycle.parent), self._holdouts.exam()
         with _measured(seconds, "evaluate"):
@@ -185,7 +185,7 @@ class Learner:
         )
         manifest = draft(judged, self._section, self._shop.model, self._shop.config_sha256, self._shop.clock.now())
         outcome, decision = self._publisher.publish(manifest)
-        return CycleReport(
+        report = CycleReport(
             cycle=cycle,
             decision=decision,
             outcome=outcome.recorded or outcome.status,
@@ -194,6 +194,7 @@ class Learner:
             trained_examples=candidate.result.examples,
             mean_loss=candidate.result.mean_loss,
         )
+        return report, outcome
 
     def _anchor_predictions(self, live: LiveRecord, parent: Version, exam: Exam) -> dict[int, str | None] | None:
         """None: the anchor is the incumbent."""
@@ -201,8 +202,9 @@ class Learner:
             return None
         return self._holdouts.predictions(self._shop.versions.load(live.anchor), exam.seqs)
 
-    def _acknowledge(self, report: CycleReport) -> CycleReport:
+    def _acknowledge(self, report: CycleReport, outcome: PublishOutcome) -> CycleReport:
         buffer, cycle = self._shop.buffer, report.cycle
+        buffer.remember_revision(self.feed, outcome.revision)  # first: should Redis lose it now, it is missed
         buffer.ack(cycle.cycle_id, "promoted" if report.outcome == "promoted" else "rejected")
         log.info("cycle_done", feed=self.feed, version=cycle.version, outcome=report.outcome, loss=report.mean_loss)
         live = self._live()

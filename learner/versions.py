@@ -7,11 +7,12 @@ a crash in between leaves only blobs that nothing names. Atomicity and idempoten
 
 from dataclasses import dataclass
 
+from driftline.artefact.fit import check_fit
 from driftline.artefact.manifest import Trust
 from driftline.artefact.weights import Weights, check_weights, pack_body, pack_head, unpack
 from driftline.base import target_shapes
 from driftline.config import FeedConfig
-from driftline.errors import ArtefactError, ConfigError
+from driftline.errors import ConfigError
 from driftline.records import Manifest
 from driftline.registry import Registry
 from learner.model import LoraModel
@@ -70,34 +71,34 @@ class Versions:
 
     def _fetch(self, version: int) -> Version:
         manifest = self._trust.verify(self._registry.manifest(self._feed, version))
-        check_fits(manifest, self._section, self._model)
+        base = self._model.base
+        check_fit(
+            manifest,
+            self._section.labels,
+            fingerprint=base.fingerprint,
+            pooling=base.pooling,
+            max_tokens=base.max_tokens,
+        )
+        check_settings(manifest, self._section, self._model)
         body = self._registry.get_blob(self._feed, manifest.body_sha256)
         head = self._registry.get_blob(self._feed, manifest.head_sha256)
         state = manifest.trainer_state_sha256 and self._registry.get_blob(self._feed, manifest.trainer_state_sha256)
-        weights, base = unpack(body, head), self._model.base
+        weights = unpack(body, head)
         check_weights(weights, manifest, target_shapes(base, self._model.target_paths), base.hidden_size)
         return Version(version, weights, unpack_state(state) if state else None)
 
 
-def check_fits(manifest: Manifest, section: FeedConfig, model: LoraModel) -> None:
-    """ArtefactError wrong_base for another base model; ConfigError names the first key that differs, and the remedy."""
-    name = f"version {manifest.version} of feed {manifest.feed}"
-    if manifest.base_fingerprint != model.base.fingerprint:
-        raise ArtefactError(
-            "wrong_base",
-            f"{name} was trained on another base model: set base.model to the one it was trained on, or start the feed"
-            " anew under another name",
-        )
+def check_settings(manifest: Manifest, section: FeedConfig, model: LoraModel) -> None:
+    """ConfigError names the first key that differs from how the version was trained, and the remedy."""
     learner = section.learner
     pairs = {
-        "labels": (list(section.labels), list(manifest.labels)),
-        "learner.rank": (learner.rank, manifest.rank),
-        "learner.alpha": (learner.alpha, manifest.alpha),
-        "learner.target_modules": (sorted(model.target_paths), sorted(manifest.target_modules)),
+        "rank": (learner.rank, manifest.rank),
+        "alpha": (learner.alpha, manifest.alpha),
+        "target_modules": (sorted(model.target_paths), sorted(manifest.target_modules)),
     }
     for key, (wanted, found) in pairs.items():
         if wanted != found:
             raise ConfigError(
-                f"feed.{manifest.feed}.{key} = {wanted}: {name}, which the learner has to start from or to compare "
-                f"with, has {found}: set it back, or start the feed anew under another name"
+                f"feed.{manifest.feed}.learner.{key} = {wanted}: version {manifest.version}, which the learner has to "
+                f"start from or to compare with, has {found}: set it back, or start the feed anew under another name"
             )

@@ -10,7 +10,7 @@ import torch
 from driftline.base import Base, load_base
 from driftline.buffer import FeedCounts
 from driftline.config import BaseModelConfig
-from driftline.errors import ConfigError, LeaseLost, RegistryLost, RegistryUnavailable
+from driftline.errors import ArtefactError, ConfigError, LeaseLost, RegistryLost, RegistryUnavailable
 from driftline.names import Keys
 from driftline.records import GateDecision
 from driftline.registry import Registry, connect
@@ -403,6 +403,20 @@ def test_a_rollback_after_a_crash_sets_the_published_examples_aside(school: Scho
     assert counts(school).learned == 0
 
 
+def test_a_live_record_lost_right_after_publishing_is_missed(
+    redis_process: RedisProcess, base: Base, tmp_path: Path
+) -> None:
+    client = connect(redis_process.url)
+    school = School(folder=tmp_path / "school", registry=Registry(client, Keys()), base=base)
+    registry = Interposed(school.registry)
+    registry.after("publish", lambda: client.delete(Keys().live(FEED)) and None)
+    school.add(80)
+    with pytest.raises(RegistryLost, match="registry_lost"):
+        school.learner(registry=registry).turn()
+    school.close()
+    client.close()
+
+
 def test_killed_between_acknowledging_and_reconciling_it_is_reconciled_at_the_next_turn(school: School) -> None:
     interrupted(school, "buffer", "ack")
     roll_back(school, 0)
@@ -502,11 +516,11 @@ def test_another_rank_than_the_live_version_is_refused_with_the_remedy(
     school.learners[0].lease.release()
     school.section = section(learner={"rank": 4})
     school.add(80)
-    with pytest.raises(ConfigError, match=r"feed.reviews.learner.rank = 4: version 1 .* has 2: set it back"):
+    with pytest.raises(ConfigError, match=r"feed.reviews.learner.rank = 4: version 1, .* has 2: set it back"):
         school.learner().turn()
     school.section = section(labels=("negative", "positive", "neutral"))
     school.learners[1].lease.release()
-    with pytest.raises(ConfigError, match=r"feed.reviews.labels = .*neutral.*: version 1 .*: set it back"):
+    with pytest.raises(ArtefactError, match=r"version 1 .* has labels .*, the config here has .*neutral"):
         school.learner().turn()
     school.close()
 

@@ -1,0 +1,233 @@
+"""The learner's service: ticks, requests, pauses, outages, a second process, and the watchdog."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from driftline import metrics
+from driftline.base import Base, load_base
+from driftline.config import BaseModelConfig
+from driftline.errors import RegistryLost
+from driftline.journal import Journal
+from driftline.names import Keys
+from driftline.registry import Registry, connect
+from learner.service import FeedLearner, LearnerService
+from tests.fixtures.learner_process import Nursery
+from tests.fixtures.learning import FEED, START, School, section
+from tests.fixtures.redis import RedisProcess
+from tests.fixtures.replicas import eventually
+
+WHO: dict[str, Any] = {"actor": "ana", "reason": "test", "at": START}
+OFTEN: dict[str, Any] = {"schedule": {"every_s": 0.2}}
+NEVER: dict[str, Any] = {"schedule": {"every_s": 86400}}
+
+
+@pytest.fixture(scope="module")
+def base(tiny_base_dir: Path) -> Base:
+    return load_base(BaseModelConfig(model=str(tiny_base_dir), device="cpu", max_tokens=64))
+
+
+@pytest.fixture(scope="module")
+def nursery(tiny_base_dir: Path) -> Iterator[Nursery]:
+    nursery = Nursery(tiny_base_dir)
+    yield nursery
+    nursery.close()
+
+
+class Running:
+    """A service in a thread of this process. `error`: what `run` raised."""
+
+    def __init__(self, school: School, journal: Journal, **learner: Any) -> None:
+        made = school.learner(**learner)
+        made.lease.release()  # the service takes it itself
+        feeds = {FEED: FeedLearner(section=school.section, learner=made, lease=made.lease)}
+        self.service = LearnerService(feeds, school.registry, journal)
+        self.stop, self.error = threading.Event(), None
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.service.run(self.stop)
+        except BaseException as error:  # noqa: BLE001
+            self.error = error
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def end(self) -> None:
+        self.stop.set()
+        self._thread.join()
+
+
+@contextmanager
+def running(school: School, journal: Journal, **learner: Any) -> Iterator[Running]:
+    made = Running(school, journal, **learner)
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+@pytest.fixture
+def journal(redis_url: str, unique: str) -> Iterator[Journal]:
+    client = connect(redis_url, unique)
+    yield Journal(client, Keys(unique))
+    client.close()
+
+
+@pytest.fixture
+def make(registry: Registry, base: Base, tmp_path: Path) -> Iterator[Any]:
+    schools: list[School] = []
+
+    def made(**changes: Any) -> School:
+        schools.append(School(folder=tmp_path / "school", registry=registry, base=base, section=section(**changes)))
+        return schools[-1]
+
+    yield made
+    for school in schools:
+        school.close()
+
+
+def test_ticks_start_cycles_and_the_journal_tells(make: Any, journal: Journal) -> None:
+    school = make(**OFTEN)
+    before = metrics.REGISTRY.get_sample_value("driftline_scheduler_jobs_total", {"outcome": "executed"}) or 0
+    with running(school, journal):
+        school.add(60)
+        assert eventually(lambda: school.live() == 1)
+        school.add(60)
+        assert eventually(lambda: school.live() == 2)
+        assert eventually(lambda: len(school.buffer.matrix(FEED)) == 3), "full segments are closed meanwhile"
+    entries = journal.read()
+    assert [(entry.kind, entry.fields["version"], entry.fields["outcome"]) for entry in entries] == [
+        ("cycle", 1, "promoted"),
+        ("cycle", 2, "promoted"),
+    ]
+    assert "good" not in json.dumps([entry.fields for entry in entries])
+    assert metrics.REGISTRY.get_sample_value("driftline_scheduler_jobs_total", {"outcome": "executed"}) > before
+
+
+def test_an_asked_update_needs_one_example_and_waits_for_no_tick(make: Any, journal: Journal) -> None:
+    school = make(**NEVER)
+    with running(school, journal):
+        while not school.fresh():
+            school.add(1)
+        school.registry.request_update(FEED, "ana")
+        assert eventually(lambda: school.live() == 1)
+        assert not school.registry.take_update_request(FEED)
+
+
+def test_an_open_cycle_is_resumed_without_a_tick(make: Any, journal: Journal) -> None:
+    school = make(**NEVER)
+    school.add(60)
+    learner = school.learner()
+    learner._publisher.publish = None  # type: ignore[method-assign,assignment]
+    with pytest.raises(TypeError):
+        learner.turn()
+    learner.lease.release()
+    with running(school, journal):
+        assert eventually(lambda: school.live() == 1)
+
+
+def test_paused_it_takes_nothing_and_what_overflows_goes_to_replay(make: Any, journal: Journal) -> None:
+    school = make(**OFTEN)
+    school.registry.pause(FEED, **WHO)
+    with running(school, journal, keep_waiting=20):
+        school.add(80)
+        assert eventually(lambda: len(school.fresh()) == 20)
+        assert school.buffer.cycles(FEED) == []
+        school.registry.resume(FEED, **WHO)
+        assert eventually(lambda: school.live() == 1)
+    assert school.buffer.counts(FEED).remembered > 0
+
+
+def test_redis_away_for_a_while_ends_nothing_and_loses_no_tick(
+    redis_process: RedisProcess, base: Base, tmp_path: Path
+) -> None:
+    client = connect(redis_process.url, timeout_s=0.5)
+    school = School(
+        folder=tmp_path / "school",
+        registry=Registry(client, Keys()),
+        base=base,
+        section=section(schedule={"every_s": 1}),
+    )
+    with running(school, Journal(client, Keys())) as service:
+        school.add(60)
+        assert eventually(lambda: school.live() == 1)
+        redis_process.stop()
+        school.add(60)
+        assert eventually(lambda: service.service._ticks[FEED] > service.service._ticks_served[FEED] + 1)
+        assert service.alive
+        redis_process.start()
+        assert eventually(lambda: school.live() == 2)
+    assert service.error is None
+    school.close()
+    client.close()
+
+
+def test_what_trying_again_cannot_mend_ends_the_process(
+    redis_process: RedisProcess, base: Base, tmp_path: Path
+) -> None:
+    client = connect(redis_process.url)
+    school = School(folder=tmp_path / "school", registry=Registry(client, Keys()), base=base, section=section(**OFTEN))
+    with running(school, Journal(client, Keys())) as service:
+        school.add(60)
+        assert eventually(lambda: school.live() == 1)
+        client.delete(Keys().live(FEED))
+        assert eventually(lambda: not service.alive)
+    assert isinstance(service.error, RegistryLost)
+    school.close()
+    client.close()
+
+
+def test_stopped_it_gives_its_lease_back(make: Any, journal: Journal) -> None:
+    school = make(**NEVER)
+    other = school.registry.lease(FEED, "learner", ttl_s=60)
+    with running(school, journal) as service:
+        lease = service.service._feeds[FEED].lease
+        assert eventually(lambda: lease.held)
+        assert not other.acquire()
+    assert other.acquire()
+    other.release()
+
+
+def test_of_two_processes_one_stands_by_and_takes_over(
+    make: Any, nursery: Nursery, redis_url: str, unique: str
+) -> None:
+    school = make(**OFTEN)
+    order = {"folder": str(school.folder), "redis": redis_url, "prefix": unique, "service": True, "section": OFTEN}
+    first = nursery.start(**order)
+    assert first.hears("ready")
+    second = nursery.start(**order)
+    assert second.hears("ready")
+    school.add(60)
+    assert eventually(lambda: school.live() == 1)
+    first.kill()
+    school.add(60)
+    assert eventually(lambda: school.live() == 2)
+    third = nursery.start(**order)
+    school.add(60)
+    assert eventually(lambda: school.live() == 3)
+    assert second.stop() == 0
+    school.add(60)
+    assert eventually(lambda: school.live() == 4)
+    assert third.stop() == 0
+    assert [entry.version for entry in school.registry.audit(FEED)] == [1, 2, 3, 4]
+    assert [row.outcome for row in school.buffer.cycles(FEED)] == ["promoted"] * 4
+
+
+def test_a_hung_cycle_ends_the_process_with_its_own_code(
+    make: Any, nursery: Nursery, redis_url: str, unique: str
+) -> None:
+    school = make()
+    changes = {"schedule": {"every_s": 0.2}, "learner": {"max_cycle_s": 1.0}}
+    child = nursery.start(
+        folder=str(school.folder), redis=redis_url, prefix=unique, service=True, section=changes, hang_s=600
+    )
+    assert child.wait() == 70
