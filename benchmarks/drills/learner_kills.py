@@ -78,7 +78,7 @@ class Drill:
         self._redis.close()
 
     def _through(self, min_examples: int) -> bool:
-        return self.buffer.open_cycle(FEED) is None and self.buffer.fresh_count(FEED) < min_examples
+        return self.buffer.open_cycle(FEED) is None and self.buffer.new_count(FEED) < min_examples
 
     def _fence(self) -> int:
         return int(self._redis.get(self._fence_key) or 0)
