@@ -19,6 +19,7 @@ from typing import Any
 from benchmarks.acceptance.lines import LINES
 from benchmarks.acceptance.rows import Options, Row
 from benchmarks.record import circumstances, result_path
+from driftline.cli.logs import configure_logging
 from driftline.cli.output import print_table, say
 
 
@@ -62,6 +63,7 @@ def show(rows: list[Row], title: str) -> None:
 
 
 def main() -> None:
+    configure_logging()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--only", nargs="+", choices=list(LINES), default=list(LINES), metavar="NAME", help="which lines"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rounds import rows_of
+from driftline.cli.logs import configure_logging
 from driftline.cli.output import print_table
 from driftline.records import iso
 
@@ -22,7 +23,8 @@ QUICK = "quick"
 
 
 def options_of(parser: argparse.ArgumentParser, name: str) -> argparse.Namespace:
-    """Parse the command line, with the options that all benchmarks have: --quick and --out."""
+    """Parse the command line, with the options that all benchmarks have: --quick and --out. Logs: warnings only."""
+    configure_logging()
     parser.add_argument("--quick", action="store_true", help="smoke sizes: seconds, and figures that mean nothing")
     parser.add_argument("--out", type=Path, help="where the result goes (default benchmarks/results/NAME.json)")
     options = parser.parse_args()
@@ -86,7 +88,11 @@ def circumstances() -> dict[str, Any]:
 def commit() -> str:
     """The commit measured, marked if the tree had changes."""
     described = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True, check=False
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return described.stdout.strip() or "unknown"
 

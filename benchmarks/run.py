@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.record import result_path, write_result
+from driftline.cli.logs import configure_logging
 from driftline.cli.output import print_table, say
 
 NAMES = ("bank", "learner", "ingest", "promotion")
@@ -100,6 +101,7 @@ def announce_all(results: Sequence[dict[str, Any]]) -> None:
 
 
 def main() -> None:
+    configure_logging()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smoke sizes: figures that mean nothing")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="which ones")

@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks.data import CONFIG, HOLDOUT, STREAM
 from benchmarks.record import announce, write_result
+from driftline.cli.logs import configure_logging
 from driftline.cli.replay.driver import Driver, Pace
 from driftline.cli.replay.pipeline import Pipeline, open_pipeline, replay_config, state_folder
 from driftline.cli.replay.report import build_report, evaluation_answers
@@ -140,6 +141,7 @@ def points(report: dict[str, Any]) -> str:
 
 
 def main() -> None:
+    configure_logging()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--limit", type=int, help="only the first N events")
     parser.add_argument("--seeds", type=int, default=int(os.environ.get("SEEDS", "1")))
