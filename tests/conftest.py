@@ -2,12 +2,14 @@
 
 import os
 import uuid
+from collections.abc import Iterator
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
+import structlog
 
 pytest_plugins = [
     "tests.fixtures.kafka",
@@ -22,3 +24,10 @@ pytest_plugins = [
 def unique() -> str:
     """A fresh short name, for topics, feeds and key prefixes."""
     return f"t{uuid.uuid4().hex[:10]}"
+
+
+@pytest.fixture(autouse=True)
+def _logs_of_this_test_only() -> Iterator[None]:
+    """The command line, run in a test, points the log at that test's streams, which are closed afterwards."""
+    yield
+    structlog.reset_defaults()
