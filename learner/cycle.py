@@ -28,8 +28,10 @@ from learner.evaluation import accuracy_on
 from learner.gate import decide
 from learner.holdouts import Exam, Holdouts
 from learner.manifests import Judged, draft
+from learner.memory import give_back_memory
 from learner.model import LoraModel
 from learner.publishing import Publisher
+from learner.schedule import missed_tick
 from learner.training import Training
 from learner.versions import Version, Versions
 
@@ -106,6 +108,11 @@ class Learner:
     def has_open_cycle(self) -> bool:
         """True after a crash between `take` and `ack`."""
         return self._shop.buffer.open_cycle(self.feed) is not None
+
+    def missed_tick(self) -> bool:
+        """Whether a tick came while no learner ran."""
+        last_taken_at = self._shop.buffer.last_taken_at(self.feed)
+        return missed_tick(self._section.schedule, last_taken_at, self._shop.clock.now())
 
     def ready(self) -> bool:
         """Whether so many examples that no cycle has taken yet wait that a tick would start an update."""
@@ -210,6 +217,7 @@ class Learner:
         live = self._live()
         buffer.forget_predictions(self.feed, keep={live.version, live.anchor, cycle.version})
         self._shop.registry.collect_garbage(self.feed)
+        give_back_memory()
         return report
 
 

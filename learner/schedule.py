@@ -34,9 +34,10 @@ def next_tick(section: ScheduleConfig, after: datetime) -> datetime:
     return found.astimezone(UTC)
 
 
-def is_due(section: ScheduleConfig, last_tick: datetime, now: datetime, waiting: int) -> bool:
-    """Whether an update starts now: a tick came since `last_tick`, and `waiting` fresh examples are enough."""
-    return waiting >= section.min_examples and next_tick(section, last_tick) <= now
+def missed_tick(section: ScheduleConfig, last_taken_at: datetime | None, now: datetime) -> bool:
+    """Whether a tick came while no process was there to see it, so that a process which is restarted more often than
+    its feed ticks still learns. `last_taken_at`: when the newest cycle was taken, None if there was none yet."""
+    return last_taken_at is None or next_tick(section, last_taken_at) <= now
 
 
 def trigger_for(section: ScheduleConfig) -> BaseTrigger:

@@ -6,7 +6,7 @@ another process holds stands by. A cycle that hangs cannot be stopped inside the
 process; whoever supervises it starts it again, and the open cycle is repeated.
 
 Errors: after a retriable one the feed is tried again, once as much time has passed as the failed attempt took (a cycle
-may have been trained in vain); others end `run`.
+may have been trained in vain). Any other error of ours stops that feed, and `run` once no feed is left.
 """
 
 import os
@@ -61,6 +61,7 @@ class LearnerService:
         self._ticks_served = dict.fromkeys(feeds, 0)
         self._asked: set[str] = set()
         self._retry_at: dict[str, float] = {}
+        self._stopped: set[str] = set()
         self._running: tuple[str, float] | None = None
         self._fatal: BaseException | None = None
         self._stop = threading.Event()
@@ -117,8 +118,10 @@ class LearnerService:
 
     def _work(self) -> None:
         try:
+            for name, feed in self._feeds.items():
+                self._ticks[name] += feed.learner.missed_tick()
             while not self._stop.is_set():
-                for name in self._feeds:
+                for name in [one for one in self._feeds if one not in self._stopped]:
                     self._serve(name)
                 self._wake.wait(POLL_S)
                 self._wake.clear()
@@ -127,7 +130,7 @@ class LearnerService:
             self._stop.set()
 
     def _serve(self, name: str) -> None:
-        """What there is to do for one feed, if it is ours. Retriable errors: again later; others are raised."""
+        """What there is to do for one feed, if it is ours. Retriable errors: again later; the last feed's is raised."""
         start, lease = time.monotonic(), self._feeds[name].lease
         if self._stop.is_set() or start < self._retry_at.get(name, 0.0):
             return
@@ -141,11 +144,19 @@ class LearnerService:
         except DriftlineError as error:
             log.error("turn_failed", feed=name, kind=type(error).__name__, error=str(error), retriable=error.retriable)
             if not error.retriable:
-                raise
+                self._stop_feed(name, error)
             spent_s = time.monotonic() - start
             self._retry_at[name] = time.monotonic() + min(LAST_RETRY_S, spent_s)
         finally:
             self._running = None
+
+    def _stop_feed(self, name: str, error: DriftlineError) -> None:
+        """One feed that cannot go on does not stop the others."""
+        self._stopped.add(name)
+        self._feeds[name].lease.release()
+        self._journal.append("feed_stopped", feed=name, error=str(error))
+        if self._stopped == self._feeds.keys():
+            raise error
 
     def _step(self, name: str) -> None:
         """Resume what is open; keep house; make the turn that somebody, or a tick, asked for."""

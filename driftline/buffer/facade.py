@@ -21,7 +21,7 @@ from driftline.buffer.expiry import Expiry
 from driftline.buffer.holdouts import HoldoutSplit
 from driftline.buffer.rules import FeedRules
 from driftline.buffer.segments import Cell
-from driftline.buffer.states import to_micros
+from driftline.buffer.states import from_micros, to_micros
 from driftline.buffer.store import Store, open_for_reading, open_store
 from driftline.errors import BufferStoreError, TopicRecreated
 from driftline.records import Cycle, DeadLetter, Example
@@ -204,6 +204,12 @@ class Buffer:
             feed = cycles.feed_of(db, cycle_id)
             cycles.acknowledge(db, self._feed(feed), self._rules[feed], cycle_id, outcome, tally)
             tally.write(db)
+
+    def last_taken_at(self, feed: str) -> datetime | None:
+        """When the feed's newest cycle was taken; None if there was none yet."""
+        with self._store.reading() as db:
+            (micros,) = db.execute("SELECT MAX(taken_at) FROM cycles WHERE feed = ?", (self._feed(feed),)).fetchone()
+        return None if micros is None else from_micros(micros)
 
     def cycles(self, feed: str) -> list[cycles.CycleRow]:
         """All cycles of the feed in the order they were taken."""

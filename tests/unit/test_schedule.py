@@ -6,7 +6,7 @@ import pytest
 
 from driftline.config import ScheduleConfig
 from driftline.errors import ConfigError
-from learner.schedule import is_due, next_tick, trigger_for
+from learner.schedule import missed_tick, next_tick, trigger_for
 
 START = datetime(2026, 11, 22, 8, 0, 30, tzinfo=UTC)  # a Sunday
 
@@ -78,12 +78,13 @@ def test_a_tick_on_time_is_not_its_own_successor() -> None:
 
 
 @pytest.mark.parametrize(
-    ("now_s", "waiting", "due"),
-    [(59.9, 250, False), (60, 250, True), (600, 250, True), (60, 249, False), (60, 0, False)],
+    ("taken_s", "missed"),
+    [(-59.9, False), (-60, True), (-600, True), (None, True)],
 )
-def test_due_needs_a_tick_and_enough_examples(now_s: float, waiting: int, due: bool) -> None:
+def test_a_tick_is_missed_once_a_period_has_passed_since_the_last_cycle(taken_s: float | None, missed: bool) -> None:
     section = ScheduleConfig(every_s=60, min_examples=250)
-    assert is_due(section, START, START + timedelta(seconds=now_s), waiting) is due
+    taken_at = None if taken_s is None else START + timedelta(seconds=taken_s)
+    assert missed_tick(section, taken_at, START) is missed
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,8 @@ class Pipeline:
 def replay_config(config: Config, feed: str, state: Path) -> Config:
     """The same config for one feed on its own state, file topics and embedded Redis, with a scorer and one ingest."""
     section = config.feed[feed]
-    section = section.model_copy(update={"serve": section.serve.model_copy(update={"score": True})})
+    serve = section.serve.model_copy(update={"score": True})
+    section = section.model_copy(update={"serve": serve, "format": "json"})  # plain text has no place for an id
     queue = max(config.serve.max_queue_inputs, LEAST_QUEUE_INPUTS)
     return config.model_copy(
         update={
