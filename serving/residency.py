@@ -145,12 +145,13 @@ class Residency:
             self.table.discard(resident)
 
     def _check_probe(self, resident: Resident, probe: Probe) -> None:
-        """Compare both ways that serve later: from the stacks, and from merged weights. Two short jobs."""
+        """Compare both ways that serve later: from the stacks, and from merged weights. One job: each waits for a batch."""
         tokens = self._base.tokenize(probe_texts())
         slots = [resident.slot] * len(tokens)
         merged = self._bank.merge(resident.adapter)
-        stacked = self._loop.call(lambda: self._loop.forward(tokens, slots))
-        fused = self._loop.call(lambda: self._forward_merged(tokens, slots, merged))
+        stacked, fused = self._loop.call(
+            lambda: (self._loop.forward(tokens, slots), self._forward_merged(tokens, slots, merged))
+        )
         classes = resident.adapter.head_bias.shape[0]
         answers = [stacked[:, :classes], fused[:, :classes]]  # (8, C) each
         check_probe(answers, probe, resident.feed, resident.version, self._base.device)
