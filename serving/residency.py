@@ -145,7 +145,7 @@ class Residency:
             self.table.discard(resident)
 
     def _check_probe(self, resident: Resident, probe: Probe) -> None:
-        """Compare both ways that serve later, from the stacks and from merged weights. One job: each waits for a batch."""
+        """Compare both ways that serve later: stacked, and merged. One job, because each job waits for a batch."""
         tokens = self._base.tokenize(probe_texts())
         slots = [resident.slot] * len(tokens)
         merged = self._bank.merge(resident.adapter)
