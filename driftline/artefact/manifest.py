@@ -35,7 +35,7 @@ __all__ = [
     "encode_signed",
     "load_or_create_keys",
     "load_trust",
-    "own_key_id",
+    "own_signer",
 ]
 
 SIGNING_DOMAIN = b"driftline manifest 1\n"
@@ -154,16 +154,41 @@ def key_id(public_key: Ed25519PublicKey) -> str:
 def load_or_create_keys(files: StateFiles) -> Signer:
     """The signing key under the state folder; the first process makes the pair (0600, under flock).
 
-    Atomic: the private key appears complete or not at all. ConfigError if others can read it or it is no Ed25519 key.
+    Atomic: the private key appears complete or not at all. A lost one is never replaced. ConfigError as `own_signer`.
     """
     files.keys_lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _locked(files.keys_lock):
-        if not files.signing_key.exists():
+        signer = own_signer(files)
+        if signer is None:
             _write_private(files.signing_key, _pem(Ed25519PrivateKey.generate()))
-        signer = Signer(_load_private(files.signing_key))
+            signer = Signer(_load_private(files.signing_key))
         if not files.public_key.exists():
             _write_private(files.public_key, _public_pem(signer.public_key))
             files.public_key.chmod(0o644)
+    return signer
+
+
+def own_signer(files: StateFiles) -> Signer | None:
+    """This installation's signing key; None if it has none yet. Makes nothing.
+
+    ConfigError, each with the remedy: the private key is lost (a public one is there), can be read by others or is no
+    Ed25519 key; the public key is no key, or another pair's.
+    """
+    if not files.signing_key.exists():
+        if files.public_key.exists():
+            raise ConfigError(
+                f"{files.signing_key} is lost, but {files.public_key} is there: restore it; or, to start anew, move "
+                f"{files.public_key.name} away: versions signed by the old key must then be imported again with "
+                "--re-sign"
+            )
+        return None
+    signer = Signer(_load_private(files.signing_key))
+    if files.public_key.exists() and _public_key(files.public_key) != signer.public_key:
+        raise ConfigError(
+            f"{files.public_key} is not the public key of {files.signing_key.name} beside it: restore the two that "
+            f"belong together; if {files.signing_key.name} is the right one, move {files.public_key.name} away and it "
+            "is made again"
+        )
     return signer
 
 
@@ -172,11 +197,6 @@ def load_trust(section: TrustConfig, files: StateFiles) -> Trust:
     if section.public_keys:
         return Trust.of(*(_load_public(path) for path in section.public_keys))
     return Trust.of(load_or_create_keys(files).public_key)
-
-
-def own_key_id(files: StateFiles) -> str | None:
-    """The id of this installation's own key; None if it has none yet. Makes nothing. ConfigError as `load_trust`."""
-    return key_id(_load_public(files.public_key)) if files.public_key.exists() else None
 
 
 @contextmanager
@@ -215,20 +235,27 @@ def _load_private(path: Path) -> Ed25519PrivateKey:
     except (ValueError, TypeError):
         private_key = None
     if not isinstance(private_key, Ed25519PrivateKey):
-        raise ConfigError(f"{path}: not an Ed25519 private key in PEM; restore it, or move it away to make a new pair")
+        raise ConfigError(f"{path}: not an Ed25519 private key in PEM; restore it, or move both keys away")
     return private_key
 
 
 def _load_public(path: Path) -> Ed25519PublicKey:
     try:
-        public_key: Any = serialization.load_pem_public_key(path.read_bytes())
+        public_key = _public_key(path)
     except OSError as error:
         raise ConfigError(f"trust.public_keys: {path} cannot be read ({error.strerror})") from None
-    except ValueError:
-        public_key = None
-    if not isinstance(public_key, Ed25519PublicKey):
+    if public_key is None:
         raise ConfigError(f"trust.public_keys: {path} is not an Ed25519 public key in PEM")
     return public_key
+
+
+def _public_key(path: Path) -> Ed25519PublicKey | None:
+    """The key in the file; None if it holds no Ed25519 public key in PEM."""
+    try:
+        public_key: Any = serialization.load_pem_public_key(path.read_bytes())
+    except ValueError:
+        return None
+    return public_key if isinstance(public_key, Ed25519PublicKey) else None
 
 
 def _name(manifest: Manifest) -> str:

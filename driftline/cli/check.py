@@ -4,13 +4,12 @@ Changes and starts nothing: missing topics, keys, folders and the embedded Redis
 """
 
 import os
-import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 import typer
@@ -18,6 +17,7 @@ from rich.markup import escape
 
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from driftline.cli.output import count_of, err, print_json, say
+from driftline.cli.ports import http_ports, metrics_ports, port_problem
 from driftline.cli.status import existing_buffer, existing_registry
 from driftline.cli.supervisor import supervised
 from driftline.config import Config, feed_topics, load_config
@@ -25,6 +25,7 @@ from driftline.errors import ConfigError, DriftlineError
 from driftline.names import StateFiles
 
 if TYPE_CHECKING:
+    from driftline.artefact.manifest import SignedManifest, Trust
     from driftline.base import Base
 
 
@@ -43,12 +44,19 @@ Check = Callable[[Config], Iterator[Finding]]
 def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Tell for config, folders, topics, Redis, base model, labels and keys whether each is usable."""
     loaded = load_config(config)
-    findings = [Finding("config", True, f"{config}: {count_of(len(loaded.feed), 'feed')} ({', '.join(loaded.feed)})")]
-    with err.status("checking…"):
-        for name, look in CHECKS.items():
-            findings.extend(_guarded(name, look, loaded))
-    _report(findings, as_json)
-    if not all(finding.ok for finding in findings):
+    detail = f"{config}: {count_of(len(loaded.feed), 'feed')} ({', '.join(loaded.feed)})"
+    show = _silent if as_json else partial(_show, width=_width(loaded))
+    findings = [Finding("config", True, detail)]
+    show(findings)
+    for name, look in CHECKS.items():
+        with err.status(f"checking {name} …"):
+            found = _guarded(name, look, loaded)
+        show(found)
+        findings.extend(found)
+    ok = all(finding.ok for finding in findings)
+    if as_json:
+        print_json({"ok": ok, "checks": findings})
+    if not ok:
         raise typer.Exit(1)
 
 
@@ -63,14 +71,20 @@ def _guarded(name: str, look: Check, config: Config) -> list[Finding]:
     return findings
 
 
-def _report(findings: list[Finding], as_json: bool) -> None:
-    if as_json:
-        print_json({"ok": all(finding.ok for finding in findings), "checks": findings})
-        return
-    width = max(len(finding.name) for finding in findings)
+def _silent(findings: list[Finding]) -> None:
+    """With --json everything is printed at the end."""
+
+
+def _show(findings: list[Finding], width: int) -> None:
     for finding in findings:
         mark = "[green]ok   [/]" if finding.ok else "[bold red]wrong[/]"
         say(f"{mark}  {escape(finding.name):{width}}  {escape(finding.detail)}")
+
+
+def _width(config: Config) -> int:
+    """Of the longest name to come: lines are printed before all names are known."""
+    topics = (f"topic {name}" for feed in config.feed for name in feed_topics(config, feed).model_dump().values())
+    return max(len(name) for name in (*topics, *(f"signature of {feed}" for feed in config.feed)))
 
 
 def _state(config: Config) -> Iterator[Finding]:
@@ -151,41 +165,65 @@ def _labels(config: Config, feed: str, base: "Base") -> Iterator[Finding]:
 
 
 def _live_labels(config: Config, feed: str) -> tuple[str, ...] | None:
-    """The labels of the live version; None at version 0, and where the registry cannot be read (told elsewhere)."""
+    """The labels of the live version; None where `_live_manifest` finds none."""
     from driftline.artefact.manifest import decode_manifest
 
     try:
-        registry = existing_registry(config)
-        live = registry.live(feed) if registry else None
-        if registry is None or live is None or live.version == 0:
-            return None
-        return decode_manifest(registry.manifest(feed, live.version).document).labels
-    except DriftlineError:
+        signed = _live_manifest(config, feed)
+        return decode_manifest(signed.document).labels if signed else None
+    except DriftlineError:  # told under keys
         return None
 
 
+def _live_manifest(config: Config, feed: str) -> "SignedManifest | None":
+    """The live version's manifest; None at version 0, and where the registry cannot be read (told elsewhere)."""
+    try:
+        registry = existing_registry(config)
+        live = registry.live(feed) if registry else None
+    except DriftlineError:
+        return None
+    if registry is None or live is None or live.version == 0:
+        return None
+    return registry.manifest(feed, live.version)
+
+
 def _keys(config: Config) -> Iterator[Finding]:
-    from driftline.artefact.manifest import load_trust
+    from driftline.artefact.manifest import Trust, load_trust, own_signer
 
     files = StateFiles(config.state.path)
     if config.trust.public_keys:
-        yield _trusted_keys(config, files)
-    elif not files.public_key.exists():
-        yield Finding("keys", True, "none yet (the first process makes the pair)")
+        trust = load_trust(config.trust, files)
+        yield _trusted_keys(config, files, trust)
     else:
-        load_trust(config.trust, files)
-        yield from _private_key(files.signing_key)
+        own = own_signer(files)
+        trust = Trust.of(own.public_key) if own else Trust.of()
+        found = "this installation's own pair" if own else "none yet (the first process makes the pair)"
+        yield Finding("keys", True, found)
+    for feed in config.feed:
+        yield from _signature(config, feed, trust)
 
 
-def _trusted_keys(config: Config, files: StateFiles) -> Finding:
-    from driftline.artefact.manifest import load_trust, own_key_id
+def _trusted_keys(config: Config, files: StateFiles, trust: "Trust") -> Finding:
+    from driftline.artefact.manifest import own_signer
 
-    trust, own = load_trust(config.trust, files), own_key_id(files)
-    if own is not None and not trust.knows(own):
+    own = own_signer(files)
+    if own is not None and not trust.knows(own.key_id):
         remedy = f"add {files.public_key}"
         return Finding("keys", False, f"trust.public_keys leaves out the key that a learner here signs with: {remedy}")
     here = "this installation's is among them" if own else "a learner here would make its own, to be added"
     return Finding("keys", True, f"{count_of(len(config.trust.public_keys), 'trusted key')}; {here}")
+
+
+def _signature(config: Config, feed: str, trust: "Trust") -> Iterator[Finding]:
+    """Whether replicas would serve the live version."""
+    name = f"signature of {feed}"
+    try:
+        signed = _live_manifest(config, feed)
+        if signed is not None:
+            trust.verify(signed)
+            yield Finding(name, True, f"the live version is signed by a trusted key ({signed.key_id})")
+    except DriftlineError as error:
+        yield Finding(name, False, f"no replica serves the live version: {error}")
 
 
 def _schedule(config: Config) -> Iterator[Finding]:
@@ -201,13 +239,6 @@ def _schedule(config: Config) -> Iterator[Finding]:
             yield Finding(f"schedule of {feed}", True, f"{when}, from {section.schedule.min_examples:,} examples on")
 
 
-def _private_key(path: Path) -> Iterator[Finding]:
-    if path.exists() and path.stat().st_mode & 0o077:
-        yield Finding("keys", False, f"{path} can be read by others: chmod 600 {path}")
-    else:
-        yield Finding("keys", True, "this installation's own pair")
-
-
 def _http(config: Config) -> Iterator[Finding]:
     from serving.auth import Tokens, is_loopback
 
@@ -218,19 +249,10 @@ def _http(config: Config) -> Iterator[Finding]:
     if "serve" in supervised(StateFiles(config.state.path).supervisor):
         yield Finding("ports", True, f"{serve.port} and {serve.admin_port}, in use by the `up` that runs here")
         return
-    for key, port in (("serve.port", serve.port), ("serve.admin_port", serve.admin_port)):
-        yield _port(key, serve.host, port)
-
-
-def _port(key: str, host: str, port: int) -> Finding:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-    except OSError as error:
-        return Finding(key, False, f"{host}:{port} cannot be used ({error.strerror}): set another {key}")
-    return Finding(key, True, f"{host}:{port} is free")
+    for port in (*http_ports(config), *metrics_ports(config)):
+        key, host, number = port
+        problem = port_problem(port)
+        yield Finding(key, problem is None, problem or f"{host}:{number} is free")
 
 
 CHECKS: dict[str, Check] = {

@@ -4,6 +4,8 @@ import dataclasses
 import errno
 import json
 import os
+import shlex
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -55,6 +57,15 @@ def _plain(value: object) -> Any:
     if isinstance(value, tuple | set | frozenset):
         return list(value)
     raise TypeError(f"no JSON for {type(value).__name__}")
+
+
+def this_command() -> str:
+    """The command to name in a hint, so that it can be typed: `driftline` where the shell finds it, else its path."""
+    typed, found = Path(sys.argv[0]).absolute(), shutil.which("driftline")
+    if typed.name != "driftline" or not typed.is_file() or (found is not None and Path(found).absolute() == typed):
+        return "driftline"
+    here = Path.cwd()
+    return shlex.quote(str(typed.relative_to(here) if typed.is_relative_to(here) else typed))
 
 
 def check_writable(path: Path) -> None:

@@ -1,17 +1,22 @@
 """`driftline up`: everything on one machine, one supervised child process per verb."""
 
+import http.client
 import os
 import signal
 import sys
+import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 import typer
+from rich.markup import escape
 
 from driftline.cli.logs import configure_logging
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption
-from driftline.cli.output import say
+from driftline.cli.output import say, this_command
+from driftline.cli.ports import require_ports
 from driftline.cli.supervisor import Supervisor, only_supervisor
 from driftline.cli.wiring import state_files
 from driftline.config import Config, feed_topics, load_config
@@ -19,6 +24,12 @@ from driftline.errors import DriftlineError, TopicUnavailable
 from driftline.names import StateFiles
 
 log = structlog.get_logger()
+
+LOOK_S = 0.5
+TELL_EVERY_S = 15.0
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared with, not bound
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Asks this machine without a proxy that the environment may name."""
 
 
 def up(config: ConfigOption = DEFAULT_CONFIG) -> None:
@@ -28,14 +39,64 @@ def up(config: ConfigOption = DEFAULT_CONFIG) -> None:
     files = state_files(loaded)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the supervisor takes over: still stop the Redis
     with only_supervisor(files.supervisor):
+        require_ports(loaded)
         try:
             _prepare(loaded)
-            say(f"driftline is starting on http://{loaded.serve.host}:{loaded.serve.port}; Ctrl-C stops it")
-            code = Supervisor(commands(loaded, config), files.supervisor, watch=redis_watch(loaded, files)).run()
+            code = _supervise(loaded, config, files)
         finally:
             _stop_redis(loaded, files)
     if code:
         raise typer.Exit(code)
+
+
+def _supervise(config: Config, path: Path, files: StateFiles) -> int:
+    verbs, redis = commands(config, path), redis_watch(config, files)
+    answering = Answering(config.serve.host, config.serve.port)
+
+    def watch() -> None:
+        if redis is not None:
+            redis()
+        answering.look()
+
+    say(f"starting {', '.join(verbs)}; waiting for serve to load the model (Ctrl-C stops everything)")
+    return Supervisor(verbs, files.supervisor, watch=watch).run()
+
+
+class Answering:
+    """Says once when serve's readiness is first affirmed, and meanwhile now and then that it is not yet.
+
+    `look` is called about every second and takes no longer than `LOOK_S`.
+    """
+
+    def __init__(self, host: str, port: int, now: Callable[[], float] = time.monotonic) -> None:
+        shown = f"[{host}]" if ":" in host else host
+        self._url = f"http://{shown}:{port}"
+        self._asked = f"http://{LOOPBACK.get(host, shown)}:{port}/readyz"
+        self._now = now
+        self._started = now()
+        self._told = 0.0
+        self._done = port == 0  # a port that the system chooses is only in serve's log
+
+    def look(self) -> None:
+        """Ask, and say what is new."""
+        if self._done:
+            return
+        after = self._now() - self._started
+        if is_ready(self._asked):
+            self._done = True
+            say(f"answering on {escape(self._url)} after {after:.0f} s; `{this_command()} status` shows more")
+        elif after - self._told >= TELL_EVERY_S:
+            self._told = after
+            say(f"waiting for serve to answer on {escape(self._url)} ({after:.0f} s)")
+
+
+def is_ready(url: str) -> bool:
+    """Whether the server behind this /readyz says that every feed is served. False, too, if nobody answers in time."""
+    try:
+        with DIRECT.open(url, timeout=LOOK_S) as response:
+            return bool(response.status == 200)
+    except (OSError, http.client.HTTPException):  # refused, late, 503
+        return False
 
 
 def commands(config: Config, path: Path) -> dict[str, list[str]]:

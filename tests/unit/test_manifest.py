@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from driftline.artefact.manifest import (
     encode_signed,
     load_or_create_keys,
     load_trust,
+    own_signer,
 )
 from driftline.artefact.probe import PROBE_TEXTS
 from driftline.config import TrustConfig
@@ -225,6 +227,36 @@ def test_a_damaged_key_is_named(tmp_path: Path) -> None:
     files.signing_key.write_bytes(b"not a key")
     with pytest.raises(ConfigError, match=r"signing\.pem: not an Ed25519 private key"):
         load_or_create_keys(files)
+
+
+def test_a_lost_signing_key_is_not_replaced(tmp_path: Path) -> None:
+    files = StateFiles(tmp_path)
+    before = load_or_create_keys(files)
+    kept = files.signing_key.rename(tmp_path / "kept.pem")
+    for ask in (load_or_create_keys, own_signer, partial(load_trust, TrustConfig())):
+        with pytest.raises(ConfigError, match=r"restore it.*--re-sign"):
+            ask(files)
+    assert not files.signing_key.exists()
+
+    kept.rename(files.signing_key)
+    assert load_or_create_keys(files).key_id == before.key_id
+    files.signing_key.unlink()
+    files.public_key.unlink()
+    assert own_signer(files) is None
+    assert load_or_create_keys(files).key_id != before.key_id
+
+
+def test_a_public_key_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    files, other = StateFiles(tmp_path / "a"), StateFiles(tmp_path / "b")
+    before = load_or_create_keys(files)
+    load_or_create_keys(other)
+    for wrong in (other.public_key.read_bytes(), b"junk"):
+        files.public_key.write_bytes(wrong)
+        with pytest.raises(ConfigError, match=r"is not the public key of signing\.pem"):
+            load_or_create_keys(files)
+    files.public_key.unlink()
+    assert load_or_create_keys(files).key_id == before.key_id
+    assert own_signer(files) is not None
 
 
 def test_trust_comes_from_the_config_or_from_this_machine(tmp_path: Path) -> None:
