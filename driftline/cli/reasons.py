@@ -2,6 +2,8 @@
 
 from driftline.records import GateDecision, GateReason
 
+CHANCE = 0.5
+"""A p-value from here on says nothing, and is shown only where it decided."""
 _SETS = {"pooled": "all hold-outs", "recent": "the latest hold-outs"}
 
 
@@ -46,7 +48,8 @@ def _comparison(reason: GateReason) -> str:
 def _figures(reason: GateReason) -> str:
     if reason.candidate_accuracy is None or reason.reference_accuracy is None:
         return ""
-    p_value = f", p = {reason.p_value:.3f}" if reason.p_value is not None else ""
+    telling = reason.p_value is not None and (reason.p_value < CHANCE or not reason.holds)
+    p_value = f", p = {reason.p_value:.3f}" if telling else ""
     ours, theirs = 100 * reason.candidate_accuracy, 100 * reason.reference_accuracy
     return f": {ours:.1f} % against {theirs:.1f} % of {reason.n}{p_value}"
 

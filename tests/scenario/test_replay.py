@@ -15,7 +15,9 @@ import pytest
 
 from driftline.cli.replay import ticks as ticks_module
 from driftline.cli.replay.plot import render_page
+from driftline.cli.replay.summary import summarise
 from driftline.cli.replay.verb import run_replay
+from driftline.cli.replay.words import nothing_learned
 from driftline.config import Config, parse_config
 from driftline.errors import UsageError
 from driftline.records import iso, utc
@@ -144,7 +146,17 @@ def test_the_report_has_the_fields_of_the_design(replay: Replay, tmp_path: Path)
     report = replay(events, eval_file=write(tmp_path / "eval.jsonl", events[:60]))
     assert set(report) >= {
         *("feed", "device", "config_sha256", "events", "examples", "holdout_examples", "unlabelled", "pending"),
-        *("dead_letters", "label_dead_letters", "duplicates", "prequential", "baselines", "retention", "evaluation"),
+        *(
+            "dead_letters",
+            "label_dead_letters",
+            "label_dead_letters_by_reason",
+            "labels",
+            "duplicates",
+            "prequential",
+            "baselines",
+            "retention",
+            "evaluation",
+        ),
         *("versions", "swaps", "freshness_s", "seconds", "examples_per_s"),
     }
     assert set(report["prequential"]) == {"accuracy", "macro_f1", "n", "windows"}
@@ -154,7 +166,9 @@ def test_the_report_has_the_fields_of_the_design(replay: Replay, tmp_path: Path)
     assert set(report["baselines"]) == {"majority", "last_label", "online_head", "first_version"}
     assert {row["n"] for name, row in report["baselines"].items() if name != "first_version"} == {report["examples"]}
     assert set(report["retention"]) == {"segments", "matrix", "average_accuracy", "backward_transfer", "forgetting"}
-    assert all(set(row) >= {"version", "parent", "examples", "decision", "reasons"} for row in report["versions"])
+    assert all(
+        set(row) >= {"version", "parent", "examples", "fresh", "decision", "reasons"} for row in report["versions"]
+    )
     assert set(report["swaps"]) >= {"count", "pause_ms_p50", "pause_ms_max", "requests_failed"}
     assert report["swaps"]["count"] == sum(row["decision"] == "promoted" for row in report["versions"]) > 0
     assert set(report["freshness_s"]) == {"p50", "p95"}
@@ -370,10 +384,29 @@ def test_a_gzip_that_is_cut_short_is_named(tiny_base_dir: Path, tmp_path: Path) 
         run_replay(config(tiny_base_dir), FEED, [path], limit=100_000)
 
 
-def test_an_empty_stream_gives_an_empty_report(replay: Replay) -> None:
-    report = replay([])
-    assert (report["events"], report["prequential"]["accuracy"], report["versions"]) == (0, None, [])
-    assert render_page(report).startswith("<!doctype html>")
+def test_an_empty_stream_is_refused(replay: Replay) -> None:
+    with pytest.raises(UsageError, match=r"no events in .*events\.jsonl"):
+        replay([])
+
+
+def test_labels_of_another_config_are_told_on_the_page(replay: Replay) -> None:
+    report = replay([{**event, "label": "meh"} for event in plain(40)])
+    assert (report["examples"], report["prequential"]["accuracy"], report["versions"]) == (0, None, [])
+    assert report["label_dead_letters_by_reason"] == {"unknown_label": 40}
+    lost = "40 labels could not be used: unknown_label; the feed's labels are negative, neutral, positive"
+    assert lost in summarise(report)
+    page = render_page(report)
+    assert lost.replace("'", "&#39;") in page
+    assert "nothing to compare" in page
+    assert nothing_learned(report).endswith("set `labels` of [feed.reviews] to those of the file")
+
+
+def test_the_label_of_a_refused_event_is_lost_with_it(replay: Replay) -> None:
+    first = {**plain(1)[0], "id": "twice", "label": None}
+    second = {**first, "text": "another text", "label": "positive"}
+    report = replay([first, second, *plain(40, start=START + timedelta(minutes=1))])
+    assert (report["examples"], report["pending"], report["dead_letters"]) == (40, 1, 1)
+    assert report["label_dead_letters_by_reason"] == {}
 
 
 def test_the_page_escapes_what_users_named(replay: Replay, tmp_path: Path) -> None:

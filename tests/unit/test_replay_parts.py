@@ -5,17 +5,22 @@ import itertools
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from driftline.buffer import Scored
-from driftline.cli.replay.labels import LabelQueue
+from driftline.cli.reasons import reason_in_words
+from driftline.cli.replay import words
+from driftline.cli.replay.labels import LabelQueue, TakenTexts
 from driftline.cli.replay.report import prequential, quantile
 from driftline.cli.replay.source import LATEST, UNDATED_START, StreamItem, stream_items
 from driftline.cli.replay.ticks import Ticks
-from driftline.config import FieldsConfig, ScheduleConfig
+from driftline.cli.replay.verb import Progress, run_replay
+from driftline.config import FieldsConfig, ScheduleConfig, parse_config
 from driftline.errors import UsageError
+from driftline.records import GateReason
 from learner.schedule import next_tick
 
 START = datetime(2026, 3, 1, 12, 0, 7, tzinfo=UTC)
@@ -162,6 +167,12 @@ def test_the_forecast_is_the_nth_smallest_time_known() -> None:
         assert forecast.at == expected
 
 
+def test_only_the_first_text_of_an_id_is_taken_again() -> None:
+    taken = TakenTexts()
+    asked = [("a", "good"), ("a", "bad"), ("b", "bad"), ("a", "good"), ("a", "bad")]
+    assert [taken.take(*one) for one in asked] == [True, False, True, True, False]
+
+
 # --- figures
 
 
@@ -185,3 +196,86 @@ def test_quantiles_by_hand() -> None:
     assert quantile([3.0], 0.95) == 3.0
     assert quantile([1.0, 2.0, 3.0, 4.0], 0.5) == 2.5
     assert quantile([float(i) for i in range(101)], 0.95) == 95.0
+
+
+# --- words
+
+
+def counted(**changes: Any) -> dict[str, Any]:
+    return {
+        "feed": "reviews",
+        "labels": ["bad", "good"],
+        "events": 60,
+        "examples": 0,
+        "unlabelled": 0,
+        "pending": 60,
+        "dead_letters": 0,
+        "duplicates": 0,
+        "label_dead_letters_by_reason": {},
+        **changes,
+    }
+
+
+def test_labels_that_are_lost_are_told_with_the_labels_of_the_feed() -> None:
+    unknown = counted(label_dead_letters_by_reason={"unknown_label": 60})
+    told = "60 labels could not be used: unknown_label; the feed's labels are bad, good"
+    assert words.lost_labels(unknown) == told
+    assert words.lost_labels(counted(label_dead_letters_by_reason={"no_event": 1})) == (
+        "1 label could not be used: no_event"
+    )
+    both = words.lost_labels(counted(label_dead_letters_by_reason={"unknown_label": 2, "no_event": 1}))
+    assert both.startswith("3 labels could not be used: 2 unknown_label, 1 no_event; ")
+    assert words.lost_labels(counted()) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [
+        ({"label_dead_letters_by_reason": {"unknown_label": 60}}, "set `labels` of [feed.reviews]"),
+        ({"label_dead_letters_by_reason": {"no_event": 60}}, "see label_wait_s"),
+        ({"dead_letters": 60, "pending": 0}, "[feed.reviews.fields]"),
+        ({}, "no event has a label"),
+    ],
+)
+def test_a_replay_without_examples_says_what_to_do(changes: dict[str, Any], remedy: str) -> None:
+    assert remedy in words.nothing_learned(counted(**changes))
+    assert words.nothing_learned(counted(**changes, examples=1)) == ""
+
+
+def test_pending_and_negative_forgetting_are_explained() -> None:
+    assert "60 pending (labels still to come at the end), 0 dead letters" in words.counts_in_words(counted())
+    assert "0 pending, 1 dead letter," in words.counts_in_words(counted(pending=0, dead_letters=1))
+    better = words.forgetting_in_words({"forgetting": -0.012, "backward_transfer": 0.02})
+    assert better == "forgetting -1.2 points (below 0: it improved), backward transfer +2.0 points"
+    assert "improved" not in words.forgetting_in_words({"forgetting": 0.0, "backward_transfer": 0.0})
+
+
+@pytest.mark.parametrize(("p_value", "holds", "shown"), [(1.0, True, False), (0.03, True, True), (0.6, False, True)])
+def test_a_p_value_is_shown_where_it_tells_something(p_value: float, holds: bool, shown: bool) -> None:
+    reason = GateReason(
+        code="not_worse", holds=holds, against="incumbent", reference="pooled", n=50,
+        candidate_accuracy=0.8, reference_accuracy=0.7, p_value=p_value,
+    )  # fmt: skip
+    assert (f"p = {p_value:.3f}" in reason_in_words(reason)) == shown
+
+
+# --- the verb
+
+
+def test_an_events_file_without_events_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_bytes(b"\n\r\n")
+    config = parse_config({"feed": {"reviews": {"labels": ["bad", "good"]}}}, root=tmp_path)
+    with pytest.raises(UsageError, match=r"no events in .*empty\.jsonl"):
+        run_replay(config, "reviews", [tmp_path / "empty.jsonl"])
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(None, [1024, 2016]), (100, [32, 64, 96]), (50_000, [1024, 2016])])
+def test_without_a_terminal_a_line_now_and_then_shows_life(
+    capfd: pytest.CaptureFixture[str], limit: int | None, expected: list[int]
+) -> None:
+    with Progress(limit) as progress:
+        for events in range(32, 130 if limit == 100 else 2100, 32):
+            tally = SimpleNamespace(swaps=[(3, 0)], cycles=[None], events=min(events, limit or events))
+            progress.update(SimpleNamespace(tally=tally))
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[:3] == [f"replay: {events:,} events, live version 3, 1 update" for events in expected]

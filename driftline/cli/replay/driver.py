@@ -8,7 +8,7 @@ passes: labels come and ticks start cycles, in their order; a due cycle runs thr
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
-from driftline.cli.replay.labels import Forecast, LabelQueue
+from driftline.cli.replay.labels import Forecast, LabelQueue, TakenTexts
 from driftline.cli.replay.pace import Pace
 from driftline.cli.replay.pipeline import Pipeline
 from driftline.cli.replay.rivals import Rivals
@@ -35,6 +35,7 @@ class Driver:
         self._pace = pace
         self._on_step = on_step or (lambda _: None)
         self._labels = LabelQueue()
+        self._taken = TakenTexts()
         self._ticks: Ticks
         self._last_seq = 0
 
@@ -116,12 +117,12 @@ class Driver:
         with tally.timed("ingest"):
             pipe.ingest_waiting()
         with tally.timed("baselines"):
-            events = [event for item in batch if (event := pipe.decode(item)) is not None]
-            self.rivals.answer([event.event_id for event in events], [event.text for event in events])
+            decoded = [(item, event) for item in batch if (event := pipe.decode(item)) is not None]
+            self.rivals.answer([event.event_id for _, event in decoded], [event.text for _, event in decoded])
         tally.events += len(batch)
-        for item in batch:
-            if item.label is not None and item.event_id is not None:
-                self._labels.push(item.due_at, item.event_id, item.label)
+        for item, event in decoded:
+            if self._taken.take(event.event_id, event.text) and item.label is not None:
+                self._labels.push(item.due_at, event.event_id, item.label)
         self._deliver()
         self._on_step(self)
 

@@ -1,4 +1,4 @@
-"""Labels on their way: what came with an event and becomes known later. Pure."""
+"""Labels on their way: what came with an event that ingest takes, and becomes known later. Pure."""
 
 import heapq
 import itertools
@@ -6,6 +6,7 @@ from bisect import insort
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import blake2b
 
 
 @dataclass(order=True, frozen=True, slots=True)
@@ -16,6 +17,21 @@ class DueLabel:
     order: int
     event_id: str = field(compare=False)
     label: str = field(compare=False)
+
+
+class TakenTexts:
+    """Tells the events that ingest takes from those it refuses as conflicting duplicates: the first text of an id wins.
+
+    Live, a refused event takes its label with it; without this, that label would go to the first event of the id.
+    """
+
+    def __init__(self) -> None:
+        self._digests: dict[str, bytes] = {}
+
+    def take(self, event_id: str, text: str) -> bool:
+        """Whether ingest takes this event (a repeated one too); `text` is cleaned. To be asked in topic order."""
+        digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        return self._digests.setdefault(event_id, digest) == digest
 
 
 class LabelQueue:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from driftline.cli.output import percent
 from driftline.cli.reasons import decision_in_words
+from driftline.cli.replay.words import LABELS_KNOWN, counts_in_words, few_windows, forgetting_in_words, lost_labels
 from driftline.records import GateDecision, GateReason
 
 OURS = "#1f5fa8"
@@ -37,6 +38,11 @@ def render_page(report: dict[str, Any]) -> str:
         rows=comparison_rows(report),
         versions=version_rows(report),
         verdict=verdict(report),
+        counts=counts_in_words(report),
+        lost=lost_labels(report),
+        forgetting=forgetting_in_words(report["retention"]),
+        labels_known=LABELS_KNOWN,
+        few_windows=few_windows(report),
     )
 
 
@@ -112,6 +118,8 @@ def comparison_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 def verdict(report: dict[str, Any]) -> str:
     """Who won over the whole stream, in one sentence, also where it is not us."""
+    if not report["prequential"]["n"]:
+        return "No event got a label that could be used, so there is nothing to compare."
     best, second = comparison_rows(report)[:2]
     lead = 100 * ((best["accuracy"] or 0.0) - (second["accuracy"] or 0.0))
     winner = f"{best['name']} ({percent(best['accuracy'])})"
@@ -124,7 +132,8 @@ def version_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
         {
             "version": row["version"],
             "parent": row["parent"],
-            "examples": row["examples"],
+            "fresh": row["fresh"],
+            "replayed": row["examples"] - row["fresh"],
             "promoted": row["decision"] == "promoted",
             "words": decision_in_words(_decision(row)),
         }
@@ -152,7 +161,7 @@ def _layout() -> dict[str, Any]:
     return {
         "template": "none",
         "font": {"family": FONT, "size": 13, "color": "#2b2f36"},
-        "margin": {"l": 70, "r": 20, "t": 30, "b": 60},
+        "margin": {"l": 70, "r": 20, "t": 30, "b": 70},
         "legend": {"orientation": "h", "y": 1.12, "x": 0},
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",

@@ -16,6 +16,8 @@ from learner.evaluation import accuracy, average_accuracy, backward_transfer, fo
 
 WINDOW_EVENTS = 250
 EVALUATION_BATCH = 64
+LABEL_REASONS = ("unknown_label", "conflicting_label", "no_event")
+"""Why ingest refuses a label of a replay: its records are well-formed, and none of these befalls an event of it."""
 
 
 def build_report(driver: Driver, total_seconds: float, evaluation: Iterable[StreamItem]) -> dict[str, Any]:
@@ -36,6 +38,8 @@ def build_report(driver: Driver, total_seconds: float, evaluation: Iterable[Stre
         "pending": counts.pending,
         "dead_letters": counts.dead_letters,
         "label_dead_letters": counts.label_dead_letters,
+        "label_dead_letters_by_reason": {code: n for code in LABEL_REASONS if (n := counts.by_reason.get(code))},
+        "labels": list(pipe.section.labels),
         "duplicates": counts.duplicates,
         "prequential": prequential(scored, pipe.section.labels),
         "baselines": baselines(driver, scored),
@@ -136,6 +140,7 @@ def version_row(pipe: Pipeline, version: int) -> dict[str, Any]:
         "version": version,
         "parent": manifest.parent,
         "examples": manifest.fresh_examples + manifest.replayed_examples,
+        "fresh": manifest.fresh_examples,
         "decision": "promoted" if manifest.decision.promote else "rejected",
         "reasons": [reason_row(reason) for reason in manifest.decision.reasons],
         "created_at": iso(manifest.created_at),

@@ -2,7 +2,10 @@
 
 from typing import Any
 
+from rich.markup import escape
+
 from driftline.cli.output import count_of, percent
+from driftline.cli.replay.words import LABELS_KNOWN, counts_in_words, forgetting_in_words, lost_labels
 
 
 def summarise(report: dict[str, Any]) -> str:
@@ -12,12 +15,13 @@ def summarise(report: dict[str, Any]) -> str:
     rejected = len(report["versions"]) - promoted
     lines = [
         f"[bold]{count_of(report['events'], 'event')}[/], {count_of(report['examples'], 'example')}"
-        f" ({report['holdout_examples']} held out), {report['unlabelled']} unlabelled, {report['pending']} pending,"
-        f" {report['dead_letters']} dead letters, {report['duplicates']} duplicates",
+        f" ({report['holdout_examples']} held out), {counts_in_words(report)}",
+        *([f"[yellow]{escape(lost)}[/]"] if (lost := lost_labels(report)) else []),
         f"{count_of(promoted, 'version')} promoted, {rejected} rejected;"
         f" {report['swaps']['count']} swaps, {report['swaps']['requests_failed']} failed requests",
         "",
         f"prequential accuracy   [bold]{percent(ours['accuracy'])}[/]  over {ours['n']:,} answers as served",
+        f"  [dim]{LABELS_KNOWN}[/]",
         *(f"  {name:<20} {percent(row['accuracy'])}" for name, row in rivals.items() if name != "first_version"),
         *_first_version(rivals["first_version"]),
         *_retention(report["retention"]),
@@ -41,17 +45,8 @@ def _first_version(row: dict[str, Any]) -> list[str]:
 def _retention(row: dict[str, Any]) -> list[str]:
     if not row["segments"]:
         return []
-    transfer = (
-        ""
-        if row["forgetting"] is None
-        else (
-            f", forgetting {100 * row['forgetting']:.1f} points,"
-            f" backward transfer {100 * row['backward_transfer']:+.1f} points"
-        )
-    )
-    return [
-        f"retention              {percent(row['average_accuracy'])} on average of {row['segments']} segments{transfer}"
-    ]
+    average = f"{percent(row['average_accuracy'])} on average of {count_of(row['segments'], 'segment')}"
+    return ["retention              " + ", ".join(part for part in (average, forgetting_in_words(row)) if part)]
 
 
 def _seconds(report: dict[str, Any]) -> str:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from driftline.cli.logs import configure_logging
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, choose_feed
-from driftline.cli.output import check_writable, err, print_json, say
+from driftline.cli.output import check_writable, count_of, err, print_json, say
+from driftline.cli.replay.words import nothing_learned
 from driftline.config import Config, load_config
 from driftline.errors import UsageError
 
@@ -29,6 +31,9 @@ ReportOption = Annotated[Path | None, typer.Option("--report", metavar="OUT.json
 PlotOption = Annotated[
     Path | None, typer.Option("--plot", metavar="OUT.html", help="Write a page with the plots here.")
 ]
+LINE_EVENTS = 1000
+"""Where there is no bar: a line at least every so many events, and every tenth of `--limit`."""
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the report instead of the summary.")]
 
 
@@ -67,6 +72,8 @@ def replay(
             on_step=progress.update,
         )
     write_outputs(document, report, plot)
+    if warning := nothing_learned(document):
+        err.print(f"[bold yellow]warning:[/] {escape(warning)}")
     if as_json:
         print_json(document)
     else:
@@ -106,13 +113,15 @@ def run_replay(
     factor: float | None = None,
     on_step: Callable[[Any], None] | None = None,
 ) -> dict[str, Any]:
-    """The whole replay; returns the report (DESIGN §6)."""
+    """The whole replay; returns the report (DESIGN §6). UsageError if the files hold no event."""
     from driftline.cli.replay.driver import Driver, Pace
     from driftline.cli.replay.pipeline import open_pipeline, replay_config, state_folder
     from driftline.cli.replay.report import build_report
-    from driftline.cli.replay.source import EPOCH, stream_items
+    from driftline.cli.replay.source import EPOCH, read_lines, stream_items
     from driftline.clock import SimulatedClock
 
+    if not any(True for path in events for _ in read_lines(path)):
+        raise UsageError(f"no events in {', '.join(map(str, events))}: name a file with one JSON object a line")
     start = time.perf_counter()
     fields = config.feed[feed].fields
     with state_folder(state) as folder:
@@ -135,7 +144,7 @@ def write_outputs(document: dict[str, Any], report: Path | None, plot: Path | No
 
 
 class Progress:
-    """A progress bar on stderr with the last version and the accuracy of the last window."""
+    """How far the replay is, on stderr: a bar on a terminal, elsewhere a line now and then."""
 
     def __init__(self, total: int | None) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -151,6 +160,8 @@ class Progress:
             disable=not err.is_terminal,
         )
         self._task = self._bar.add_task("starting", total=total)
+        self._step = min(LINE_EVENTS, max((total or LINE_EVENTS * 10) // 10, 1))
+        self._next_line = self._step
 
     def __enter__(self) -> "Progress":
         self._bar.start()
@@ -163,4 +174,8 @@ class Progress:
         """Told after every batch and every cycle."""
         swaps, cycles = driver.tally.swaps, driver.tally.cycles
         live = f"live version {swaps[-1][0]}" if swaps else "no version yet"
-        self._bar.update(self._task, completed=driver.tally.events, description=f"{live}, {len(cycles)} updates")
+        state, events = f"{live}, {count_of(len(cycles), 'update')}", driver.tally.events
+        self._bar.update(self._task, completed=events, description=state)
+        if not err.is_terminal and events >= self._next_line:
+            self._next_line = events - events % self._step + self._step
+            err.print(f"replay: {count_of(events, 'event')}, {state}")

@@ -1,0 +1,64 @@
+"""Sentences of a report that its summary and its page share. Pure."""
+
+from typing import Any
+
+from driftline.cli.output import count_of
+
+LABELS_KNOWN = (
+    "Labels come at label_at, else once their batch of at most 32 events is answered; no answer counts as wrong,"
+    " for the baselines too."
+)
+FEW_WINDOWS = 8
+
+
+def counts_in_words(report: dict[str, Any]) -> str:
+    """What became of the events that are no examples."""
+    pending = f"{report['pending']} pending" + (" (labels still to come at the end)" if report["pending"] else "")
+    return (
+        f"{report['unlabelled']} unlabelled, {pending}, {count_of(report['dead_letters'], 'dead letter')},"
+        f" {count_of(report['duplicates'], 'duplicate')}"
+    )
+
+
+def lost_labels(report: dict[str, Any]) -> str:
+    """`60 labels could not be used: unknown_label; the feed's labels are …`; nothing if all could be used."""
+    reasons = report["label_dead_letters_by_reason"]
+    if not reasons:
+        return ""
+    counted = next(iter(reasons)) if len(reasons) == 1 else ", ".join(f"{n:,} {code}" for code, n in reasons.items())
+    known = f"; the feed's labels are {', '.join(report['labels'])}" if "unknown_label" in reasons else ""
+    return f"{count_of(sum(reasons.values()), 'label')} could not be used: {counted}{known}"
+
+
+def nothing_learned(report: dict[str, Any]) -> str:
+    """Why a replay without any example has none, and what to do; nothing if it has some."""
+    if report["examples"]:
+        return ""
+    section, lost = f"[feed.{report['feed']}]", lost_labels(report)
+    if "unknown_label" in report["label_dead_letters_by_reason"]:
+        why = f"{lost}: set `labels` of {section} to those of the file"
+    elif lost:
+        why = f"{lost}: see label_wait_s and event_wait_s of {section}"
+    elif report["dead_letters"] == report["events"]:
+        why = f"every event is a dead letter: name the file's fields in [feed.{report['feed']}.fields]"
+    else:
+        why = f"no event has a label: name the field that holds it as `label` of [feed.{report['feed']}.fields]"
+    return f"no example in {count_of(report['events'], 'event')}, so nothing was learned or measured; {why}"
+
+
+def forgetting_in_words(retention: dict[str, Any]) -> str:
+    """Forgetting and backward transfer; nothing where there are too few segments."""
+    if retention["forgetting"] is None:
+        return ""
+    points = 100 * retention["forgetting"]
+    improved = " (below 0: it improved)" if points < 0 else ""
+    transfer = 100 * retention["backward_transfer"]
+    return f"forgetting {points:.1f} points{improved}, backward transfer {transfer:+.1f} points"
+
+
+def few_windows(report: dict[str, Any]) -> str:
+    """A caution where the curve has too few points to show a course; nothing elsewhere."""
+    n = len(report["prequential"]["windows"])
+    if n >= FEW_WINDOWS:
+        return ""
+    return f"A short stream, {count_of(n, 'window')} only: much of what differs between windows may be chance."
