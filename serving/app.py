@@ -29,6 +29,7 @@ from serving.bodies import (
     PredictInput,
     PredictRequest,
     body_schema,
+    check_places,
     checked_id,
     checked_version,
     cleaned_text,
@@ -98,7 +99,7 @@ def _add_health(app: FastAPI, parts: Parts) -> None:
     @app.get("/metrics")
     async def prometheus() -> Response:
         """Prometheus metrics of this process."""
-        return Response(generate_latest(metrics.REGISTRY), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(metrics.SERVING), media_type=CONTENT_TYPE_LATEST)
 
 
 def feed_state(parts: Parts, feed: str) -> dict[str, Any]:
@@ -129,6 +130,7 @@ class _Predictor:
             refused = parts.watcher.refused.get(feed)
             message = f"this replica has not taken up the live version of feed {feed!r} yet"
             raise NotReady(f"{message}: {refused}" if refused else message)
+        check_places(body.inputs)
         version = checked_version(body.adapter_version)
         ids = [checked_id(one.id, f"inputs[{index}].id") for index, one in enumerate(body.inputs)]
         answers = await self._predict(feed, body.inputs, version)

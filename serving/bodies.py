@@ -1,5 +1,6 @@
 """The bodies of the public HTTP requests: their shape, and the checks that a schema cannot express. Pure."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -15,10 +16,14 @@ LABELS_EXAMPLE = '{"labels": [{"id": "r-17", "label": "…"}]}'
 
 
 class PredictInput(msgspec.Struct):
-    """One text; further fields are ignored, so that events can be posted as they are."""
+    """One text; further fields are ignored, so that events can be posted as they are.
+
+    `adapter_version` is here to be refused: it belongs to the request, and ignored it would go unnoticed.
+    """
 
     text: str
     id: str | int | None = None
+    adapter_version: Any = None
 
 
 class PredictRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -55,6 +60,14 @@ def checked_id(value: str | int | None, key: str) -> str | None:
     if size > MAX_ID_BYTES:
         raise BadInput("id_too_long", f"{key} has {size} bytes, at most {MAX_ID_BYTES} are allowed")
     return text
+
+
+def check_places(inputs: Sequence[PredictInput]) -> None:
+    """BadInput where an input carries what belongs beside `inputs`."""
+    for index, one in enumerate(inputs):
+        if one.adapter_version is not None:
+            message = f"inputs[{index}].adapter_version: it belongs beside `inputs`, for all of them: {PREDICT_EXAMPLE}"
+            raise BadInput("misplaced_field", message)
 
 
 def checked_version(version: int | None) -> int | None:

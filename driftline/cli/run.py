@@ -29,7 +29,7 @@ def run_ingest(config: Config) -> None:
     """Topics into the buffer, until SIGTERM or SIGINT."""
     stop, shown = stop_on_signals(), config.metrics
     with (
-        metrics.exposed(shown.host, shown.ingest_port, "metrics.ingest_port"),
+        metrics.exposed(metrics.INGEST, shown.host, shown.ingest_port, "metrics.ingest_port"),
         closing(wiring.open_buffer(config)) as buffer,
         closing(wiring.build_topics(config)) as topics,
     ):
@@ -42,7 +42,7 @@ def run_ingest(config: Config) -> None:
 def run_learner(config: Config) -> None:
     """The scheduled learner of all feeds, until SIGTERM or SIGINT."""
     stop, shown = stop_on_signals(), config.metrics
-    with metrics.exposed(shown.host, shown.learn_port, "metrics.learn_port"):
+    with metrics.exposed(metrics.LEARNER, shown.host, shown.learn_port, "metrics.learn_port"):
         wiring.build_learner_service(config).run(stop)
 
 
@@ -68,7 +68,7 @@ def run_scorer(config: Config) -> None:
         raise ConfigError("feed.NAME.serve.score is false for every feed: nothing to score")
     stop, shown = stop_on_signals(), config.metrics
     with (
-        metrics.exposed(shown.host, shown.score_port, "metrics.score_port"),
+        metrics.exposed(metrics.SERVING, shown.host, shown.score_port, "metrics.score_port"),
         closing(wiring.build_topics(config)) as topics,
     ):
         registry, base = wiring.build_registry(config), wiring.build_base(config)

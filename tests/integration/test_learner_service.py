@@ -97,7 +97,7 @@ def make(registry: Registry, base: Base, tmp_path: Path) -> Iterator[Any]:
 
 def test_ticks_start_cycles_and_the_journal_tells(make: Any, journal: Journal) -> None:
     school = make(**OFTEN)
-    before = metrics.REGISTRY.get_sample_value("driftline_scheduler_jobs_total", {"outcome": "executed"}) or 0
+    before = metrics.LEARNER.get_sample_value("driftline_scheduler_jobs_total", {"outcome": "executed"}) or 0
     with running(school, journal):
         school.add(60)
         assert eventually(lambda: school.live() == 1)
@@ -110,7 +110,7 @@ def test_ticks_start_cycles_and_the_journal_tells(make: Any, journal: Journal) -
         ("cycle", 2, "promoted"),
     ]
     assert "good" not in json.dumps([entry.fields for entry in entries])
-    assert metrics.REGISTRY.get_sample_value("driftline_scheduler_jobs_total", {"outcome": "executed"}) > before
+    assert metrics.LEARNER.get_sample_value("driftline_scheduler_jobs_total", {"outcome": "executed"}) > before
 
 
 def test_an_asked_update_needs_one_example_and_waits_for_no_tick(make: Any, journal: Journal) -> None:

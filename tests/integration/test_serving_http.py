@@ -125,6 +125,9 @@ def test_a_version_can_be_asked_for(client: httpx.Client, publisher: Publisher, 
     assert set(answer["scores"].values()) == {1 / 3}
     assert "from 1 to 2" in error(predict(client, "x", adapter_version=9), 404, "unknown_version")
     error(predict(client, "x", adapter_version=-1), 422, "invalid_body")
+    inputs = [{"text": "x"}, {"text": "x", "adapter_version": 1}]
+    response = client.post("/v1/feeds/f/predict", json={"inputs": inputs})
+    assert "inputs[1].adapter_version: it belongs beside `inputs`" in error(response, 422, "misplaced_field")
 
 
 def test_labels_go_onto_their_topic(client: httpx.Client, topics: FileTopics) -> None:
@@ -159,6 +162,7 @@ def test_health_readiness_and_metrics(client: httpx.Client) -> None:
     ):
         assert f"# TYPE {name.removesuffix('_total')}" in text or f"# TYPE {name}" in text
     assert 'driftline_live_version{feed="f"} 1.0' in text
+    assert "driftline_ingest" not in text, "another process's"
     assert "/v1/feeds/{feed}/predict" in text
     assert client.get("/openapi.json").json()["paths"]["/v1/feeds/{feed}/predict"]
 
@@ -367,7 +371,7 @@ def test_collecting_retries_overflows_with_a_count_and_drains_at_the_end(tmp_pat
     collector.offer([kept(1), kept(2)])
     assert topics.tried.wait(30)
     collector.offer([kept(3), kept(4), kept(5)])
-    overflowed = metrics.REGISTRY.get_sample_value("driftline_collected_total", {"feed": "o", "outcome": "overflow"})
+    overflowed = metrics.SERVING.get_sample_value("driftline_collected_total", {"feed": "o", "outcome": "overflow"})
     assert overflowed == 2
     topics.full.clear()
     collector.close()

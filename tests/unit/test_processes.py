@@ -23,17 +23,19 @@ FEED = {"reviews": {"labels": ["bad", "good"]}}
 
 
 def test_metrics_are_shown_on_their_port_and_a_taken_one_is_named() -> None:
-    with metrics.exposed("127.0.0.1", 0, "metrics.learn_port") as port:
+    with metrics.exposed(metrics.LEARNER, "127.0.0.1", 0, "metrics.learn_port") as port:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-            assert b"driftline_cycles_total" in answer.read()
+            shown = answer.read()
+        assert b"driftline_cycles_total" in shown
+        assert b"driftline_ingest" not in shown, "another process's"
         with (
             pytest.raises(ConfigError, match=rf"metrics\.score_port = {port}"),
-            metrics.exposed("127.0.0.1", port, "metrics.score_port"),
+            metrics.exposed(metrics.SERVING, "127.0.0.1", port, "metrics.score_port"),
         ):
             pass
-    with metrics.exposed("127.0.0.1", port, "metrics.score_port") as again:
+    with metrics.exposed(metrics.SERVING, "127.0.0.1", port, "metrics.score_port") as again:
         assert again == port, "it is free again"
-    with metrics.exposed("not an address", None, "metrics.ingest_port") as unasked:
+    with metrics.exposed(metrics.INGEST, "not an address", None, "metrics.ingest_port") as unasked:
         assert unasked is None
 
 
