@@ -1,10 +1,12 @@
 """Verbs that change what is live: `promote`, `rollback`, `pause`, `resume`, `update-now`.
 
 They act on the registry directly, need no other process, and compare-and-set: the live record is read, and the change
-is refused (RegistryConflict) if somebody else was faster. Replicas follow within 2 s.
+is refused (RegistryConflict) if somebody else was faster. Replicas follow within 2 s. What replicas would refuse for
+its signature is not made live.
 """
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,9 +25,10 @@ from driftline.cli.options import (
     choose_actor,
     choose_feed,
 )
-from driftline.cli.output import count_of, print_json, say
+from driftline.cli.output import count_of, print_json, say, this_command
+from driftline.cli.supervisor import supervised
 from driftline.config import Config, load_config
-from driftline.errors import DriftlineError, RegistryConflict
+from driftline.errors import DriftlineError, RegistryConflict, UnknownVersion
 from driftline.names import StateFiles
 from driftline.records import LiveRecord
 
@@ -55,15 +58,15 @@ def promote(
     as_json: JsonOption = False,
 ) -> None:
     """Make a registered version live, whatever the gate decided."""
-    from driftline.cli.wiring import build_registry
-
     name, loaded = _feed(config, feed)
-    registry = build_registry(loaded)
-    expected = registry.live(name).revision if revision is None else revision
-    live = registry.promote(
-        name, version, expected_revision=expected, actor=choose_actor(actor), reason=reason, at=datetime.now(UTC)
-    )
-    _show(live, f"version {live.version} of {name} is live (revision {live.revision})", as_json)
+    with open_registry(loaded) as registry:
+        before = registry.live(name)
+        expected = before.revision if revision is None else revision
+        require_servable(loaded, registry, name, version)
+        live = registry.promote(
+            name, version, expected_revision=expected, actor=choose_actor(actor), reason=reason, at=datetime.now(UTC)
+        )
+    _show(live, f"{_change(before, live)}{_pause_in_words(live)}", as_json)
 
 
 def rollback(
@@ -76,16 +79,15 @@ def rollback(
     as_json: JsonOption = False,
 ) -> None:
     """Go back to an earlier version, and pause automatic promotion until `resume`."""
-    from driftline.cli.wiring import build_registry
-
     name, loaded = _feed(config, feed)
-    registry = build_registry(loaded)
-    expected = registry.live(name).revision if revision is None else revision
-    live = registry.rollback(
-        name, version, expected_revision=expected, actor=choose_actor(actor), reason=reason, at=datetime.now(UTC)
-    )
-    what = f"version {live.version}" if live.version else "version 0, the base without adapter,"
-    _show(live, f"{what} of {name} is live (revision {live.revision}); promotion is paused until `resume`", as_json)
+    with open_registry(loaded) as registry:
+        before = registry.live(name)
+        expected = before.revision if revision is None else revision
+        require_servable(loaded, registry, name, _target(registry, before) if version is None else version)
+        live = registry.rollback(
+            name, version, expected_revision=expected, actor=choose_actor(actor), reason=reason, at=datetime.now(UTC)
+        )
+    _show(live, f"{_change(before, live)}{_pause_in_words(live)}", as_json)
 
 
 def pause(
@@ -96,11 +98,10 @@ def pause(
     as_json: JsonOption = False,
 ) -> None:
     """Stop updates and automatic promotion; ingest and answers go on."""
-    from driftline.cli.wiring import build_registry
-
     name, loaded = _feed(config, feed)
-    live = build_registry(loaded).pause(name, actor=choose_actor(actor), reason=reason, at=datetime.now(UTC))
-    _show(live, f"{name} is paused; version {live.version} stays live", as_json)
+    with open_registry(loaded) as registry:
+        live = registry.pause(name, actor=choose_actor(actor), reason=reason, at=datetime.now(UTC))
+    _show(live, f"{name} is paused; version {live.version} stays live: `{this_command()} resume` goes on", as_json)
 
 
 def resume(
@@ -112,13 +113,15 @@ def resume(
     as_json: JsonOption = False,
 ) -> None:
     """End a pause: updates and automatic promotion go on from the live version."""
-    from driftline.cli.wiring import build_registry
-
     name, loaded = _feed(config, feed)
-    registry = build_registry(loaded)
-    relearned = _relearn(loaded, name, registry) if relearn else 0
-    live = registry.resume(name, actor=choose_actor(actor), reason=reason, at=datetime.now(UTC))
-    more = f"; {count_of(relearned, 'example')} will be learned again" if relearn else ""
+    with open_registry(loaded) as registry:
+        relearned = _relearn(loaded, name, registry) if relearn else 0
+        before = registry.live(name)
+        if not before.paused:
+            _show(before, f"{name} was not paused; version {before.version} stays live", as_json)
+            return
+        live = registry.resume(name, actor=choose_actor(actor), reason=reason, at=datetime.now(UTC))
+    more = f"; {count_of(relearned, 'example')} will be learned again" if relearn else _set_aside(loaded, name)
     _show(live, f"{name} goes on from version {live.version}{more}", as_json)
 
 
@@ -129,25 +132,84 @@ def update_now(
     as_json: JsonOption = False,
 ) -> None:
     """Ask the learner for an update now, with whatever fresh examples wait (at least one)."""
-    from driftline.cli.wiring import build_registry
-
     name, loaded = _feed(config, feed)
-    registry = build_registry(loaded)
-    live = registry.live(name)
-    if live.paused:
-        raise DriftlineError(f"{name} is paused ({live.pause_reason}): `driftline resume` first")
-    fresh = _fresh(loaded, name)
-    if fresh == 0:
-        raise DriftlineError(
-            f"{name} has no fresh example to learn from: bring labelled events first (`driftline produce`); "
-            "`driftline status` says what is awaited"
-        )
-    registry.request_update(name, choose_actor(actor))
+    with open_registry(loaded) as registry:
+        fresh = _require_learnable(loaded, registry.live(name))
+        registry.request_update(name, choose_actor(actor))
     known = f" with {count_of(fresh, 'fresh example')}" if fresh else ""
     if as_json:
         print_json({"feed": name, "requested": True, "fresh": fresh})
     else:
-        say(f"asked the learner of {escape(name)} for an update{known}; `driftline history` shows what it decides")
+        hint = f"`{this_command()} history` shows what it decides"
+        say(escape(f"asked the learner of {name} for an update{known}; {hint}"))
+
+
+@contextmanager
+def open_registry(config: Config) -> "Iterator[Registry]":
+    """The registry to write to. An embedded Redis that only this verb needed is stopped again, its data safe."""
+    from driftline.cli.wiring import build_registry
+    from driftline.registry.embedded import running_embedded, stop_embedded
+
+    files = StateFiles(config.state.path)
+    started_here = config.redis.url == "embedded" and running_embedded(files) is None
+    try:
+        yield build_registry(config)
+    finally:
+        if started_here and not supervised(files.supervisor):  # an `up` that came meanwhile uses it
+            stop_embedded(files)
+
+
+def require_servable(config: Config, registry: "Registry", feed: str, version: int) -> None:
+    """ArtefactError if replicas would refuse the version for its signature. UnknownVersion. 0 is always servable."""
+    from driftline.cli.wiring import build_trust
+
+    if version:
+        signed = registry.manifest(feed, version)
+        build_trust(config).verify(signed)
+
+
+def _target(registry: "Registry", live: LiveRecord) -> int:
+    """Where a rollback without a version goes; 0 where the registry itself will say why there is no such version."""
+    if live.version == 0 and not registry.versions(live.feed):
+        raise UnknownVersion(
+            f"{live.feed} has no version yet: there is nothing to roll back; version 0, the base, is live"
+        )
+    return registry.promoted_before(live.feed, live.version) or 0
+
+
+def _change(before: LiveRecord, live: LiveRecord) -> str:
+    """`4 → 3 (revision 5)`, with what 0 is."""
+    base = ", the base without adapter" if live.version == 0 else ""
+    return f"{live.feed}: version {before.version} → {live.version}{base} (revision {live.revision})"
+
+
+def _pause_in_words(live: LiveRecord) -> str:
+    return f"; automatic promotion is paused: `{this_command()} resume`" if live.paused else ""
+
+
+def _set_aside(config: Config, feed: str) -> str:
+    """What a resume without --relearn leaves unlearned, as far as this machine's buffer knows."""
+    if not StateFiles(config.state.path).buffer.exists():
+        return ""
+    with _opened(config, read_only=True) as buffer:
+        count = buffer.counts(feed).set_aside
+    if not count:
+        return ""
+    remedy = f"`{this_command()} pause`, then `{this_command()} resume --relearn`"
+    return f"; {count_of(count, 'example')} set aside by rollbacks: to learn them again, {remedy}"
+
+
+def _require_learnable(config: Config, live: LiveRecord) -> int | None:
+    """How many fresh examples an update would have, None if not known here. DriftlineError if it could not start."""
+    if live.paused:
+        raise DriftlineError(f"{live.feed} is paused ({live.pause_reason}): `{this_command()} resume` first")
+    fresh = _fresh(config, live.feed)
+    if fresh == 0:
+        raise DriftlineError(
+            f"{live.feed} has no fresh example to learn from: bring labelled events first (`{this_command()} produce`);"
+            f" `{this_command()} status` says what is awaited"
+        )
+    return fresh
 
 
 def _feed(path: Path, feed: str | None) -> tuple[str, Config]:
@@ -169,7 +231,9 @@ def _relearn(config: Config, feed: str, registry: "Registry") -> int:
     """
     live = registry.live(feed)
     if not live.paused:
-        raise DriftlineError(f"--relearn needs {feed} to be paused meanwhile: `driftline pause`, then resume --relearn")
+        raise DriftlineError(
+            f"--relearn needs {feed} to be paused meanwhile: `{this_command()} pause`, then resume --relearn"
+        )
     with _opened(config) as buffer:
         buffer.reconcile(feed, live.version)
         require_unchanged(registry, live)

@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape
 
 from driftline.cli.logs import configure_logging
-from driftline.cli.output import count_of, percent, say
+from driftline.cli.output import count_of, percent, say, this_command
 from driftline.cli.reasons import decision_in_words
 from driftline.config import Config, load_config
 from driftline.errors import UsageError
@@ -166,10 +166,11 @@ def finish(report: dict[str, Any], folder: Path, config_file: Path, seconds: flo
     say(
         f"\nDone in {seconds:.0f} s. Open [bold]{page}[/] for the plots; the figures are in {folder / 'report.json'}.\n"
     )
+    ours = escape(this_command())
     say("Next:")
-    say(f"  driftline replay {stream} -c {config_file} --plot again.html")
+    say(f"  {ours} replay {stream} -c {config_file} --plot again.html")
     say("      the same again, with settings that you change")
-    say("  driftline init myfeed")
+    say(f"  {ours} init myfeed")
     say("      a commented config for a stream of your own, in the folder myfeed; its feed is named reviews")
-    say("  driftline up -c myfeed/driftline.toml")
+    say(f"  {ours} up -c myfeed/driftline.toml")
     say("      ingest, learn, serve and score, live on this machine")

@@ -1,12 +1,13 @@
 """`driftline history`: every version with the gate's decision, and the audit of what was live."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feed
-from driftline.cli.output import print_json, print_table, say
+from driftline.cli.output import print_json, print_table, say, this_command
 from driftline.cli.reasons import decision_in_words
 from driftline.cli.status import existing_registry
 from driftline.config import load_config
@@ -32,10 +33,11 @@ def history(
     live = registry.live(name) if registry else LiveRecord(feed=name)
     manifests = read_manifests(registry, name, limit) if registry else []
     audit = registry.audit(name) if registry else []
+    gone = withdrawn(audit)
     if as_json:
-        print_json({"feed": name, "live": live, "versions": [_row(m, live) for m in manifests], "audit": audit})
+        print_json({"feed": name, "live": live, "versions": [_row(m, live, gone) for m in manifests], "audit": audit})
     else:
-        _show(name, live, manifests, audit)
+        _show(live, manifests, audit)
 
 
 def read_manifests(registry: "Registry", feed: str, limit: int | None) -> list[Manifest]:
@@ -47,7 +49,21 @@ def read_manifests(registry: "Registry", feed: str, limit: int | None) -> list[M
     return [decode_manifest(registry.manifest(feed, version).document) for version in newest]
 
 
-def _row(manifest: Manifest, live: LiveRecord) -> dict[str, Any]:
+def withdrawn(audit: Sequence[AuditEntry]) -> set[int]:
+    """Versions that a rollback took back and nobody promoted since. A rollback to 3 takes back what came after 3."""
+    stack, gone = [0], set[int]()
+    for entry in audit:
+        if entry.action == "promoted":
+            stack.append(entry.version)
+            gone.discard(entry.version)
+        elif entry.action == "rolled_back":
+            keep = stack.index(entry.version) + 1 if entry.version in stack else len(stack) - 1
+            gone.update(stack[keep:])
+            stack = stack[:keep] if entry.version in stack else [*stack[:keep], entry.version]
+    return gone - {0, *stack}
+
+
+def _row(manifest: Manifest, live: LiveRecord, gone: set[int]) -> dict[str, Any]:
     return {
         "version": manifest.version,
         "parent": manifest.parent,
@@ -63,6 +79,7 @@ def _row(manifest: Manifest, live: LiveRecord) -> dict[str, Any]:
         "imported_from": manifest.imported_from,
         "live": manifest.version == live.version,
         "anchor": manifest.version == live.anchor,
+        "withdrawn": manifest.version in gone,
     }
 
 
@@ -70,24 +87,32 @@ def _verdict(manifest: Manifest) -> str:
     return "promoted" if manifest.decision.promote else "rejected"
 
 
-def _show(feed: str, live: LiveRecord, manifests: list[Manifest], audit: list[AuditEntry]) -> None:
+def _show(live: LiveRecord, manifests: list[Manifest], audit: list[AuditEntry]) -> None:
     if not manifests and not audit:
-        say(f"{escape(feed)} has no version yet; see `driftline status` for what is awaited")
+        say(f"{escape(live.feed)} has no version yet; see `{escape(this_command())} status` for what is awaited")
         return
-    rows = [
-        (
-            f"{'→ ' if manifest.version == live.version else ''}{manifest.version}",
-            manifest.parent,
-            manifest.created_at.strftime(MOMENT),
-            f"{manifest.fresh_examples:,} + {manifest.replayed_examples:,}",
-            decision_in_words(manifest.decision),
-        )
-        for manifest in manifests
-    ]
+    gone = withdrawn(audit)
+    base = [("→ 0", None, None, None, "the base without adapter, live")] if live.version == 0 else []
+    rows = [*base, *(_cells(manifest, live, gone) for manifest in manifests)]
     print_table((">version", ">parent", "created (UTC)", ">examples + replay", "decision"), rows)
     say("")
     changes = [
-        (entry.at.strftime(MOMENT), entry.action.replace("_", " "), entry.version, entry.actor, entry.reason)
+        (entry.at.strftime(MOMENT), entry.action.replace("_", " "), _from_to(entry), entry.actor, entry.reason)
         for entry in audit
     ]
     print_table(("changed (UTC)", "what", ">version", "who", "why"), changes)
+
+
+def _cells(manifest: Manifest, live: LiveRecord, gone: set[int]) -> tuple[object, ...]:
+    words = decision_in_words(manifest.decision)
+    return (
+        f"{'→ ' if manifest.version == live.version else ''}{manifest.version}",
+        manifest.parent,
+        manifest.created_at.strftime(MOMENT),
+        f"{manifest.fresh_examples:,} + {manifest.replayed_examples:,}",
+        f"withdrawn by a rollback; was {words}" if manifest.version in gone else words,
+    )
+
+
+def _from_to(entry: AuditEntry) -> str:
+    return f"{entry.from_version} → {entry.version}" if entry.from_version != entry.version else str(entry.version)

@@ -7,10 +7,11 @@ file. What cannot be reached is said, and the rest is shown.
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.markup import escape
 
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feeds
-from driftline.cli.output import count_of, percent, print_json, print_table, say
+from driftline.cli.output import count_of, percent, print_json, print_table, say, this_command
 from driftline.cli.supervisor import supervised
 from driftline.config import Config, FeedConfig, load_config
 from driftline.errors import DriftlineError, RegistryUnavailable
@@ -27,13 +28,15 @@ NO_ANSWERS: dict[str, Any] = {"accuracy": None, "n": 0, "answered_share": None}
 
 
 def status(config: ConfigOption = DEFAULT_CONFIG, feed: FeedOption = None, as_json: JsonOption = False) -> None:
-    """What is live, what is awaited, and how good the answers are."""
+    """What is live, what is awaited, and how good the answers are. Exit code 1 if something could not be read."""
     loaded = load_config(config)
     document = collect(loaded, choose_feeds(loaded, feed))
     if as_json:
         print_json(document)
     else:
         show(document)
+    if document["problems"]:
+        raise typer.Exit(1)
 
 
 def collect(config: Config, feeds: list[str]) -> dict[str, Any]:
@@ -61,7 +64,7 @@ def existing_registry(config: Config) -> "Registry | None":
         if not files.redis.exists():
             return None
         if running_embedded(files) is None:
-            raise RegistryUnavailable("the embedded Redis is not running: `driftline up` starts it")
+            raise RegistryUnavailable(f"the embedded Redis is not running: `{this_command()} up` starts it")
     return build_registry(config)
 
 
@@ -89,7 +92,9 @@ def _registry_view(
 
 def _feed_view(config: Config, feed: str, live: LiveRecord | None, problems: list[str]) -> dict[str, Any]:
     section = config.feed[feed]
+    problems_before = len(problems)
     counts, prequential = _buffer_view(config, feed, problems)
+    unreadable = len(problems) > problems_before
     return {
         "version": live.version if live else None,
         "revision": live.revision if live else None,
@@ -97,7 +102,7 @@ def _feed_view(config: Config, feed: str, live: LiveRecord | None, problems: lis
         "paused": live.paused if live else None,
         "pause_reason": live.pause_reason if live else None,
         "changed_at": live.changed_at if live else None,
-        "awaited": awaited(counts, live, section),
+        "awaited": "unknown: the buffer cannot be read" if unreadable else awaited(counts, live, section),
         "counts": counts,
         "dead_letters": counts.by_reason if counts else {},
         "prequential": prequential,
@@ -111,7 +116,7 @@ def _buffer_view(config: Config, feed: str, problems: list[str]) -> tuple["FeedC
             return None, dict(NO_ANSWERS)
         with closing(buffer):
             return buffer.counts(feed), prequential_accuracy(buffer, feed, config.feed[feed])
-    except DriftlineError as error:
+    except (DriftlineError, OSError) as error:
         problems.append(f"buffer: {error}")
         return None, dict(NO_ANSWERS)
 
@@ -136,11 +141,11 @@ def prequential_accuracy(buffer: "Buffer", feed: str, section: FeedConfig) -> di
 def awaited(counts: "FeedCounts | None", live: LiveRecord | None, section: FeedConfig) -> str:
     """What has to come before the next update, in words: `112 of 250 examples`, and why it is not more."""
     if live is not None and live.paused:
-        return f"paused ({live.pause_reason or 'no reason given'}); `driftline resume` goes on"
+        return f"paused ({live.pause_reason or 'no reason given'}); `{this_command()} resume` goes on"
     if counts is None:
-        return "ingest has not run yet: `driftline up`"
+        return f"ingest has not run yet: `{this_command()} up`"
     if counts.event_records == 0:
-        return "no event has come yet"
+        return "; ".join(["no event has come yet", *_waiting_labels(counts)])
     if counts.taken:
         return f"an update with {count_of(counts.taken, 'example')} is under way"
     wanted = section.schedule.min_examples
@@ -158,11 +163,21 @@ def _missing(counts: "FeedCounts") -> list[str]:
         parts.append("nothing labelled yet")
     if counts.pending:
         parts.append(f"{count_of(counts.pending, 'event')} without label so far")
+    parts.extend(_waiting_labels(counts))
     if counts.awaiting_prediction:
         parts.append(f"{count_of(counts.awaiting_prediction, 'example')} without the answer that was served")
     if counts.set_aside:
-        parts.append(f"{count_of(counts.set_aside, 'example')} set aside by rollbacks (`driftline resume --relearn`)")
+        parts.append(
+            f"{count_of(counts.set_aside, 'example')} set aside by rollbacks (`{this_command()} resume --relearn`)"
+        )
     return parts
+
+
+def _waiting_labels(counts: "FeedCounts") -> list[str]:
+    if not counts.labels_waiting:
+        return []
+    wait = "waits for its event" if counts.labels_waiting == 1 else "wait for their event"
+    return [f"{count_of(counts.labels_waiting, 'label')} {wait}"]
 
 
 def show(document: dict[str, Any]) -> None:
@@ -189,10 +204,18 @@ def _show_feed(name: str, view: dict[str, Any]) -> None:
     if counts is not None:
         say(f"  events      {counts.event_records:,} = {_balance(counts)}")
         say(f"  examples    {_states(counts)}")
-    if view["dead_letters"]:
-        reasons = ", ".join(f"{reason} {n:,}" for reason, n in sorted(view["dead_letters"].items()))
-        say(f"  dead        {escape(reasons)}")
+    if counts is not None and counts.by_reason:
+        say(f"  {escape(dead_letters_in_words(counts))}")
     say("")
+
+
+def dead_letters_in_words(counts: "FeedCounts") -> str:
+    """`dead letters: 11 events, 2 labels (no_text 11, no_event 2)`."""
+    kinds = {"event": counts.dead_letters, "label": counts.label_dead_letters}
+    kinds["prediction"] = counts.prediction_dead_letters
+    told = ", ".join(count_of(n, kind) for kind, n in kinds.items() if n)
+    reasons = ", ".join(f"{reason} {n:,}" for reason, n in sorted(counts.by_reason.items()))
+    return f"dead letters: {told} ({reasons})"
 
 
 def _balance(counts: "FeedCounts") -> str:
@@ -220,7 +243,7 @@ def _show_replicas(replicas: list[ReplicaStatus]) -> None:
 
 def _show_processes(processes: dict[str, dict[str, Any]]) -> None:
     if not processes:
-        say("`driftline up` does not run on this state folder")
+        say(f"`{escape(this_command())} up` does not run on this state folder")
         return
     rows = [(name, p["state"], p["pid"], p["restarts"], p["exit_code"]) for name, p in processes.items()]
     print_table(("process", "state", ">pid", ">restarts", ">last exit"), rows)

@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 LOOK_S = 0.5
 TELL_EVERY_S = 15.0
-LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared with, not bound
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Asks this machine without a proxy that the environment may name."""
 
@@ -84,7 +84,7 @@ class Answering:
         after = self._now() - self._started
         if is_ready(self._asked):
             self._done = True
-            say(f"answering on {escape(self._url)} after {after:.0f} s; `{this_command()} status` shows more")
+            say(f"answering on {escape(self._url)} after {after:.0f} s; `{escape(this_command())} status` shows more")
         elif after - self._told >= TELL_EVERY_S:
             self._told = after
             say(f"waiting for serve to answer on {escape(self._url)} ({after:.0f} s)")

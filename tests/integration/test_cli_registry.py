@@ -92,12 +92,14 @@ def test_promote_rollback_pause_and_resume(driftline: Driftline, tmp_path: Path,
     state = live(driftline)
     assert (state["version"], state["revision"], state["paused"]) == (2, 2, False)
 
-    assert driftline("rollback", "--reason", "angry users").code == 0
+    back = driftline("rollback", "--reason", "angry users")
+    assert "version 2 → 1 (revision 3); automatic promotion is paused: `driftline resume`" in back.out
     state = live(driftline)
     assert (state["version"], state["revision"], state["paused"]) == (1, 3, True)
     assert "angry users" in state["awaited"]
 
     assert driftline("resume", "--relearn").code == 0
+    assert "was not paused" in driftline("resume").out
     assert not live(driftline)["paused"]
     running = driftline("resume", "--relearn")
     assert (running.code, "driftline pause" in running.err) == (1, True)
@@ -118,6 +120,8 @@ def test_promote_rollback_pause_and_resume(driftline: Driftline, tmp_path: Path,
     assert [version["decision"] for version in document["versions"]] == ["rejected", "rejected"]
     shown = driftline("history").out
     assert "→ 1" in shown
+    assert "2 → 1" in shown
+    assert [version["withdrawn"] for version in document["versions"]] == [False, True]
     assert "promote it by hand" in shown
 
 
@@ -131,6 +135,49 @@ def test_a_change_of_what_is_live_is_seen(
     assert driftline("promote", "1").code == 0
     with pytest.raises(RegistryConflict, match="changed meanwhile"):
         require_unchanged(registry, before)
+
+
+def test_what_replicas_would_refuse_does_not_go_live(
+    driftline: Driftline, config: Config, tmp_path: Path, tiny_base_dir: Path
+) -> None:
+    files = StateFiles(config.state.path)
+    imported(driftline, peft_folder(tmp_path / "a", tiny_base_dir, 1), "--re-sign")
+    assert driftline("promote", "1").code == 0
+    assert driftline("rollback", "0").code == 0
+    assert "→ 0" in driftline("history").out
+    files.signing_key.unlink()
+    lost = driftline("promote", "1")
+    assert (lost.code, "restore it" in lost.err) == (2, True)
+    files.public_key.unlink()
+    foreign = driftline("promote", "1")
+    assert (foreign.code, "not trusted" in foreign.err) == (1, True)
+    assert live(driftline)["version"] == 0
+
+
+def test_check_tells_a_live_version_that_nobody_would_serve(
+    driftline: Driftline, config: Config, tmp_path: Path, tiny_base_dir: Path
+) -> None:
+    def found() -> dict[str, bool]:
+        checks = json.loads(driftline("check", "--json").out)["checks"]
+        return {check["name"]: check["ok"] for check in checks if check["name"] in ("keys", "signature of reviews")}
+
+    files = StateFiles(config.state.path)
+    imported(driftline, peft_folder(tmp_path / "a", tiny_base_dir, 1), "--re-sign")
+    assert driftline("promote", "1").code == 0
+    assert found() == {"keys": True, "signature of reviews": True}
+    files.signing_key.unlink()
+    assert found() == {"keys": False}
+    files.public_key.unlink()
+    assert found() == {"keys": True, "signature of reviews": False}
+
+
+def test_a_verb_stops_the_redis_that_only_it_needed(driftline: Driftline, config: Config) -> None:
+    files = StateFiles(config.state.path)
+    assert driftline("pause").code == 0
+    assert running_embedded(files) is None
+    start_embedded(files)
+    assert driftline("resume").code == 0
+    assert running_embedded(files) is not None
 
 
 @pytest.mark.usefixtures("config")
@@ -149,7 +196,7 @@ def test_unknown_versions_are_told_from_known_ones(driftline: Driftline) -> None
     result = driftline("promote", "7")
     assert result.code == 1
     assert "no version 7" in result.err
-    assert driftline("rollback").code == 1
+    assert "no version yet" in driftline("rollback").err
     nothing = driftline("update-now")
     assert nothing.code == 0 or "status" in nothing.err
 

@@ -197,8 +197,22 @@ def test_a_server_that_cannot_start_says_why(server: RedisProcess) -> None:
     server.start()
     server.stop()
     append_only_file(server).write_bytes(b"this is no append-only file\r\n" * 9)
-    with pytest.raises(RegistryUnavailable, match=r"redis\.log: .*Bad file format"):
+    with pytest.raises(RegistryUnavailable, match=r"redis\.log: .*Bad file format") as told:
         server.start()
+    assert f"{append_only_file(server)} is damaged: copy" in str(told.value)
+    command = str(told.value).partition("then `")[2].partition("`")[0]
+    mended = subprocess.run(["bash", "-c", command], input="y\n", capture_output=True, text=True, check=False)
+    assert mended.returncode == 0, mended.stdout + mended.stderr
+    assert ask(server.start(), "PING")
+
+
+def test_the_damaged_part_of_several_is_named(tmp_path: Path) -> None:
+    tail = (
+        "1:M # Bad file format reading the append only file appendonly.aof.1.incr.aof: make a backup of your AOF file"
+    )
+    found = embedded.damaged_file(tmp_path, tail)
+    assert found == tmp_path / "appendonlydir" / "appendonly.aof.1.incr.aof"
+    assert embedded.damaged_file(tmp_path, "1:M # Out of memory") is None
 
 
 def test_without_any_redis_server_the_message_helps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

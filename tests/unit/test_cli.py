@@ -3,12 +3,17 @@
 import gzip
 import io
 import json
+import socket
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import structlog
@@ -16,18 +21,21 @@ import structlog
 from driftline.buffer import Buffer
 from driftline.buffer.counters import FeedCounts
 from driftline.cli import app as cli
+from driftline.cli.history import withdrawn
 from driftline.cli.logs import configure_logging
 from driftline.cli.options import choose_actor, choose_feed
+from driftline.cli.output import this_command
+from driftline.cli.ports import require_ports
 from driftline.cli.processes import with_serve_options
 from driftline.cli.produce import batches, record_key
 from driftline.cli.replay.source import read_lines
-from driftline.cli.status import awaited, prequential_accuracy
+from driftline.cli.status import awaited, dead_letters_in_words, prequential_accuracy
 from driftline.cli.supervisor import only_supervisor
-from driftline.cli.up import commands
+from driftline.cli.up import Answering, commands
 from driftline.config import Config, FeedConfig, FeedServeConfig, load_config, parse_config
-from driftline.errors import UsageError
+from driftline.errors import ConfigError, UsageError
 from driftline.names import StateFiles
-from driftline.records import LiveRecord
+from driftline.records import AuditEntry, LiveRecord
 from driftline.topics import Outgoing
 from tests.fixtures import buffers
 from tests.fixtures.cli import Driftline
@@ -263,6 +271,7 @@ COUNTS = FeedCounts(event_records=500, examples=200, holdouts=20, pending=300, f
     [
         (None, LiveRecord(feed="f"), ["ingest has not run yet"]),
         (FeedCounts(), LiveRecord(feed="f"), ["no event has come yet"]),
+        (FeedCounts(labels_waiting=2), None, ["no event has come yet; 2 labels wait for their event"]),
         (
             FeedCounts(event_records=9, pending=9),
             None,
@@ -312,6 +321,106 @@ def test_up_starts_one_process_per_verb() -> None:
         "-c",
         str(Path("c.toml").absolute()),
     ]
+
+
+def test_a_taken_port_is_told_before_anything_starts(driftline: Driftline, config: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for section, key in (
+            (f"[serve]\nport = {port}\n", "serve.port"),
+            (f"[serve]\nadmin_port = {port}\n", "serve.admin_port"),
+            (f"[metrics]\nlearn_port = {port}\n", "metrics.learn_port"),
+        ):
+            config.write_text(ONE_FEED + section)
+            result = driftline("up")
+            assert (result.code, f"set another {key}" in result.err) == (2, True), result.err
+    assert not StateFiles(config.parent / "state").redis.exists()
+
+
+def test_two_keys_for_one_port_are_told() -> None:
+    config = parse_config(
+        {"feed": {"reviews": {"labels": ["x", "y"]}}, "serve": {"port": 8123}, "metrics": {"learn_port": 8123}},
+        root=Path("/nowhere"),
+    )
+    with pytest.raises(ConfigError, match=r"metrics\.learn_port is the port of serve\.port"):
+        require_ports(config)
+
+
+@pytest.mark.usefixtures("config")
+def test_a_damaged_buffer_is_a_problem_and_not_a_first_start(driftline: Driftline, tmp_path: Path) -> None:
+    files = StateFiles(tmp_path / "state")
+    files.buffer.parent.mkdir(parents=True)
+    files.buffer.write_bytes(b"this is no database" * 99)
+    result = driftline("status")
+    assert result.code == 1
+    assert "problem:" in result.out
+    assert "ingest has not run yet" not in result.out
+    assert json.loads(driftline("status", "--json").out)["problems"]
+
+
+def test_dead_letters_are_told_by_kind() -> None:
+    counts = FeedCounts(dead_letters=11, label_dead_letters=2, by_reason={"no_text": 11, "no_event": 2})
+    assert dead_letters_in_words(counts) == "dead letters: 11 events, 2 labels (no_event 2, no_text 11)"
+
+
+def test_hints_name_the_command_as_it_can_be_typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    script = tmp_path / ".venv" / "bin" / "driftline"
+    script.parent.mkdir(parents=True)
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/nowhere")
+    for typed, named in (
+        (str(script), ".venv/bin/driftline"),
+        ("driftline", "driftline"),
+        ("__main__.py", "driftline"),
+    ):
+        monkeypatch.setattr(sys, "argv", [typed])
+        assert this_command() == named
+    monkeypatch.setattr(sys, "argv", [str(script)])
+    monkeypatch.setenv("PATH", str(script.parent))
+    assert this_command() == "driftline"
+
+
+def entry(action: str, before: int, after: int) -> AuditEntry:
+    fields = {"entry_id": "1-0", "feed": "f", "revision": 1, "actor": "a", "reason": "r", "at": datetime.now(UTC)}
+    return AuditEntry(action=action, version=after, from_version=before, **fields)  # type: ignore[arg-type]
+
+
+def test_what_a_rollback_took_back_is_withdrawn_until_it_is_promoted_again() -> None:
+    audit = [entry("promoted", 0, 1), entry("promoted", 1, 2), entry("promoted", 2, 4), entry("rolled_back", 4, 1)]
+    assert withdrawn(audit) == {2, 4}
+    assert withdrawn([*audit, entry("promoted", 1, 4)]) == {2}
+    assert withdrawn([*audit, entry("rolled_back", 1, 0)]) == {1, 2, 4}
+    assert withdrawn([entry("promoted", 0, 2), entry("rolled_back", 2, 1), entry("resumed", 1, 1)]) == {2}
+
+
+class _Ready(BaseHTTPRequestHandler):
+    """/readyz as serve answers it: 503 once, then 200."""
+
+    codes: ClassVar[list[int]] = [503, 200]
+
+    def do_GET(self) -> None:
+        self.send_response(self.codes.pop(0))
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+def test_up_says_when_it_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [100.0]
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Ready) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        answering = Answering("127.0.0.1", server.server_port, lambda: now[0])
+        for now[0] in (115.0, 141.0, 190.0):
+            answering.look()
+        server.shutdown()
+        thread.join()
+    waiting, answers = capsys.readouterr().out.splitlines()
+    assert "waiting for serve" in waiting
+    assert f"answering on http://127.0.0.1:{server.server_port} after 41 s" in answers
 
 
 def test_options_override_the_serve_section() -> None:
