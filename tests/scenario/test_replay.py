@@ -375,6 +375,22 @@ def test_a_used_state_folder_is_refused(driftline: Driftline, tmp_path: Path) ->
         assert "empty folder" in result.err
 
 
+def test_a_replay_without_examples_warns_and_shows_life(
+    driftline: Driftline, tmp_path: Path, tiny_base_dir: Path
+) -> None:
+    write(tmp_path / "events.jsonl", [{**event, "label": "meh"} for event in plain(40)])
+    (tmp_path / "driftline.toml").write_text(
+        f'[base]\nmodel = "{tiny_base_dir}"\nmax_tokens = 32\ndevice = "cpu"\n'
+        '[serve]\nthreads = 1\n[feed.reviews]\nlabels = ["bad", "good"]\n'
+    )
+    result = driftline("replay", "events.jsonl", "--limit", "40")
+    assert result.code == 0
+    assert "replay: 40 events, no version yet, 0 updates" in result.err
+    assert "warning: no example in 40 events" in result.err
+    assert "set `labels` of [feed.reviews]" in result.err
+    assert "the feed's labels are bad, good" in result.out
+
+
 def test_a_gzip_that_is_cut_short_is_named(tiny_base_dir: Path, tmp_path: Path) -> None:
     import gzip
 
