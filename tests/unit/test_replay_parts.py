@@ -243,7 +243,7 @@ def test_a_replay_without_examples_says_what_to_do(changes: dict[str, Any], reme
 
 
 def test_pending_and_negative_forgetting_are_explained() -> None:
-    assert "60 pending (labels still to come at the end), 0 dead letters" in words.counts_in_words(counted())
+    assert "60 pending (labels still awaited at the end), 0 dead letters" in words.counts_in_words(counted())
     assert "0 pending, 1 dead letter," in words.counts_in_words(counted(pending=0, dead_letters=1))
     better = words.forgetting_in_words({"forgetting": -0.012, "backward_transfer": 0.02})
     assert better == "forgetting -1.2 points (below 0: it improved), backward transfer +2.0 points"

@@ -162,7 +162,7 @@ def _layout() -> dict[str, Any]:
         "template": "none",
         "font": {"family": FONT, "size": 13, "color": "#2b2f36"},
         "margin": {"l": 70, "r": 20, "t": 30, "b": 70},
-        "legend": {"orientation": "h", "y": 1.12, "x": 0},
+        "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
     }

@@ -13,7 +13,7 @@ FEW_WINDOWS = 8
 
 def counts_in_words(report: dict[str, Any]) -> str:
     """What became of the events that are no examples."""
-    pending = f"{report['pending']} pending" + (" (labels still to come at the end)" if report["pending"] else "")
+    pending = f"{report['pending']} pending" + (" (labels still awaited at the end)" if report["pending"] else "")
     return (
         f"{report['unlabelled']} unlabelled, {pending}, {count_of(report['dead_letters'], 'dead letter')},"
         f" {count_of(report['duplicates'], 'duplicate')}"
