@@ -92,7 +92,9 @@ class LearnerConfig(Section):
     reservoir_examples: Count = 2000
     """Capacity of the class-balanced reservoir."""
     recent_examples: Count = 1000
-    """Length of the recent window that the other half of replay is drawn from."""
+    """Length of the recent window."""
+    recent_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of replay that is drawn from the recent window; the rest comes from the reservoir."""
     max_attempts: Count = 3
     """Cycles that a rejected candidate's examples stay fresh for; then they live on in replay only."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0

@@ -1,4 +1,4 @@
-"""Experience replay: as many past examples as fresh ones, half from all the past, half from the recent past.
+"""Experience replay: as many past examples as fresh ones, some from all the past, some from the recent past.
 
 Under equal compute nothing beat uniform replay (Prabhu et al., "Computationally Budgeted Continual Learning",
 arXiv 2303.11165); the class-balanced reservoir keeps rare classes, the recent window keeps what just changed.
@@ -17,13 +17,14 @@ class ExperienceReplay:
     """`Strategy` "er"."""
 
     def draw(self, fresh: list[Example], state: TrainerState, section: LearnerConfig, rng: Uniform) -> list[int]:
-        """round(fresh × replay_ratio) numbers in random order: the larger half from the reservoir, the rest from the
-        recent window, then from the reservoir again if the window is too short; fewer when not enough is remembered.
-        """
+        """round(fresh × replay_ratio) numbers in random order: `recent_share` of them from the recent window, the rest
+        (rounded up) from the reservoir, and from there again if the window is too short; fewer when not enough is
+        remembered."""
         wanted = math.floor(len(fresh) * section.replay_ratio + 0.5)
         reservoir = ClassBalancedReservoir(section.reservoir_examples, state.reservoir)
         taken = {one.seq for one in fresh}
-        drawn = reservoir.sample(wanted - wanted // 2, rng, frozenset(taken))
+        recent = math.floor(wanted * section.recent_share)
+        drawn = reservoir.sample(wanted - recent, rng, frozenset(taken))
         taken.update(drawn)
         drawn += draw_without_repeats([seq for seq in state.recent if seq not in taken], wanted - len(drawn), rng)
         taken.update(drawn)

@@ -60,6 +60,17 @@ def test_half_of_the_replay_is_recent_and_nothing_comes_twice() -> None:
     assert drawn != strategy_named("er").draw(fresh, state, config, np.random.default_rng(8))
 
 
+@pytest.mark.parametrize(("share", "recent"), [(0.0, 0), (0.25, 4), (1.0, 16)])
+def test_the_recent_share_says_where_replay_comes_from(share: float, recent: int) -> None:
+    config = section(recent_share=share)
+    state = remembered(1000, config)
+    only_recent = set(state.recent) - {seq for seq, _ in state.reservoir.entries}
+    only_kept = {seq for seq, _ in state.reservoir.entries} - set(state.recent)
+    drawn = strategy_named("er").draw(examples(range(1000, 1016)), state, config, np.random.default_rng(7))
+    assert sum(seq in only_recent for seq in drawn) <= recent
+    assert sum(seq in only_kept for seq in drawn) <= 16 - recent
+
+
 @pytest.mark.parametrize(
     ("ratio", "fresh", "drawn"), [(1.0, 5, 5), (0.5, 5, 3), (2.0, 5, 10), (0.0, 5, 0), (0.25, 10, 3)]
 )
