@@ -47,7 +47,7 @@ def test_the_config_names_exactly_the_strategies_there_are() -> None:
 
 
 def test_half_of_the_replay_is_recent_and_nothing_comes_twice() -> None:
-    config = section()
+    config = section(recent_share=0.5)
     state = remembered(1000, config)
     assert state.recent == tuple(range(980, 1000))
     fresh = examples(range(1000, 1016))
