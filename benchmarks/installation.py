@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.data import LABELS
-from benchmarks.servers import die_with, end_process, free_ports, wait_for
+from benchmarks.servers import die_with, end_process, wait_for
 from driftline.config import Config, load_config
+from tests.fixtures.ports import free_ports
 
 FEED = "sentiment"
 READY_WITHIN_S = 180.0

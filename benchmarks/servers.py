@@ -6,7 +6,6 @@ Both keep their data and port over `stop` and `start`, so that an outage can be 
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from driftline.errors import RegistryError
 from driftline.registry import connect
 from driftline.registry.embedded import find_server
 from tests.fixtures.kafka import BrokerProcess
+from tests.fixtures.ports import free_ports
 
 START_WITHIN_S = 60.0
 STOP_WITHIN_S = 30.0
@@ -104,18 +104,6 @@ def missing_kafka() -> str | None:
     except SetupError as error:
         return str(error)
     return None
-
-
-def free_ports(n: int) -> list[int]:
-    """Ports on loopback that nobody uses now, all different."""
-    sockets = [socket.socket() for _ in range(n)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def end_process(process: "subprocess.Popen[bytes]", within_s: float = STOP_WITHIN_S) -> int:

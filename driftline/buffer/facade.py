@@ -55,10 +55,6 @@ class Buffer:
         with self._store.reading() as db:
             return intake.all_positions(db)
 
-    def is_empty(self) -> bool:
-        """Whether no record was ever taken."""
-        return not self.positions()
-
     def bind_topic(self, topic: str, identity: str) -> None:
         """Remember which topic the positions belong to. TopicRecreated if it is another one now."""
         with self._store.writing() as db:

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ from driftline.config import load_config
 from driftline.names import StateFiles
 from driftline.registry.embedded_home import Home
 from stream.simulate import Simulation, simulate
+from tests.fixtures.ports import free_ports
 
 EVENTS = 400
 START_S = 120.0
@@ -63,17 +63,6 @@ class Installation:
 def run_verb(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "driftline.cli", *arguments, "-c", str(config)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-
-
-def free_ports(n: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(n)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def is_gone(pid: int) -> bool:

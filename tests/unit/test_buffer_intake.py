@@ -58,9 +58,9 @@ def test_partitions_keep_their_own_positions(buffer: Buffer) -> None:
 
 
 def test_empty_until_a_position_is_stored(buffer: Buffer) -> None:
-    assert buffer.is_empty()
+    assert buffer.positions() == {}
     buffer.append([], up_to(EVENTS, 1), at(0))
-    assert not buffer.is_empty()
+    assert buffer.positions() != {}
 
 
 def test_an_event_waits_for_its_prediction_and_then_is_fresh(buffer: Buffer) -> None:
