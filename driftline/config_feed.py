@@ -89,11 +89,13 @@ class LearnerConfig(Section):
     """Examples per step, replay included."""
     replay_ratio: Annotated[float, Field(ge=0, le=10)] = 1.0
     """Replayed examples per fresh one."""
+    reservoir: Literal["uniform", "class_balanced"] = "uniform"
+    """uniform: every past example is kept with the same probability. class_balanced: no class drowns the others."""
     reservoir_examples: Count = 2000
-    """Capacity of the class-balanced reservoir."""
+    """How many past examples the reservoir keeps."""
     recent_examples: Count = 1000
     """Length of the recent window."""
-    recent_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    recent_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of replay that is drawn from the recent window; the rest comes from the reservoir."""
     max_attempts: Count = 3
     """Cycles that a rejected candidate's examples stay fresh for; then they live on in replay only."""

@@ -20,8 +20,8 @@ LIBRARIES = ("torch", "transformers", "peft", "numpy")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Judged:
-    """A candidate after the gate. `probe`: its logits (8, C) on the probe's texts, fp32; `evaluation`: hold-out set →
-    {"accuracy", "n"}."""
+    """A candidate after the gate, or an import. `probe`: its logits (8, C) on the probe's texts, fp32; `evaluation`:
+    hold-out set → {"accuracy", "n"}."""
 
     cycle: Cycle
     blobs: BlobNames

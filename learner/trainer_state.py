@@ -14,7 +14,7 @@ from torch import Tensor
 from driftline.artefact.weights import pack_tensors, unpack_tensors
 from driftline.config import LearnerConfig
 from driftline.errors import ArtefactError
-from learner.reservoir import ReservoirState
+from learner.reservoirs import ReservoirState
 
 MOMENTS = "moments."
 FORMAT = "1"

@@ -32,11 +32,11 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class BlobNames:
-    """The sha256 of a version's three blobs."""
+    """The sha256 of a version's three blobs. An imported version has no trainer state."""
 
     body: str
     head: str
-    trainer_state: str
+    trainer_state: str | None
 
 
 class Versions:

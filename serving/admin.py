@@ -59,7 +59,7 @@ def create_admin_app(parts: Parts, registry: Registry) -> FastAPI:
 
 
 class _Verbs:
-    """The admin verbs. Errors: RegistryConflict (409), UnknownVersion (404), RegistryUnavailable (503)."""
+    """The verbs. RegistryConflict and ArtefactError become 409, UnknownVersion 404, RegistryUnavailable 503."""
 
     def __init__(self, parts: Parts, registry: Registry) -> None:
         self._parts = parts
@@ -81,14 +81,18 @@ class _Verbs:
     def _promote(self, feed: str, order: Order) -> LiveRecord:
         if order.version is None:
             raise BadInput("missing_version", f"promote needs a version; expected {EXAMPLE}")
-        return self._registry.promote(
-            feed, order.version, expected_revision=self._revision(feed, order), **self._signature(order)
-        )
+        expected = order.expected_revision
+        if expected is None:
+            expected = self._registry.live(feed).revision
+        self._check_servable(feed, order.version)
+        return self._registry.promote(feed, order.version, expected_revision=expected, **self._signature(order))
 
     def _rollback(self, feed: str, order: Order) -> LiveRecord:
-        return self._registry.rollback(
-            feed, order.version, expected_revision=self._revision(feed, order), **self._signature(order)
-        )
+        live = self._registry.live(feed)
+        version = self._registry.rollback_target(live) if order.version is None else order.version
+        self._check_servable(feed, version)
+        expected = live.revision if order.expected_revision is None else order.expected_revision
+        return self._registry.rollback(feed, version, expected_revision=expected, **self._signature(order))
 
     def _pause(self, feed: str, order: Order) -> LiveRecord:
         return self._registry.pause(feed, **self._signature(order))
@@ -104,8 +108,10 @@ class _Verbs:
         self._registry.request_update(feed, order.actor)
         return live
 
-    def _revision(self, feed: str, order: Order) -> int:
-        return self._registry.live(feed).revision if order.expected_revision is None else order.expected_revision
+    def _check_servable(self, feed: str, version: int) -> None:
+        """ArtefactError for what this replica would refuse; nothing was changed then."""
+        if version:
+            self._parts.watcher.load_version(feed, version)
 
     def _signature(self, order: Order) -> dict[str, Any]:
         return {"actor": order.actor, "reason": order.reason, "at": self._parts.clock.now()}

@@ -9,7 +9,8 @@ thread at a time write slots; `_bringing` lets one request at a time fetch a ver
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,8 +18,8 @@ import torch
 from driftline import metrics
 from driftline.base import Base
 from driftline.errors import NotReady
-from driftline.records import Manifest, Probe
-from serving.bank import Adapter, AdapterBank, pack
+from driftline.records import Manifest
+from serving.bank import Adapter, AdapterBank, Merged, pack
 from serving.loop import BatchLoop
 from serving.probing import check_probe, probe_texts
 from serving.slots import Resident, SlotTable
@@ -104,31 +105,48 @@ class Residency:
         adapter = self._proven.get((feed, version))
         if resident is not None or adapter is None:
             return resident
-        resident = self._fill(feed, version, adapter)
-        self._settle(resident)
+        with self._claimed(feed, version, adapter) as resident:
+            self._loop.call(lambda: self._bank.put(resident.slot, adapter))
         return resident
 
     def _prove(self, feed: str, manifest: Manifest, weights: "Weights") -> Resident:
-        """Fill a slot, and let it be found once it answers the probe as the trainer did."""
+        """Fill a slot, and let it be found once it answers the probe as the trainer did, both ways that serve later.
+
+        One job for all of it, because each job waits for the batch before it.
+        """
         adapter = pack(weights, manifest.alpha / manifest.rank, HOST)
-        resident = self._fill(feed, manifest.version, adapter)
-        try:
-            self._check_probe(resident, manifest.probe)
-        except BaseException:
-            self._discard(resident)
-            raise
-        self._settle(resident)
+        tokens, merged = self._base.tokenize(probe_texts()), self._bank.merge(adapter)
+        with self._claimed(feed, manifest.version, adapter) as resident:
+            stacked, fused = self._loop.call(lambda: self._put_and_answer(resident.slot, adapter, tokens, merged))
+            classes = adapter.head_bias.shape[0]
+            answers = [stacked[:, :classes], fused[:, :classes]]  # (8, C) each
+            check_probe(answers, manifest.probe, feed, manifest.version, self._base.device)
         return resident
 
-    def _fill(self, feed: str, version: int, adapter: Adapter) -> Resident:
+    @contextmanager
+    def _claimed(self, feed: str, version: int, adapter: Adapter) -> Iterator[Resident]:
+        """A slot to fill: found by others if all goes well, given back if not."""
         with self.lock:
             resident = self.table.claim(feed, version, adapter)
         try:
-            self._loop.call(lambda: self._bank.put(resident.slot, adapter))
+            yield resident
         except BaseException:
-            self._discard(resident)
+            with self.lock:
+                self.table.discard(resident)
             raise
-        return resident
+        self._settle(resident)
+
+    def _put_and_answer(
+        self, slot: int, adapter: Adapter, tokens: Sequence[list[int]], merged: Merged
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits from the stacks and from the merged weights. Runs on the engine thread."""
+        self._bank.put(slot, adapter)
+        stacked = self._loop.forward(tokens, [slot] * len(tokens))
+        self._bank.use_merged(slot, merged)
+        try:
+            return stacked, self._loop.forward(tokens, [slot] * len(tokens))
+        finally:
+            self._bank.use_merged(slot, None)
 
     def _settle(self, resident: Resident) -> None:
         with self.lock:
@@ -139,28 +157,3 @@ class Residency:
         self._proven.move_to_end(key)
         while len(self._proven) > self._limit:
             self._proven.popitem(last=False)
-
-    def _discard(self, resident: Resident) -> None:
-        with self.lock:
-            self.table.discard(resident)
-
-    def _check_probe(self, resident: Resident, probe: Probe) -> None:
-        """Compare both ways that serve later: stacked, and merged. One job, because each job waits for a batch."""
-        tokens = self._base.tokenize(probe_texts())
-        slots = [resident.slot] * len(tokens)
-        merged = self._bank.merge(resident.adapter)
-        stacked, fused = self._loop.call(
-            lambda: (self._loop.forward(tokens, slots), self._forward_merged(tokens, slots, merged))
-        )
-        classes = resident.adapter.head_bias.shape[0]
-        answers = [stacked[:, :classes], fused[:, :classes]]  # (8, C) each
-        check_probe(answers, probe, resident.feed, resident.version, self._base.device)
-
-    def _forward_merged(
-        self, tokens: Sequence[list[int]], slots: Sequence[int], merged: Mapping[str, torch.Tensor]
-    ) -> torch.Tensor:
-        self._bank.use_merged(slots[0], merged)
-        try:
-            return self._loop.forward(tokens, slots)
-        finally:
-            self._bank.use_merged(slots[0], None)

@@ -28,7 +28,7 @@ from driftline.cli.options import (
 from driftline.cli.output import count_of, print_json, say, this_command
 from driftline.cli.supervisor import supervised
 from driftline.config import Config, load_config
-from driftline.errors import DriftlineError, RegistryConflict, UnknownVersion
+from driftline.errors import DriftlineError, RegistryConflict
 from driftline.names import StateFiles
 from driftline.records import LiveRecord
 
@@ -83,7 +83,7 @@ def rollback(
     with open_registry(loaded) as registry:
         before = registry.live(name)
         expected = before.revision if revision is None else revision
-        require_servable(loaded, registry, name, _target(registry, before) if version is None else version)
+        require_servable(loaded, registry, name, registry.rollback_target(before) if version is None else version)
         live = registry.rollback(
             name, version, expected_revision=expected, actor=choose_actor(actor), reason=reason, at=datetime.now(UTC)
         )
@@ -166,15 +166,6 @@ def require_servable(config: Config, registry: "Registry", feed: str, version: i
     if version:
         signed = registry.manifest(feed, version)
         build_trust(config).verify(signed)
-
-
-def _target(registry: "Registry", live: LiveRecord) -> int:
-    """Where a rollback without a version goes; 0 where the registry itself will say why there is no such version."""
-    if live.version == 0 and not registry.versions(live.feed):
-        raise UnknownVersion(
-            f"{live.feed} has no version yet: there is nothing to roll back; version 0, the base, is live"
-        )
-    return registry.promoted_before(live.feed, live.version) or 0
 
 
 def _change(before: LiveRecord, live: LiveRecord) -> str:

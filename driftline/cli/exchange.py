@@ -5,11 +5,9 @@ here, or is signed anew when the user says so, fits this base, these labels and 
 promoted.
 """
 
-import platform
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,11 +15,12 @@ import typer
 from rich.markup import escape
 
 from driftline.artefact.fit import check_fit
+from driftline.cli.admin import open_registry
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feed
-from driftline.cli.output import check_writable, err, print_json, say
+from driftline.cli.output import check_writable, err, print_json, say, this_command
 from driftline.config import Config, feed_sha256, load_config
 from driftline.errors import ArtefactError, RegistryConflict, UsageError
-from driftline.records import ExampleRanges, GateDecision, GateReason, Manifest, Probe
+from driftline.records import Cycle, GateDecision, GateReason, Manifest, Plan, Probe
 
 if TYPE_CHECKING:
     from driftline.artefact.manifest import SignedManifest
@@ -34,7 +33,6 @@ ReSignOption = Annotated[
     bool,
     typer.Option("--re-sign", help="Sign it with this installation's key; without, its own signature must be trusted."),
 ]
-LIBRARIES = ("torch", "transformers", "peft", "numpy")
 
 
 def export(
@@ -47,18 +45,18 @@ def export(
     """Write a version as a PEFT adapter folder, with its head, manifest and a README that loads both."""
     from driftline.artefact.exchange import export_folder
     from driftline.base import find_model
-    from driftline.cli.wiring import build_base, build_registry, build_trust
+    from driftline.cli.wiring import build_base, build_trust
     from serving.stage import Verifier
 
     loaded = load_config(config)
     name = choose_feed(loaded, feed)
     check_writable(directory / "README.md")
-    with err.status("verifying…"):
-        registry = build_registry(loaded)
+    with err.status("verifying…"), open_registry(loaded) as registry:
         verifier = Verifier(registry, build_trust(loaded), build_base(loaded))
         _, weights = verifier.fetch(name, version, loaded.feed[name].labels)
+        signed = registry.manifest(name, version)
     try:
-        export_folder(directory, registry.manifest(name, version), weights, find_model(loaded.base.model))
+        export_folder(directory, signed, weights, find_model(loaded.base.model))
     except OSError as error:
         raise UsageError(f"{directory}: cannot be written ({error.strerror}): name another folder") from None
     if as_json:
@@ -85,7 +83,7 @@ def import_(
         print_json({"feed": name, "version": manifest.version, "imported_from": manifest.imported_from})
     else:
         version = manifest.version
-        say(escape(f"registered as version {version} of {name}; `driftline promote {version}` makes it live"))
+        say(escape(f"registered as version {version} of {name}; `{this_command()} promote {version}` makes it live"))
 
 
 def import_folder(config: Config, feed: str, folder: Path, *, re_sign: bool) -> Manifest:
@@ -129,65 +127,60 @@ def _check_fits(config: Config, feed: str, base: "Base", origin: Manifest | None
 
 
 def _candidate(config: Config, feed: str, base: "Base", weights: "Weights", imported_from: str) -> Manifest:
-    """A manifest without version and blobs yet: shapes and numbers checked, the probe answered."""
+    """A manifest, without version and blobs yet, as of a cycle that learned nothing; shapes checked, probe answered."""
     import torch
 
     from driftline.artefact.probe import PROBE_TEXTS
     from driftline.artefact.weights import check_weights
     from driftline.base import target_shapes
+    from learner.manifests import Judged, draft
     from learner.model import LoraModel
+    from learner.versions import BlobNames
 
-    section = config.feed[feed]
+    section, now = config.feed[feed], datetime.now(UTC)
     model = LoraModel(base, len(section.labels), section.learner)
-    manifest = Manifest(
-        feed=feed,
-        version=0,
-        parent=0,
-        cycle_id=f"import-{uuid.uuid4().hex}",
-        body_sha256="",
-        head_sha256="",
-        trainer_state_sha256=None,
-        base_fingerprint=base.fingerprint,
-        task=section.task,
-        labels=section.labels,
-        rank=section.learner.rank,
-        alpha=section.learner.alpha,
-        target_modules=tuple(model.target_paths),
-        max_tokens=base.max_tokens,
-        pooling=base.pooling,
-        config_sha256=feed_sha256(config, feed),
-        seed=section.learner.seed,
-        threads=torch.get_num_threads(),
-        libraries={name: library_version(name) for name in LIBRARIES} | {"python": platform.python_version()},
-        examples=ExampleRanges(fresh=(), replayed=()),
-        fresh_examples=0,
-        replayed_examples=0,
-        evaluation={},
+    judged = Judged(
+        cycle=Cycle(
+            cycle_id=f"import-{uuid.uuid4().hex}",
+            feed=feed,
+            parent=0,
+            version=0,
+            plan=Plan(fresh=(), replayed=()),
+            seed=section.learner.seed,
+            taken_at=now,
+        ),
+        blobs=BlobNames(body="", head="", trainer_state=None),
+        probe=torch.zeros(len(PROBE_TEXTS), len(section.labels)),
         decision=GateDecision(promote=False, reasons=(GateReason(code="imported", holds=False),)),
-        probe=Probe(logits=()),
-        created_at=datetime.now(UTC),
-        imported_from=imported_from,
+        evaluation={},
     )
+    manifest = draft(judged, section, model, feed_sha256(config, feed), now)
     check_weights(weights, manifest, target_shapes(base, model.target_paths), base.hidden_size)
     model.load(weights)
     logits = model.predict(PROBE_TEXTS)  # (8, C) fp32
-    return replace(manifest, probe=Probe(logits=tuple(tuple(row) for row in logits.tolist())))
+    probe = Probe(logits=tuple(tuple(row) for row in logits.tolist()))
+    return replace(manifest, probe=probe, imported_from=imported_from)
 
 
 def _register(config: Config, manifest: Manifest, weights: "Weights") -> Manifest:
     """Blobs first, then the signed manifest, under the import lease. Never conflicts: it is a rejected candidate."""
     from driftline.artefact.manifest import load_or_create_keys
     from driftline.artefact.weights import pack_body, pack_head
-    from driftline.cli.wiring import build_registry, build_trust, state_files
+    from driftline.cli.wiring import build_trust, state_files
 
-    registry, feed = build_registry(config), manifest.feed
-    body, head = registry.put_blob(feed, pack_body(weights)), registry.put_blob(feed, pack_head(weights))
-    version = registry.next_version(feed)
-    named = replace(manifest, version=version, body_sha256=body, head_sha256=head)
-    signed = load_or_create_keys(state_files(config)).sign(named)
-    build_trust(config).verify(signed)
-    with registry.lease(feed, "import", ttl_s=30) as lease:
-        if not lease.acquire():
-            raise RegistryConflict(f"another import into {feed} is under way: try again when it is done")
-        registry.publish(signed, lease=lease, expected_revision=registry.live(feed).revision, at=manifest.created_at)
+    feed, body, head = manifest.feed, pack_body(weights), pack_head(weights)
+    with open_registry(config) as registry:
+        named = replace(
+            manifest,
+            version=registry.next_version(feed),
+            body_sha256=registry.put_blob(feed, body),
+            head_sha256=registry.put_blob(feed, head),
+        )
+        signed = load_or_create_keys(state_files(config)).sign(named)
+        build_trust(config).verify(signed)
+        with registry.lease(feed, "import", ttl_s=30) as lease:
+            if not lease.acquire():
+                raise RegistryConflict(f"another import into {feed} is under way: try again when it is done")
+            revision = registry.live(feed).revision
+            registry.publish(signed, lease=lease, expected_revision=revision, at=manifest.created_at)
     return named

@@ -144,7 +144,7 @@ class Registry:
         takes its place. Errors as for `promote`.
         """
         live = self._live_at(feed, expected_revision)
-        target = self._version_before(live) if version is None else version
+        target = self.rollback_target(live) if version is None else version
         anchor = self._anchor_at(feed, live.anchor, target)
         change = {"action": "rolled_back", "version": target, "anchor": anchor, "pause": True}
         return self._switch(feed, {**change, **signature(actor, reason, at), "expected_revision": expected_revision})
@@ -162,17 +162,21 @@ class Registry:
         before = self._client.hget(self._keys.promoted_before(feed), str(version))
         return None if before is None else int(before)
 
+    def rollback_target(self, live: LiveRecord) -> int:
+        """Where a rollback without a version goes from here. UnknownVersion if there is no such version."""
+        if live.version == 0:
+            message = "version 0, the base, is live: there is nothing to roll back; name a version to make it live"
+            raise UnknownVersion(f"{live.feed}: {message}")
+        before = self.promoted_before(live.feed, live.version)
+        if before is None:
+            raise UnknownVersion(f"feed {live.feed}: nothing was live before version {live.version}; name a version")
+        return before
+
     def _live_at(self, feed: str, expected_revision: int) -> LiveRecord:
         live = self.live(feed)
         if live.revision != expected_revision:
             raise conflict(feed, expected_revision, live.revision)
         return live
-
-    def _version_before(self, live: LiveRecord) -> int:
-        before = self.promoted_before(live.feed, live.version)
-        if before is None:
-            raise UnknownVersion(f"feed {live.feed}: nothing was live before version {live.version}; name a version")
-        return before
 
     def _anchor_at(self, feed: str, anchor: int, target: int) -> int:
         """The anchor as it was when `target` was the newest version; `target` itself if its blobs are gone by now."""

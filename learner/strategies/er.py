@@ -1,7 +1,8 @@
-"""Experience replay: as many past examples as fresh ones, some from all the past, some from the recent past.
+"""Experience replay: as many past examples as fresh ones, drawn from a reservoir of all the past, on demand some from
+the recent past.
 
 Under equal compute nothing beat uniform replay (Prabhu et al., "Computationally Budgeted Continual Learning",
-arXiv 2303.11165); the class-balanced reservoir keeps rare classes, the recent window keeps what just changed.
+arXiv 2303.11165); what was measured here stands in docs/adr/0005.
 """
 
 import math
@@ -9,7 +10,7 @@ from dataclasses import replace
 
 from driftline.config import LearnerConfig
 from driftline.records import Example
-from learner.reservoir import ClassBalancedReservoir, Uniform, draw_without_repeats
+from learner.reservoirs import RESERVOIRS, Uniform, draw_without_repeats
 from learner.trainer_state import TrainerState
 
 
@@ -21,7 +22,7 @@ class ExperienceReplay:
         (rounded up) from the reservoir, and from there again if the window is too short; fewer when not enough is
         remembered."""
         wanted = math.floor(len(fresh) * section.replay_ratio + 0.5)
-        reservoir = ClassBalancedReservoir(section.reservoir_examples, state.reservoir)
+        reservoir = RESERVOIRS[section.reservoir](section.reservoir_examples, state.reservoir)
         taken = {one.seq for one in fresh}
         recent = math.floor(wanted * section.recent_share)
         drawn = reservoir.sample(wanted - recent, rng, frozenset(taken))
@@ -38,7 +39,7 @@ class ExperienceReplay:
         retired and made fresh again, say) is not offered twice."""
         known = {seq for seq, _ in state.reservoir.entries} | set(state.recent)
         new = sorted((one for one in [*fresh, *retired] if one.seq not in known), key=lambda one: one.seq)
-        reservoir = ClassBalancedReservoir(section.reservoir_examples, state.reservoir)
+        reservoir = RESERVOIRS[section.reservoir](section.reservoir_examples, state.reservoir)
         reservoir.shrink(rng)
         for one in new:
             reservoir.offer(one.seq, one.label, rng)

@@ -31,7 +31,7 @@ def test_rollbacks_in_a_row_walk_back_to_the_base(publisher: Publisher, registry
     publisher.promote_up_to(3)
     walked = [registry.rollback(FEED, None, expected_revision=3 + step, **WHO).version for step in range(3)]
     assert walked == [2, 1, 0]
-    with pytest.raises(UnknownVersion, match="nothing was live before version 0"):
+    with pytest.raises(UnknownVersion, match="the base, is live: there is nothing to roll back"):
         registry.rollback(FEED, None, expected_revision=6, **WHO)
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from driftline.base import Base, load_base
+from driftline.base import Base
 from driftline.cli import wiring
 from driftline.cli.replay.pipeline import open_pipeline, replay_config
 from driftline.clock import SimulatedClock
-from driftline.config import BaseModelConfig, FeedConfig, ServeConfig, TopicsConfig, parse_config
+from driftline.config import FeedConfig, ServeConfig, TopicsConfig, parse_config
 from driftline.errors import NotReady, Overloaded, ServingError, TopicUnavailable
 from driftline.topics import Outgoing, Partition, Topics
 from driftline.topics.codec import encode_event
@@ -26,11 +26,6 @@ from tests.fixtures.replicas import LABELS, eventually, feed_config, topic_names
 from tests.fixtures.versions import make_manifest, random_weights
 
 NOW = datetime(2026, 11, 22, 8, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def base(tiny_base_dir: Path) -> Base:
-    return load_base(BaseModelConfig(model=str(tiny_base_dir), device="cpu"))
 
 
 @pytest.fixture

@@ -12,8 +12,7 @@ import pytest
 import structlog
 
 from driftline.artefact.manifest import Signer, Trust, load_or_create_keys
-from driftline.base import Base, load_base
-from driftline.config import BaseModelConfig
+from driftline.base import Base
 from driftline.errors import ConfigError
 from driftline.names import Keys, StateFiles
 from driftline.registry import Registry, connect
@@ -26,27 +25,15 @@ from tests.fixtures.replicas import LABELS, Gate, Replica, eventually, feed_conf
 from tests.fixtures.versions import Publisher, random_weights
 
 
-@pytest.fixture(scope="module")
-def base(tiny_base_dir: Path) -> Base:
-    return load_base(BaseModelConfig(model=str(tiny_base_dir), device="cpu"))
-
-
-@pytest.fixture
-def signer(tmp_path: Path) -> Signer:
-    return load_or_create_keys(StateFiles(tmp_path / "keys"))
-
-
 @pytest.fixture
 def topics(tmp_path: Path) -> FileTopics:
     return FileTopics(tmp_path / "topics")
 
 
 @pytest.fixture
-def publisher(registry: Registry, signer: Signer, base: Base, tiny_base_dir: Path) -> Iterator[Publisher]:
-    publisher = Publisher(registry, signer, base, tiny_base_dir, "f")
-    publisher.publish(random_weights(base, 3, seed=1))
-    yield publisher
-    publisher.close()
+def trainer(trainer: Publisher, base: Base) -> Publisher:
+    trainer.publish(random_weights(base, 3, seed=1))
+    return trainer
 
 
 @pytest.fixture
@@ -55,7 +42,7 @@ def replica(
     signer: Signer,
     base: Base,
     tmp_path: Path,
-    publisher: Publisher,  # noqa: ARG001 - publishes version 1
+    trainer: Publisher,  # noqa: ARG001 - publishes version 1
 ) -> Iterator[Replica]:
     feeds = {"f": feed_config(), "kept": feed_config(serve={"collect": True}, fields={"text": "body.review"})}
     limits = {"max_body_bytes": 200_000, "max_text_bytes": 50_000, "max_inputs_per_request": 32, "max_queue_inputs": 8}
@@ -100,13 +87,13 @@ def error(response: httpx.Response, status: int, code: str) -> str:
 # --- answers
 
 
-def test_answers_name_their_version_and_equal_peft(client: httpx.Client, publisher: Publisher) -> None:
+def test_answers_name_their_version_and_equal_peft(client: httpx.Client, trainer: Publisher) -> None:
     inputs = [{"id": "r-17", "text": "good phone"}, {"text": "bad\u0000  service\n"}, {"id": 5, "text": "slow", "x": 1}]
     response = client.post("/v1/feeds/f/predict", json={"inputs": inputs})
     assert response.status_code == 200
     predictions = response.json()["predictions"]
     assert [one["id"] for one in predictions] == ["r-17", None, 5]
-    expected = publisher.scores(1, ["good phone", "bad service", "slow"])  # cleaned as events are
+    expected = trainer.scores(1, ["good phone", "bad service", "slow"])  # cleaned as events are
     for one, row in zip(predictions, expected.tolist(), strict=True):
         assert one["adapter_version"] == 1
         assert list(one["scores"]) == list(LABELS)
@@ -115,8 +102,8 @@ def test_answers_name_their_version_and_equal_peft(client: httpx.Client, publish
     assert client.post("/v1/feeds/f/predict", json={"inputs": []}).json() == {"predictions": []}
 
 
-def test_a_version_can_be_asked_for(client: httpx.Client, publisher: Publisher, base: Base, replica: Replica) -> None:
-    publisher.publish(random_weights(base, 3, seed=2))
+def test_a_version_can_be_asked_for(client: httpx.Client, trainer: Publisher, base: Base, replica: Replica) -> None:
+    trainer.publish(random_weights(base, 3, seed=2))
     assert eventually(lambda: replica.live("f") == 2)
     for version in (1, 2, 0):
         [answer] = predict(client, "good phone", adapter_version=version).json()["predictions"]
@@ -430,9 +417,9 @@ def test_labels_that_topics_do_not_take_may_be_sent_again(replica: Replica, tmp_
 
 
 def test_admin_verbs_change_the_live_record_and_are_audited(
-    admin: httpx.Client, client: httpx.Client, publisher: Publisher, base: Base, replica: Replica, registry: Registry
+    admin: httpx.Client, client: httpx.Client, trainer: Publisher, base: Base, replica: Replica, registry: Registry
 ) -> None:
-    publisher.publish(random_weights(base, 3, seed=2))
+    trainer.publish(random_weights(base, 3, seed=2))
     order = {"reason": "complaints", "actor": "ana"}
     response = admin.post("/v1/feeds/f/rollback", json=order)
     assert response.status_code == 200
@@ -460,6 +447,20 @@ def test_admin_verbs_change_the_live_record_and_are_audited(
     assert status["live"]["f"]["version"] == 2
     assert eventually(lambda: admin.get("/v1/status").json()["feeds"]["f"]["version"] == 2)
     assert status["replicas"][0]["url"] == str(client.base_url).rstrip("/")
+
+
+def test_admin_verbs_refuse_what_replicas_would_refuse(
+    admin: httpx.Client, trainer: Publisher, base: Base, replica: Replica, registry: Registry, tmp_path: Path
+) -> None:
+    stranger = load_or_create_keys(StateFiles(tmp_path / "stranger"))
+    trainer.publish(random_weights(base, 3, seed=2), signer=stranger)
+    trainer.publish(random_weights(base, 3, seed=3))
+    before = registry.live("f")
+    for verb, order in (("promote", {"version": 2}), ("rollback", {"version": 2}), ("rollback", {})):
+        error(admin.post(f"/v1/feeds/f/{verb}", json=order), 409, "untrusted_key")
+    assert registry.live("f") == before
+    assert admin.post("/v1/feeds/f/rollback", json={"version": 1}).json()["version"] == 1
+    assert eventually(lambda: replica.live("f") == 1)
 
 
 def test_admin_mistakes(admin: httpx.Client, client: httpx.Client) -> None:

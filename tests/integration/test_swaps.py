@@ -3,18 +3,15 @@
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
-import pytest
 import torch
 
-from driftline.artefact.manifest import Signer, Trust, load_or_create_keys
-from driftline.base import Base, load_base
-from driftline.config import BaseModelConfig
-from driftline.names import StateFiles
+from driftline.artefact.manifest import Signer, Trust
+from driftline.base import Base
 from driftline.registry import Registry
 from driftline.topics.files import FileTopics
 from tests.fixtures.replicas import LABELS, Replica, feed_config
@@ -35,23 +32,6 @@ CLIENTS = 8
 Given = tuple[int, tuple[int, ...], list[list[float]]]
 
 
-@pytest.fixture(scope="module")
-def base(tiny_base_dir: Path) -> Base:
-    return load_base(BaseModelConfig(model=str(tiny_base_dir), device="cpu"))
-
-
-@pytest.fixture
-def signer(tmp_path: Path) -> Signer:
-    return load_or_create_keys(StateFiles(tmp_path / "keys"))
-
-
-@pytest.fixture
-def publisher(registry: Registry, signer: Signer, base: Base, tiny_base_dir: Path) -> Iterator[Publisher]:
-    publisher = Publisher(registry, signer, base, tiny_base_dir, "f")
-    yield publisher
-    publisher.close()
-
-
 def ask(client: httpx.Client, numbers: Sequence[int], version: int | None = None) -> Given:
     """(version, texts asked, their scores); every answer of a request must name the same version."""
     body = {"inputs": [{"text": TEXTS[number]} for number in numbers], "adapter_version": version}
@@ -64,10 +44,10 @@ def ask(client: httpx.Client, numbers: Sequence[int], version: int | None = None
 
 
 def test_a_hundred_swaps_under_eight_clients_on_two_replicas(
-    registry: Registry, publisher: Publisher, signer: Signer, base: Base, tmp_path: Path
+    registry: Registry, trainer: Publisher, signer: Signer, base: Base, tmp_path: Path
 ) -> None:
     trust, topics, feeds = Trust.of(signer.public_key), FileTopics(tmp_path / "topics"), {"f": feed_config()}
-    publisher.publish(random_weights(base, 3, seed=1))
+    trainer.publish(random_weights(base, 3, seed=1))
     done = threading.Event()
     small = {"slots": 4, "host_cache_versions": 6, "max_batch_tokens": 256}
     with (
@@ -88,7 +68,7 @@ def test_a_hundred_swaps_under_eight_clients_on_two_replicas(
         with ThreadPoolExecutor(CLIENTS) as pool:
             clients = [pool.submit(hammer, number) for number in range(CLIENTS)]
             try:
-                delays = [swap(registry, publisher, base, [a, b], turn) for turn in range(SWAPS)]
+                delays = [swap(registry, trainer, base, [a, b], turn) for turn in range(SWAPS)]
             finally:
                 done.set()
             given = [one for client in clients for one in client.result()]
@@ -97,16 +77,16 @@ def test_a_hundred_swaps_under_eight_clients_on_two_replicas(
             assert len(replica.engine.pauses_ms) == SWAPS + 1
             assert replica.watcher.refused == {}
     assert len({version for version, _, _ in given}) == VERSIONS
-    assert wrong(publisher, given) == 0
+    assert wrong(trainer, given) == 0
 
 
-def swap(registry: Registry, publisher: Publisher, base: Base, replicas: Sequence[Replica], turn: int) -> float:
+def swap(registry: Registry, trainer: Publisher, base: Base, replicas: Sequence[Replica], turn: int) -> float:
     """Make another version live; seconds until both replicas have it. A dozen are new, the others old ones again."""
     live = registry.live("f")
-    if turn % 8 == 0 and len(publisher.weights) < VERSIONS:
-        version = publisher.publish(random_weights(base, 3, seed=100 + turn))
+    if turn % 8 == 0 and len(trainer.weights) < VERSIONS:
+        version = trainer.publish(random_weights(base, 3, seed=100 + turn))
     else:
-        others = [version for version in publisher.weights if version != live.version]
+        others = [version for version in trainer.weights if version != live.version]
         version = random.Random(turn).choice(others)
         change = registry.rollback if turn % 3 == 0 else registry.promote
         change("f", version, expected_revision=live.revision, actor="test", reason="swap", at=NOW)
@@ -120,9 +100,9 @@ def swap(registry: Registry, publisher: Publisher, base: Base, replicas: Sequenc
     return time.monotonic() - started
 
 
-def wrong(publisher: Publisher, given: Sequence[Given]) -> int:
+def wrong(trainer: Publisher, given: Sequence[Given]) -> int:
     """How many answers differ from a fresh PEFT model of the version they name, by more than 1e-3."""
-    oracle = {version: publisher.scores(version, TEXTS) for version in publisher.weights}
+    oracle = {version: trainer.scores(version, TEXTS) for version in trainer.weights}
     return sum(
         bool((torch.tensor(scores) - oracle[version][list(texts)]).abs().max() > 1e-3)
         for version, texts, scores in given

@@ -23,23 +23,6 @@ from tests.fixtures.versions import NOW, Publisher, make_manifest, random_weight
 TEXTS = ["good phone", "the service was slow and the room was cold, but the food was great", "bad"]
 
 
-@pytest.fixture(scope="module")
-def base(tiny_base_dir: Path) -> Base:
-    return load_base(BaseModelConfig(model=str(tiny_base_dir), device="cpu"))
-
-
-@pytest.fixture
-def signer(tmp_path: Path) -> Signer:
-    return load_or_create_keys(StateFiles(tmp_path / "keys"))
-
-
-@pytest.fixture
-def publisher(registry: Registry, signer: Signer, base: Base, tiny_base_dir: Path) -> Iterator[Publisher]:
-    publisher = Publisher(registry, signer, base, tiny_base_dir, "f")
-    yield publisher
-    publisher.close()
-
-
 @pytest.fixture
 def replica(registry: Registry, signer: Signer, base: Base, tmp_path: Path) -> Iterator[Replica]:
     with Replica(registry, Trust.of(signer.public_key), base, {"f": feed_config()}, tmp_path) as replica:
@@ -47,11 +30,11 @@ def replica(registry: Registry, signer: Signer, base: Base, tmp_path: Path) -> I
         yield replica
 
 
-def answers(replica: Replica, publisher: Publisher, version: int) -> bool:
+def answers(replica: Replica, trainer: Publisher, version: int) -> bool:
     """Whether the replica answers with this version, in number and in scores."""
     given = replica.engine.predict("f", TEXTS)
     scores = torch.tensor([[answer.scores[label] for label in LABELS] for answer in given])
-    same = bool((scores - publisher.scores(version, TEXTS)).abs().max() < 1e-3)
+    same = bool((scores - trainer.scores(version, TEXTS)).abs().max() < 1e-3)
     return same and {answer.adapter_version for answer in given} == {version}
 
 
@@ -63,17 +46,17 @@ def test_a_feed_that_was_never_written_is_ready_at_version_zero(replica: Replica
     assert replica.live("f") == 0
 
 
-def test_promotion_rollback_and_promotion_again(replica: Replica, publisher: Publisher, base: Base) -> None:
-    first = publisher.publish(random_weights(base, 3, seed=1))
+def test_promotion_rollback_and_promotion_again(replica: Replica, trainer: Publisher, base: Base) -> None:
+    first = trainer.publish(random_weights(base, 3, seed=1))
     assert replica.watcher.sync("f")
-    assert answers(replica, publisher, first)
-    second = publisher.publish(random_weights(base, 3, seed=2))
+    assert answers(replica, trainer, first)
+    second = trainer.publish(random_weights(base, 3, seed=2))
     assert replica.watcher.sync("f")
     assert not replica.watcher.sync("f"), "nothing changed since"
-    assert answers(replica, publisher, second)
+    assert answers(replica, trainer, second)
     replica.registry.rollback("f", None, expected_revision=2, actor="ana", reason="worse", at=NOW)
     assert replica.watcher.sync("f")
-    assert answers(replica, publisher, first)
+    assert answers(replica, trainer, first)
     assert replica.engine.active("f") == (first, 3)
     replica.registry.rollback("f", 0, expected_revision=3, actor="ana", reason="all bad", at=NOW)
     assert replica.watcher.sync("f")
@@ -104,73 +87,71 @@ REFUSED: dict[str, tuple[Any, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("code", REFUSED)
 def test_a_wrong_version_is_refused_with_its_reason_and_the_incumbent_answers(
-    code: str, replica: Replica, publisher: Publisher, base: Base
+    code: str, replica: Replica, trainer: Publisher, base: Base
 ) -> None:
-    incumbent = publisher.publish(random_weights(base, 3, seed=1))
+    incumbent = trainer.publish(random_weights(base, 3, seed=1))
     assert replica.watcher.sync("f")
     change, manifest_changes = REFUSED[code]
     weights = random_weights(base, 3, seed=2)
-    probe = make_manifest(base, publisher.folder, weights, "f", 9).probe
-    bad = publisher.publish(change(weights) if change else weights, **{"probe": probe, **manifest_changes})
+    probe = make_manifest(base, trainer.folder, weights, "f", 9).probe
+    bad = trainer.publish(change(weights) if change else weights, **{"probe": probe, **manifest_changes})
     assert not replica.watcher.sync("f")
     assert replica.watcher.refused["f"].startswith(f"{code}: ")
     assert replica.watcher.status().refused == replica.watcher.refused
     assert replica.watcher.status().serving == {"f": incumbent}
-    assert answers(replica, publisher, incumbent)
+    assert answers(replica, trainer, incumbent)
     assert not replica.engine.resident("f", bad)
-    good = publisher.publish(random_weights(base, 3, seed=3))
+    good = trainer.publish(random_weights(base, 3, seed=3))
     assert replica.watcher.sync("f")
     assert replica.watcher.refused == {}
-    assert answers(replica, publisher, good)
+    assert answers(replica, trainer, good)
 
 
 def test_an_adapter_of_another_base_is_refused(
-    replica: Replica, publisher: Publisher, base: Base, tmp_path: Path
+    replica: Replica, trainer: Publisher, base: Base, tmp_path: Path
 ) -> None:
     folder = write_tiny_base(tmp_path / "other", seed=5)
     other = load_base(BaseModelConfig(model=str(folder), device="cpu"))
     assert other.fingerprint != base.fingerprint
-    publisher.base, publisher.folder = other, folder
-    publisher.publish(random_weights(other, 3, seed=1))
+    trainer.base, trainer.folder = other, folder
+    trainer.publish(random_weights(other, 3, seed=1))
     assert not replica.watcher.sync("f")
     assert replica.watcher.refused["f"].startswith("wrong_base: ")
     assert not replica.watcher.ready("f"), "it has no incumbent to fall back on"
 
 
 def test_unsigned_and_foreign_manifests_are_refused(
-    replica: Replica, publisher: Publisher, base: Base, tmp_path: Path
+    replica: Replica, trainer: Publisher, base: Base, tmp_path: Path
 ) -> None:
-    incumbent = publisher.publish(random_weights(base, 3, seed=1))
+    incumbent = trainer.publish(random_weights(base, 3, seed=1))
     assert replica.watcher.sync("f")
-    publisher.publish(random_weights(base, 3, seed=2), signer=load_or_create_keys(StateFiles(tmp_path / "foreign")))
+    trainer.publish(random_weights(base, 3, seed=2), signer=load_or_create_keys(StateFiles(tmp_path / "foreign")))
     assert not replica.watcher.sync("f")
     assert replica.watcher.refused["f"].startswith("untrusted_key: ")
     weights = random_weights(base, 3, seed=3)
-    signed = publisher.signer.sign(
-        make_manifest(base, publisher.folder, weights, "f", replica.registry.next_version("f"))
-    )
-    publisher.registry.put_blob("f", pack_body(weights))
-    publisher.registry.put_blob("f", pack_head(weights))
+    signed = trainer.signer.sign(make_manifest(base, trainer.folder, weights, "f", replica.registry.next_version("f")))
+    trainer.registry.put_blob("f", pack_body(weights))
+    trainer.registry.put_blob("f", pack_head(weights))
     for signature in ("", signed.signature[::-1]):
         document = signed.document.replace(b'"f-', b'"g-', 1) if signature else signed.document
-        publisher.put(dataclasses.replace(signed, signature=signature, document=document))
+        trainer.put(dataclasses.replace(signed, signature=signature, document=document))
         assert not replica.watcher.sync("f")
         assert replica.watcher.refused["f"].startswith("bad_signature: ")
-        signed = publisher.signer.sign(
-            make_manifest(base, publisher.folder, weights, "f", replica.registry.next_version("f"))
+        signed = trainer.signer.sign(
+            make_manifest(base, trainer.folder, weights, "f", replica.registry.next_version("f"))
         )
-    assert answers(replica, publisher, incumbent)
+    assert answers(replica, trainer, incumbent)
 
 
 def test_damaged_and_missing_blobs_are_refused(
-    replica: Replica, publisher: Publisher, base: Base, redis_url: str, unique: str
+    replica: Replica, trainer: Publisher, base: Base, redis_url: str, unique: str
 ) -> None:
-    incumbent = publisher.publish(random_weights(base, 3, seed=1))
+    incumbent = trainer.publish(random_weights(base, 3, seed=1))
     assert replica.watcher.sync("f")
     keys, client = Keys(unique), connect(redis_url, unique)
     for seed, code in ((2, "hash_mismatch"), (3, "missing_blob")):
         weights = random_weights(base, 3, seed=seed)
-        publisher.publish(weights)
+        trainer.publish(weights)
         sha256 = replica.registry.put_blob("f", pack_body(weights))
         blob = keys.blob("f", sha256)
         chunk = next(name for name in client.hkeys(blob) if name not in (b"chunks", b"bytes"))
@@ -180,33 +161,33 @@ def test_damaged_and_missing_blobs_are_refused(
             client.hset(blob, chunk, client.hget(blob, chunk)[::-1])
         assert not replica.watcher.sync("f")
         assert replica.watcher.refused["f"].startswith(f"{code}: ")
-        assert answers(replica, publisher, incumbent)
+        assert answers(replica, trainer, incumbent)
     client.close()
 
 
-def test_a_version_in_a_request_is_fetched_and_checked_too(replica: Replica, publisher: Publisher, base: Base) -> None:
-    first = publisher.publish(random_weights(base, 3, seed=1))
-    second = publisher.publish(random_weights(base, 3, seed=2))
+def test_a_version_in_a_request_is_fetched_and_checked_too(replica: Replica, trainer: Publisher, base: Base) -> None:
+    first = trainer.publish(random_weights(base, 3, seed=1))
+    second = trainer.publish(random_weights(base, 3, seed=2))
     assert replica.watcher.sync("f")
     assert not replica.engine.resident("f", first)
     given = replica.engine.predict("f", TEXTS, first)
     scores = torch.tensor([list(answer.scores.values()) for answer in given])
-    assert bool((scores - publisher.scores(first, TEXTS)).abs().max() < 1e-3)
-    assert answers(replica, publisher, second)
+    assert bool((scores - trainer.scores(first, TEXTS)).abs().max() < 1e-3)
+    assert answers(replica, trainer, second)
 
 
 def test_an_older_revision_is_refused_as_registry_lost_also_after_a_restart(
-    replica: Replica, publisher: Publisher, signer: Signer, base: Base, redis_url: str, unique: str, tmp_path: Path
+    replica: Replica, trainer: Publisher, signer: Signer, base: Base, redis_url: str, unique: str, tmp_path: Path
 ) -> None:
-    first = publisher.publish(random_weights(base, 3, seed=1))
-    second = publisher.publish(random_weights(base, 3, seed=2))
+    first = trainer.publish(random_weights(base, 3, seed=1))
+    second = trainer.publish(random_weights(base, 3, seed=2))
     assert replica.watcher.sync("f")
     client = connect(redis_url, unique)
     lost = {"version": first, "revision": 1}
     client.hset(Keys(unique).live("f"), mapping=lost)
     assert not replica.watcher.sync("f")
     assert "registry_lost" in replica.watcher.refused["f"]
-    assert answers(replica, publisher, second)
+    assert answers(replica, trainer, second)
     client.delete(Keys(unique).live("f"))
     with Replica(replica.registry, Trust.of(signer.public_key), base, {"f": feed_config()}, tmp_path) as restarted:
         restarted.engine.start()
@@ -215,12 +196,12 @@ def test_an_older_revision_is_refused_as_registry_lost_also_after_a_restart(
         assert not restarted.watcher.ready("f")
         client.hset(Keys(unique).live("f"), mapping={"version": second, "revision": 2})
         assert restarted.watcher.sync("f")
-        assert answers(restarted, publisher, second)
+        assert answers(restarted, trainer, second)
     client.close()
 
 
 def test_two_replicas_follow_within_two_seconds_and_say_so(
-    registry: Registry, publisher: Publisher, signer: Signer, base: Base, tmp_path: Path
+    registry: Registry, trainer: Publisher, signer: Signer, base: Base, tmp_path: Path
 ) -> None:
     trust = Trust.of(signer.public_key)
     feeds = {"f": feed_config()}
@@ -231,7 +212,7 @@ def test_two_replicas_follow_within_two_seconds_and_say_so(
         both = (a.watch(), b.watch())
         assert eventually(lambda: all(one.watcher.all_ready() for one in both))
         for seed in (1, 2, 3):
-            version = publisher.publish(random_weights(base, 3, seed=seed))
+            version = trainer.publish(random_weights(base, 3, seed=seed))
             assert eventually(lambda v=version: all(one.live("f") == v for one in both), within_s=2.0)
         revision = registry.live("f").revision
         registry.rollback("f", 1, expected_revision=revision, actor="ana", reason="test", at=NOW)
@@ -249,24 +230,24 @@ def test_serving_goes_on_without_redis_and_catches_up(
 ) -> None:
     client = connect(redis_process.url, unique, timeout_s=1.0)
     registry = Registry(client, Keys(unique))
-    publisher = Publisher(registry, signer, base, tiny_base_dir, "f")
-    first = publisher.publish(random_weights(base, 3, seed=1))
+    trainer = Publisher(registry, signer, base, tiny_base_dir, "f")
+    first = trainer.publish(random_weights(base, 3, seed=1))
     with Replica(registry, Trust.of(signer.public_key), base, {"f": feed_config()}, tmp_path) as replica:
         replica.watch()
         assert eventually(lambda: replica.live("f") == first)
         redis_process.pause()
         assert eventually(lambda: "RegistryUnavailable" in replica.watcher.refused.get("f", ""))
-        assert answers(replica, publisher, first)
+        assert answers(replica, trainer, first)
         redis_process.resume()
         assert eventually(lambda: replica.watcher.refused == {})
         redis_process.stop()
         assert eventually(lambda: "RegistryUnavailable" in replica.watcher.refused.get("f", ""))
-        assert answers(replica, publisher, first)
+        assert answers(replica, trainer, first)
         assert replica.watcher.all_ready()
         redis_process.start()
-        publisher.close()
-        publisher = Publisher(registry, signer, base, tiny_base_dir, "f")
-        second = publisher.publish(random_weights(base, 3, seed=2))
+        trainer.close()
+        trainer = Publisher(registry, signer, base, tiny_base_dir, "f")
+        second = trainer.publish(random_weights(base, 3, seed=2))
         assert eventually(lambda: replica.live("f") == second, within_s=5.0)
-        assert answers(replica, publisher, second)
+        assert answers(replica, trainer, second)
     client.close()

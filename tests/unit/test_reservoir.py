@@ -8,7 +8,10 @@ from itertools import combinations, permutations
 import numpy as np
 import pytest
 
-from learner.reservoir import ClassBalancedReservoir, ReservoirState, draw_without_repeats
+from driftline.config import LearnerConfig
+from learner.reservoirs import RESERVOIRS, Reservoir, ReservoirState, draw_without_repeats
+from learner.reservoirs.class_balanced import ClassBalancedReservoir
+from learner.reservoirs.uniform import UniformReservoir
 
 
 class Scripted:
@@ -39,9 +42,11 @@ def every_outcome(run: Callable[[Scripted], object]) -> Iterator[tuple[object, F
             todo += [[*taken, other] for other in range(1, rng.choices[place])]
 
 
-def kept_sets(stream: list[tuple[int, str]], capacity: int) -> dict[frozenset[int], Fraction]:
+def kept_sets(
+    stream: list[tuple[int, str]], capacity: int, kind: str = "class_balanced"
+) -> dict[frozenset[int], Fraction]:
     def run(rng: Scripted) -> frozenset[int]:
-        reservoir = ClassBalancedReservoir(capacity)
+        reservoir = RESERVOIRS[kind](capacity)
         for seq, label in stream:
             reservoir.offer(seq, label, rng)
         return frozenset(seq for seq, _ in reservoir.state().entries)
@@ -56,8 +61,22 @@ def inclusion(sets: dict[frozenset[int], Fraction], seq: int) -> Fraction:
     return sum((p for kept, p in sets.items() if seq in kept), Fraction(0))
 
 
+def test_the_config_names_exactly_the_reservoirs_there_are() -> None:
+    for name in RESERVOIRS:
+        assert LearnerConfig.model_validate({"reservoir": name}).reservoir == name
+    with pytest.raises(ValueError, match="reservoir"):
+        LearnerConfig.model_validate({"reservoir": "other"})
+
+
 @pytest.mark.parametrize(("n", "capacity"), [(2, 1), (6, 3), (5, 1), (4, 4), (3, 5)])
-def test_one_class_is_a_plain_reservoir_every_subset_equally_likely(n: int, capacity: int) -> None:
+def test_uniform_keeps_every_subset_with_equal_probability_whatever_the_classes(n: int, capacity: int) -> None:
+    sets = kept_sets([(seq, "ab"[seq == 1]) for seq in range(n)], capacity, "uniform")
+    subsets = list(combinations(range(n), min(n, capacity)))
+    assert sets == {frozenset(subset): Fraction(1, len(subsets)) for subset in subsets}
+
+
+@pytest.mark.parametrize(("n", "capacity"), [(2, 1), (6, 3), (5, 1), (4, 4), (3, 5)])
+def test_one_class_is_a_uniform_reservoir(n: int, capacity: int) -> None:
     sets = kept_sets([(seq, "a") for seq in range(n)], capacity)
     subsets = list(combinations(range(n), min(n, capacity)))
     assert sets == {frozenset(subset): Fraction(1, len(subsets)) for subset in subsets}
@@ -97,7 +116,7 @@ def test_draws_without_repeats_are_uniform_over_ordered_samples() -> None:
 
 
 def test_sampling_leaves_out_what_is_excluded_and_gives_fewer_when_there_are_fewer() -> None:
-    reservoir = ClassBalancedReservoir(10)
+    reservoir = UniformReservoir(10)
     for seq in range(4):
         reservoir.offer(seq, "a", np.random.default_rng(0))
     drawn = reservoir.sample(10, np.random.default_rng(1), frozenset({2}))
@@ -105,15 +124,16 @@ def test_sampling_leaves_out_what_is_excluded_and_gives_fewer_when_there_are_few
     assert reservoir.sample(0, np.random.default_rng(1)) == []
 
 
-def test_going_on_from_a_snapshot_equals_never_having_stopped() -> None:
+@pytest.mark.parametrize("kind", RESERVOIRS.values())
+def test_going_on_from_a_snapshot_equals_never_having_stopped(kind: type[Reservoir]) -> None:
     labels = np.random.default_rng(5).choice(["a", "b", "c"], size=400, p=[0.8, 0.15, 0.05])
-    whole, rng = ClassBalancedReservoir(30), np.random.default_rng(3)
+    whole, rng = kind(30), np.random.default_rng(3)
     for seq, label in enumerate(labels):
         whole.offer(seq, str(label), rng)
-    stopped, rng = ClassBalancedReservoir(30), np.random.default_rng(3)
+    stopped, rng = kind(30), np.random.default_rng(3)
     for seq, label in enumerate(labels):
         stopped.offer(seq, str(label), rng)
-        stopped = ClassBalancedReservoir(30, stopped.state())
+        stopped = kind(30, stopped.state())
     assert stopped.state() == whole.state()
 
 
@@ -139,3 +159,19 @@ def test_shrinking_takes_from_the_largest_uniformly() -> None:
     for result, probability in every_outcome(run):
         found[result] += probability
     assert dict(found) == {frozenset({seq, 3}): Fraction(1, 3) for seq in range(3)}
+
+
+def test_a_uniform_reservoir_shrinks_to_every_subset_with_equal_probability_and_goes_on_counting() -> None:
+    state = ReservoirState(entries=((0, "a"), (1, "a"), (2, "b")), seen={"a": 5, "b": 1}, full=frozenset("a"))
+
+    def run(rng: Scripted) -> ReservoirState:
+        reservoir = UniformReservoir(2, state)
+        reservoir.shrink(rng)
+        return reservoir.state()
+
+    found: Counter[frozenset[int]] = Counter()
+    for result, probability in every_outcome(run):
+        assert isinstance(result, ReservoirState)
+        assert (result.seen, result.full) == (state.seen, state.full)
+        found[frozenset(seq for seq, _ in result.entries)] += probability
+    assert dict(found) == {frozenset(pair): Fraction(1, 3) for pair in combinations(range(3), 2)}

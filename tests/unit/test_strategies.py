@@ -46,6 +46,13 @@ def test_the_config_names_exactly_the_strategies_there_are() -> None:
         strategy_named("other")
 
 
+def test_by_default_replay_is_a_uniform_sample_of_all_the_past() -> None:
+    config = section()
+    state = remembered(1000, config)
+    drawn = strategy_named("er").draw(examples(range(1000, 1016)), state, config, np.random.default_rng(7))
+    assert set(drawn) <= {seq for seq, _ in state.reservoir.entries}
+
+
 def test_half_of_the_replay_is_recent_and_nothing_comes_twice() -> None:
     config = section(recent_share=0.5)
     state = remembered(1000, config)
@@ -90,7 +97,7 @@ def test_fewer_when_not_enough_is_remembered() -> None:
 
 
 def test_the_reservoir_makes_up_for_a_short_window() -> None:
-    config = section(recent_examples=2)
+    config = section(recent_examples=2, recent_share=0.5)
     drawn = strategy_named("er").draw(
         examples(range(500, 520)), remembered(40, config), config, np.random.default_rng(0)
     )
@@ -123,7 +130,20 @@ def test_a_smaller_reservoir_shrinks_at_the_next_update() -> None:
     smaller = section(reservoir_examples=10)
     after = strategy_named("er").remember(state, examples([99], "b"), [], smaller, np.random.default_rng(0))
     assert len(after.reservoir.entries) == 10
-    assert (99, "b") in after.reservoir.entries
+
+
+def test_the_config_says_which_reservoir_remembers() -> None:
+    rare = examples([99], "b")
+    for kind, always in (("class_balanced", True), ("uniform", False)):
+        config = section(reservoir=kind)
+        found = [
+            (99, "b")
+            in strategy_named("er").remember(state, rare, [], config, np.random.default_rng(n)).reservoir.entries
+            for n in range(40)
+            for state in [remembered(98, config)]
+        ]
+        assert all(found) == always, kind
+        assert any(found), kind
 
 
 def test_naive_draws_nothing_and_remembers_the_same() -> None:
