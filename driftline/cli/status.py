@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from driftline.registry import Registry
 
 
+LAST_EXAMPLES = 1000
 NO_ANSWERS: dict[str, Any] = {"accuracy": None, "n": 0, "answered_share": None}
 
 
@@ -122,14 +123,14 @@ def _buffer_view(config: Config, feed: str, problems: list[str]) -> tuple["FeedC
 
 
 def prequential_accuracy(buffer: "Buffer", feed: str, section: FeedConfig) -> dict[str, Any]:
-    """{"accuracy", "n", "answered_share"} of the answers as served.
+    """{"accuracy", "n", "answered_share"} of the answers as served to the last 1,000 examples.
 
-    Without scorer (`score = false`) the accuracy is only over what was answered; `answered_share` (0..1 of all
+    Without scorer (`score = false`) the accuracy is only over what was answered; `answered_share` (0..1 of these
     examples; None of none) says how much that is.
     """
     from learner.evaluation import accuracy
 
-    rows = buffer.scored(feed)
+    rows = buffer.scored(feed, last=LAST_EXAMPLES)
     scored = [row for row in rows if section.serve.score or row.answered]
     return {
         "accuracy": accuracy([row.predicted for row in scored], [row.label for row in scored]),
@@ -198,8 +199,8 @@ def _show_feed(name: str, view: dict[str, Any]) -> None:
     say(f"  awaited     {escape(view['awaited'])}")
     scored = view["prequential"]
     share = scored["answered_share"]
-    asked = "" if share in (None, 1.0) else f"; {percent(share)} of the examples were answered"
-    say(f"  accuracy    {percent(scored['accuracy'])} of {count_of(scored['n'], 'answer')} as served{asked}")
+    asked = "" if share in (None, 1.0) else f"; {percent(share)} of these examples were answered"
+    say(f"  accuracy    {percent(scored['accuracy'])} of the last {count_of(scored['n'], 'answer')} as served{asked}")
     counts: FeedCounts | None = view["counts"]
     if counts is not None:
         say(f"  events      {counts.event_records:,} = {_balance(counts)}")

@@ -295,7 +295,9 @@ def test_what_is_awaited_in_words(counts: FeedCounts | None, live: LiveRecord | 
     assert all(word in sentence for word in words), sentence
 
 
-def test_without_scorer_the_share_of_answered_examples_is_told(tmp_path: Path) -> None:
+def test_quality_is_told_of_the_last_examples_and_without_scorer_which_share_was_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     events = [buffers.event("a", 0, label="pos"), buffers.event("b", 1, label="pos"), buffers.event("c", 2)]
     with closing(Buffer.open(tmp_path / "buffer.sqlite3", buffers.rules(), buffers.KEY)) as buffer:
         records = [*events, buffers.prediction("a", "pos", 0)]
@@ -305,6 +307,8 @@ def test_without_scorer_the_share_of_answered_examples_is_told(tmp_path: Path) -
         over_http = quality(FeedConfig(labels=labels, serve=FeedServeConfig(score=False)))
         assert over_http == {"accuracy": 1.0, "n": 1, "answered_share": 0.5}
         assert quality(FeedConfig(labels=labels)) == {"accuracy": 0.5, "n": 2, "answered_share": 0.5}
+        monkeypatch.setattr("driftline.cli.status.LAST_EXAMPLES", 1)
+        assert quality(FeedConfig(labels=labels)) == {"accuracy": 0.0, "n": 1, "answered_share": 0.0}
 
 
 def one_feed(**feed: object) -> Config:
