@@ -14,7 +14,7 @@ from torch import Tensor
 from driftline.artefact.weights import pack_tensors, unpack_tensors
 from driftline.config import LearnerConfig
 from driftline.errors import ArtefactError
-from learner.reservoirs import ReservoirState
+from learner.reservoir import ReservoirState
 
 MOMENTS = "moments."
 FORMAT = "1"

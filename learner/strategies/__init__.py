@@ -5,7 +5,7 @@ from typing import Protocol
 
 from driftline.config import LearnerConfig
 from driftline.records import Example
-from learner.reservoirs import Uniform
+from learner.reservoir import Uniform
 from learner.strategies.er import ExperienceReplay
 from learner.strategies.naive import Naive
 from learner.trainer_state import TrainerState

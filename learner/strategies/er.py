@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from driftline.config import LearnerConfig
 from driftline.records import Example
-from learner.reservoirs import RESERVOIRS, Uniform, draw_without_repeats
+from learner.reservoir import Reservoir, Uniform, draw_without_repeats
 from learner.trainer_state import TrainerState
 
 
@@ -19,10 +19,10 @@ class ExperienceReplay:
 
     def draw(self, fresh: list[Example], state: TrainerState, section: LearnerConfig, rng: Uniform) -> list[int]:
         """round(fresh × replay_ratio) numbers in random order: `recent_share` of them from the recent window, the rest
-        (rounded up) from the reservoir, and from there again if the window is too short; fewer when not enough is
+        (rounded up) from the reservoir. Each makes up for the other where it is too short; fewer when not enough is
         remembered."""
         wanted = math.floor(len(fresh) * section.replay_ratio + 0.5)
-        reservoir = RESERVOIRS[section.reservoir](section.reservoir_examples, state.reservoir)
+        reservoir = _reservoir(state, section)
         taken = {one.seq for one in fresh}
         recent = math.floor(wanted * section.recent_share)
         drawn = reservoir.sample(wanted - recent, rng, frozenset(taken))
@@ -39,9 +39,14 @@ class ExperienceReplay:
         retired and made fresh again, say) is not offered twice."""
         known = {seq for seq, _ in state.reservoir.entries} | set(state.recent)
         new = sorted((one for one in [*fresh, *retired] if one.seq not in known), key=lambda one: one.seq)
-        reservoir = RESERVOIRS[section.reservoir](section.reservoir_examples, state.reservoir)
+        reservoir = _reservoir(state, section)
         reservoir.shrink(rng)
         for one in new:
             reservoir.offer(one.seq, one.label, rng)
         recent = (*state.recent, *(one.seq for one in new))[-section.recent_examples :]
         return replace(state, reservoir=reservoir.state(), recent=recent)
+
+
+def _reservoir(state: TrainerState, section: LearnerConfig) -> Reservoir:
+    by_class = section.reservoir == "class_balanced"
+    return Reservoir(section.reservoir_examples, state.reservoir, by_class=by_class)

@@ -2,7 +2,7 @@
 
 from driftline.config import LearnerConfig
 from driftline.records import Example
-from learner.reservoirs import Uniform
+from learner.reservoir import Uniform
 from learner.strategies.er import ExperienceReplay
 from learner.trainer_state import TrainerState
 

@@ -8,10 +8,7 @@ from itertools import combinations, permutations
 import numpy as np
 import pytest
 
-from driftline.config import LearnerConfig
-from learner.reservoirs import RESERVOIRS, Reservoir, ReservoirState, draw_without_repeats
-from learner.reservoirs.class_balanced import ClassBalancedReservoir
-from learner.reservoirs.uniform import UniformReservoir
+from learner.reservoir import Reservoir, ReservoirState, draw_without_repeats
 
 
 class Scripted:
@@ -42,11 +39,9 @@ def every_outcome(run: Callable[[Scripted], object]) -> Iterator[tuple[object, F
             todo += [[*taken, other] for other in range(1, rng.choices[place])]
 
 
-def kept_sets(
-    stream: list[tuple[int, str]], capacity: int, kind: str = "class_balanced"
-) -> dict[frozenset[int], Fraction]:
+def kept_sets(stream: list[tuple[int, str]], capacity: int, *, by_class: bool = True) -> dict[frozenset[int], Fraction]:
     def run(rng: Scripted) -> frozenset[int]:
-        reservoir = RESERVOIRS[kind](capacity)
+        reservoir = Reservoir(capacity, by_class=by_class)
         for seq, label in stream:
             reservoir.offer(seq, label, rng)
         return frozenset(seq for seq, _ in reservoir.state().entries)
@@ -61,16 +56,9 @@ def inclusion(sets: dict[frozenset[int], Fraction], seq: int) -> Fraction:
     return sum((p for kept, p in sets.items() if seq in kept), Fraction(0))
 
 
-def test_the_config_names_exactly_the_reservoirs_there_are() -> None:
-    for name in RESERVOIRS:
-        assert LearnerConfig.model_validate({"reservoir": name}).reservoir == name
-    with pytest.raises(ValueError, match="reservoir"):
-        LearnerConfig.model_validate({"reservoir": "other"})
-
-
 @pytest.mark.parametrize(("n", "capacity"), [(2, 1), (6, 3), (5, 1), (4, 4), (3, 5)])
 def test_uniform_keeps_every_subset_with_equal_probability_whatever_the_classes(n: int, capacity: int) -> None:
-    sets = kept_sets([(seq, "ab"[seq == 1]) for seq in range(n)], capacity, "uniform")
+    sets = kept_sets([(seq, "ab"[seq == 1]) for seq in range(n)], capacity, by_class=False)
     subsets = list(combinations(range(n), min(n, capacity)))
     assert sets == {frozenset(subset): Fraction(1, len(subsets)) for subset in subsets}
 
@@ -116,7 +104,7 @@ def test_draws_without_repeats_are_uniform_over_ordered_samples() -> None:
 
 
 def test_sampling_leaves_out_what_is_excluded_and_gives_fewer_when_there_are_fewer() -> None:
-    reservoir = UniformReservoir(10)
+    reservoir = Reservoir(10, by_class=False)
     for seq in range(4):
         reservoir.offer(seq, "a", np.random.default_rng(0))
     drawn = reservoir.sample(10, np.random.default_rng(1), frozenset({2}))
@@ -124,22 +112,22 @@ def test_sampling_leaves_out_what_is_excluded_and_gives_fewer_when_there_are_few
     assert reservoir.sample(0, np.random.default_rng(1)) == []
 
 
-@pytest.mark.parametrize("kind", RESERVOIRS.values())
-def test_going_on_from_a_snapshot_equals_never_having_stopped(kind: type[Reservoir]) -> None:
+@pytest.mark.parametrize("by_class", [True, False])
+def test_going_on_from_a_snapshot_equals_never_having_stopped(by_class: bool) -> None:
     labels = np.random.default_rng(5).choice(["a", "b", "c"], size=400, p=[0.8, 0.15, 0.05])
-    whole, rng = kind(30), np.random.default_rng(3)
+    whole, rng = Reservoir(30, by_class=by_class), np.random.default_rng(3)
     for seq, label in enumerate(labels):
         whole.offer(seq, str(label), rng)
-    stopped, rng = kind(30), np.random.default_rng(3)
+    stopped, rng = Reservoir(30, by_class=by_class), np.random.default_rng(3)
     for seq, label in enumerate(labels):
         stopped.offer(seq, str(label), rng)
-        stopped = kind(30, stopped.state())
+        stopped = Reservoir(30, stopped.state(), by_class=by_class)
     assert stopped.state() == whole.state()
 
 
 def test_a_rare_class_is_not_drowned() -> None:
     rng = np.random.default_rng(0)
-    reservoir = ClassBalancedReservoir(20)
+    reservoir = Reservoir(20, by_class=True)
     for seq in range(1000):
         reservoir.offer(seq, "rare" if seq % 100 == 50 else "common", rng)
     kept = Counter(label for _, label in reservoir.state().entries)
@@ -151,7 +139,7 @@ def test_shrinking_takes_from_the_largest_uniformly() -> None:
     state = ReservoirState(entries=((0, "a"), (1, "a"), (2, "a"), (3, "b")), seen={"a": 3, "b": 1})
 
     def run(rng: Scripted) -> frozenset[int]:
-        reservoir = ClassBalancedReservoir(2, state)
+        reservoir = Reservoir(2, state, by_class=True)
         reservoir.shrink(rng)
         return frozenset(seq for seq, _ in reservoir.state().entries)
 
@@ -165,13 +153,28 @@ def test_a_uniform_reservoir_shrinks_to_every_subset_with_equal_probability_and_
     state = ReservoirState(entries=((0, "a"), (1, "a"), (2, "b")), seen={"a": 5, "b": 1}, full=frozenset("a"))
 
     def run(rng: Scripted) -> ReservoirState:
-        reservoir = UniformReservoir(2, state)
+        reservoir = Reservoir(2, state, by_class=False)
         reservoir.shrink(rng)
         return reservoir.state()
 
     found: Counter[frozenset[int]] = Counter()
     for result, probability in every_outcome(run):
         assert isinstance(result, ReservoirState)
-        assert (result.seen, result.full) == (state.seen, state.full)
+        assert result.seen == state.seen
         found[frozenset(seq for seq, _ in result.entries)] += probability
     assert dict(found) == {frozenset(pair): Fraction(1, 3) for pair in combinations(range(3), 2)}
+
+
+@pytest.mark.parametrize(("before", "after"), [(True, False), (False, True)])
+def test_either_kind_goes_on_from_a_state_of_the_other(before: bool, after: bool) -> None:
+    """What is kept of the old kind gives way to what the new kind keeps: 50 a, then as many of each class."""
+    rng = np.random.default_rng(0)
+    first = Reservoir(40, by_class=before)
+    for seq in range(50):
+        first.offer(seq, "a", rng)
+    then = Reservoir(40, first.state(), by_class=after)
+    for seq in range(50, 2050):
+        then.offer(seq, "b" if seq % 100 == 0 else "a", rng)
+    kept = Counter(label for _, label in then.state().entries)
+    assert sum(kept.values()) == 40
+    assert kept["b"] == 20 if after else kept["b"] <= 5

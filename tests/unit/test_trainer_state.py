@@ -6,7 +6,7 @@ import torch
 from driftline.artefact.weights import pack_tensors
 from driftline.config import LearnerConfig
 from driftline.errors import ArtefactError
-from learner.reservoirs import ReservoirState
+from learner.reservoir import ReservoirState
 from learner.trainer_state import TrainerState, pack_state, unpack_state
 
 

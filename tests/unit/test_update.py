@@ -12,7 +12,7 @@ from driftline.artefact.weights import pack_body, pack_head, unpack
 from driftline.base import Base, load_base
 from driftline.config import BaseModelConfig, LearnerConfig
 from learner.model import LoraModel
-from learner.reservoirs import ReservoirState
+from learner.reservoir import ReservoirState
 from learner.trainer_state import TrainerState, pack_state, unpack_state
 from learner.update import Lesson, UpdateResult, batch_lessons, length_parts, run_update
 
