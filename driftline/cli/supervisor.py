@@ -1,7 +1,7 @@
 """Supervises one child process per verb, for `driftline up`.
 
 Guards: a child that ends is started again, after a pause that doubles with each quick end; one that ends with exit
-code 2 (its config is wrong) is not, and if that is its first start, everything stops. One supervisor per state folder
+code 2 (its config is wrong) is not, and if that is right at its first start, everything stops; later the others go on. One supervisor per state folder
 (flock). Children die with the supervisor, however it dies (Linux: PR_SET_PDEATHSIG), so none is left behind that the
 next `up` would collide with. SIGTERM and SIGINT ask the children to finish what they have in hand; a second signal,
 or `drain_s`, kills them. `watch` is called every `WATCH_S` for what runs beside the children (the embedded Redis).
@@ -49,7 +49,8 @@ def pause_s(quick_ends: int) -> float:
 
 @dataclass(slots=True)
 class Child:
-    """One supervised process. Times are monotonic seconds; `exit_code` is negative for a signal."""
+    """One supervised process. Times are monotonic seconds; `exit_code` is negative for a signal; `at_start`: it was
+    refused in the first `STEADY_S` of its first life, so that nobody can be using it yet."""
 
     name: str
     command: Sequence[str]
@@ -60,6 +61,7 @@ class Child:
     started_at: float = 0.0
     start_at: float = 0.0
     exit_code: int | None = None
+    at_start: bool = False
 
     def start(self, now: float) -> None:
         """Start it; the child gets SIGTERM when this process dies."""
@@ -72,12 +74,13 @@ class Child:
 
     def ended(self, code: int, now: float) -> None:
         """Work out when to start it again, if at all."""
+        steady = now - self.started_at >= STEADY_S
         self.exit_code, self.process = code, None
         if code == EXIT_CONFIG:
-            self.state = "refused"
+            self.state, self.at_start = "refused", not (self.restarts or steady)
             log.error("child_refused", child=self.name, remedy="its message is above: mend the config, then `up` again")
             return
-        self.quick_ends = 1 if now - self.started_at >= STEADY_S else self.quick_ends + 1
+        self.quick_ends = 1 if steady else self.quick_ends + 1
         self.state, self.start_at = "waiting", now + pause_s(self.quick_ends)
         self.restarts += 1
         log.warning("child_ended", child=self.name, exit_code=code, again_in_s=round(self.start_at - now, 1))
@@ -106,7 +109,7 @@ class Supervisor:
         """Returns the exit code: 0 after a stop that was asked for, 2 if a child refused its config at first start."""
         with _signals(self._ask_to_stop) as wake:
             try:
-                while not self.stops_asked and not self._refused_at_start():
+                while not self.stops_asked and not self.refused_at_start():
                     if self.watch is not None:
                         self.watch()
                     self._start_due(time.monotonic())
@@ -115,13 +118,14 @@ class Supervisor:
                     self._reap(time.monotonic())
             finally:
                 self._stop(wake)
-        return EXIT_CONFIG if self._refused_at_start() else 0
+        return EXIT_CONFIG if self.refused_at_start() else 0
 
     def _ask_to_stop(self) -> None:
         self.stops_asked += 1
 
-    def _refused_at_start(self) -> bool:
-        return any(child.state == "refused" and child.restarts == 0 for child in self.children)
+    def refused_at_start(self) -> bool:
+        """Whether a child refused its config right at the start, which ends everything."""
+        return any(child.at_start for child in self.children)
 
     def _start_due(self, now: float) -> None:
         due = [child for child in self.children if child.state == "waiting" and child.start_at <= now]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from driftline.cli.supervisor import LONGEST_PAUSE_S, Supervisor, only_supervisor, pause_s, supervised
+from driftline.cli.supervisor import LONGEST_PAUSE_S, STEADY_S, Supervisor, only_supervisor, pause_s, supervised
 from driftline.clock import Deadline
 from driftline.errors import UsageError
 
@@ -141,6 +141,16 @@ def test_a_child_that_refuses_later_is_left_alone(start: Start, tmp_path: Path) 
     wait_for(lambda: supervised(file).get("child1", {}).get("state") == "refused")
     assert supervised(file)["child1"]["restarts"] == 1
     assert supervised(file)["child0"]["state"] == "running"
+
+
+@pytest.mark.parametrize(("lived_s", "stops_all"), [(1.0, True), (STEADY_S, False)])
+def test_a_first_life_that_ends_in_a_refusal_after_hours_stops_nothing_else(
+    tmp_path: Path, lived_s: float, stops_all: bool
+) -> None:
+    supervisor = Supervisor({"serve": ["x"], "learn": ["y"]}, tmp_path / "up.json")
+    supervisor.children[1].ended(2, now=lived_s)
+    assert supervisor.children[1].state == "refused"
+    assert supervisor.refused_at_start() == stops_all
 
 
 def test_children_die_with_a_killed_supervisor(start: Start, tmp_path: Path) -> None:
