@@ -1,10 +1,11 @@
 """Supervises one child process per verb, for `driftline up`.
 
 Guards: a child that ends is started again, after a pause that doubles with each quick end; one that ends with exit
-code 2 (its config is wrong) is not, and if that is right at its first start, everything stops; later the others go on. One supervisor per state folder
-(flock). Children die with the supervisor, however it dies (Linux: PR_SET_PDEATHSIG), so none is left behind that the
-next `up` would collide with. SIGTERM and SIGINT ask the children to finish what they have in hand; a second signal,
-or `drain_s`, kills them. `watch` is called every `WATCH_S` for what runs beside the children (the embedded Redis).
+code 2 (its config is wrong) is not, and if that is right at its first start, everything stops; later the others go on.
+One supervisor per state folder (flock). Children die with the supervisor, however it dies (Linux: PR_SET_PDEATHSIG), so
+none is left behind that the next `up` would collide with. SIGTERM and SIGINT ask the children to finish what they have
+in hand; a second signal, or `drain_s`, kills them. `watch` is called every `WATCH_S` for what runs beside the children
+(the embedded Redis).
 
 What runs is written to a JSON file after every change, replaced atomically, for `driftline status`.
 """
