@@ -176,8 +176,8 @@ class Engine:
     def activate(self, feed: str, version: int, revision: int) -> None:
         """Answer the feed's new requests by this version from now on. It is staged, or 0. Idempotent.
 
-        Merging happens here, in the caller's thread; the flip runs between two batches, and how long it held the engine
-        is appended to `pauses_ms`. ServingError if the version is not staged.
+        Merging happens here, in the caller's thread; the flip runs between two batches. How long the swap held the
+        engine, filling the slot and the probe included, goes to `pauses_ms`. ServingError if the version is not staged.
         """
         with self._activating:
             resident = self._residency.pin(feed, version) if version else None
@@ -207,7 +207,10 @@ class Engine:
             if live.resident is not None:
                 self._bank.use_merged(live.resident.slot, merged)
             self._live[feed] = live
-        pause_ms = (time.perf_counter() - started) * 1000
+            pause_ms = (time.perf_counter() - started) * 1000
+            if live.resident is not None:
+                pause_ms += live.resident.held_ms
+                live.resident.held_ms = 0.0
         self.pauses_ms.append(pause_ms)
         metrics.SWAPS.labels(feed).inc()
         metrics.SWAP_PAUSE_MS.observe(pause_ms)

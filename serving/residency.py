@@ -8,10 +8,11 @@ thread at a time write slots; `_bringing` lets one request at a time fetch a ver
 """
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 Loader = Callable[[str, int], "tuple[Manifest, Weights]"]
 HOST = torch.device("cpu")
+T = TypeVar("T")
 
 
 class Residency:
@@ -106,7 +108,7 @@ class Residency:
         if resident is not None or adapter is None:
             return resident
         with self._claimed(feed, version, adapter) as resident:
-            self._loop.call(lambda: self._bank.put(resident.slot, adapter))
+            self._on_engine(resident, lambda: self._bank.put(resident.slot, adapter))
         return resident
 
     def _prove(self, feed: str, manifest: Manifest, weights: "Weights") -> Resident:
@@ -117,7 +119,9 @@ class Residency:
         adapter = pack(weights, manifest.alpha / manifest.rank, HOST)
         tokens, merged = self._base.tokenize(probe_texts()), self._bank.merge(adapter)
         with self._claimed(feed, manifest.version, adapter) as resident:
-            stacked, fused = self._loop.call(lambda: self._put_and_answer(resident.slot, adapter, tokens, merged))
+            stacked, fused = self._on_engine(
+                resident, lambda: self._put_and_answer(resident.slot, adapter, tokens, merged)
+            )
             classes = adapter.head_bias.shape[0]
             answers = [stacked[:, :classes], fused[:, :classes]]  # (8, C) each
             check_probe(answers, manifest.probe, feed, manifest.version, self._base.device)
@@ -135,6 +139,18 @@ class Residency:
                 self.table.discard(resident)
             raise
         self._settle(resident)
+
+    def _on_engine(self, resident: Resident, work: Callable[[], T]) -> T:
+        """Run between two batches; how long that held the engine is put to the resident's account."""
+
+        def timed() -> T:
+            started = time.perf_counter()
+            try:
+                return work()
+            finally:
+                resident.held_ms += (time.perf_counter() - started) * 1000
+
+        return self._loop.call(timed)
 
     def _put_and_answer(
         self, slot: int, adapter: Adapter, tokens: Sequence[list[int]], merged: Merged

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Resident:
-    """A version in a slot, and the weights there. `pins` counts who still needs it; `used` is a logical time."""
+    """A version in a slot, and the weights there. `pins` counts who still needs it; `used` is a logical time; `held_ms`
+    is how long the engine was held to fill and prove it, until a swap accounts for that."""
 
     feed: str
     version: int
@@ -25,6 +26,7 @@ class Resident:
     adapter: "Adapter"
     pins: int = 0
     used: int = 0
+    held_ms: float = 0.0
 
 
 class SlotTable:

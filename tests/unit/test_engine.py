@@ -145,6 +145,19 @@ def test_a_b_a_and_back_to_zero(
     assert all(0 <= pause < 1000 for pause in engine.pauses_ms)
 
 
+def test_a_swap_accounts_for_all_the_time_that_it_held_the_engine(
+    engine: Engine, versions: dict[int, tuple[Manifest, Weights]]
+) -> None:
+    engine.stage("f", *versions[1])
+    staged = engine._residency.table.find("f", 1)
+    assert staged is not None
+    filling_and_probe_ms = staged.held_ms
+    assert filling_and_probe_ms > 0
+    engine.activate("f", 1, 1)
+    assert engine.pauses_ms[-1] > filling_and_probe_ms
+    assert staged.held_ms == 0, "told once"
+
+
 def test_a_lone_request_is_one_batch_and_repeats_exactly(
     engine: Engine, versions: dict[int, tuple[Manifest, Weights]]
 ) -> None:
