@@ -11,7 +11,7 @@ from typing import Any
 from stream.simulate import Simulation, simulate
 
 ROOT = Path(__file__).resolve().parents[1]
-DATA = Path(os.environ.get("DRIFTLINE_DATA", ROOT / "../shared/data")).resolve()
+DATA = Path(os.environ.get("DRIFTLINE_DATA") or ROOT / "../shared/data").resolve()
 STREAM, HOLDOUT = DATA / "sentiment_shift_stream.jsonl.gz", DATA / "sentiment_shift_holdout.jsonl.gz"
 CONFIG = ROOT / "examples" / "sentiment_shift.toml"
 LABELS = ("negative", "neutral", "positive")

@@ -21,8 +21,6 @@ LINES: dict[str, Callable[[Options], list[Row]]] = {
     "rollback": rollback,
     "bad_input": tests_of(
         "bad input: topics, HTTP, config",
-        "*/test_bad_input*.py",
-        "*/test_dirty*.py",
         "*/test_replay*.py",
         "*/test_codec*.py",
         "*/test_ingest.py",

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.data import DATA
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
@@ -53,11 +55,12 @@ def told(counts: Mapping[str, Any]) -> str:
 
 
 def run_command(command: Sequence[str], folder: Path, within_s: float) -> "subprocess.CompletedProcess[str]":
-    """A command in a folder to its end, its output kept, without this process's virtual environment.
+    """A command in a folder to its end, its output kept, without this process's virtual environment, on its streams.
 
     subprocess.TimeoutExpired beyond `within_s`.
     """
     environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    environment["DRIFTLINE_DATA"] = str(DATA)  # the default is relative to a checkout
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=within_s
     )

@@ -31,7 +31,7 @@ NESTED = FeedConfig(
     labels=("0", "1"),
     fields=FieldsConfig(id="meta.key", text="body.review", label="stars", timestamp="meta.at", source="meta.shop.name"),
 )
-DATA = Path(os.environ.get("DRIFTLINE_DATA", "../shared/data"))
+DATA = Path(os.environ.get("DRIFTLINE_DATA") or Path(__file__).parents[3] / "shared" / "data")
 SECRET = "Kaninchen"
 WINDOWS_1252 = {chr(n) for n in range(0x80, 0xA0)}
 """Controls by Unicode, but ftfy takes them for the Windows characters that they mostly are."""
