@@ -189,7 +189,8 @@ class IngestConfig(Section):
     rank: Annotated[int, Field(ge=0)] = 0
     """Scaled out: this ingest takes partitions p with p mod of_ranks == rank, into its own buffer."""
     of_ranks: Count = 1
-    """Scaled out: how many ingest processes there are."""
+    """Scaled out: how many ingest processes there are. An update learns from one buffer, so `driftline learn` refuses
+    more than one: split the stream into feeds instead, each with a state.path, an ingest and a learner of its own."""
 
     @model_validator(mode="after")
     def _one_of_the_ranks(self) -> "IngestConfig":

@@ -6,7 +6,7 @@ seeded with that cycle's own seed, so repeating a cycle repeats its draws.
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -24,18 +24,27 @@ FORMAT = "1"
 class TrainerState:
     """`step`: optimizer steps over all cycles (the warm-up counts on it). `moments`: AdamW's two running means of each
     trained tensor, "NAME.exp_avg" and "NAME.exp_avg_sq", fp32 on the CPU, names as in `LoraModel.parameters`.
-    `reservoir` and `recent` (oldest first) are the example numbers that replay draws from. No text is in here.
+    `reservoir` and `recent` (oldest first) are the example numbers that replay draws from, and `buffer` the identity of
+    the buffer that they are numbers of. No text is in here.
     """
 
     step: int = 0
     moments: dict[str, Tensor] = field(default_factory=dict)
     reservoir: ReservoirState = field(default_factory=ReservoirState)
     recent: tuple[int, ...] = ()
+    buffer: str | None = None
 
     @classmethod
     def initial(cls, section: LearnerConfig) -> "TrainerState":  # noqa: ARG003
         """The state before the first update: nothing trained, nothing remembered, whatever the section."""
         return cls()
+
+    def within(self, buffer: str) -> "TrainerState":
+        """The state as a learner on this buffer may use it: numbers of another buffer name nothing, or other examples,
+        so reservoir and recent window start empty there. Weights, moments and step stay."""
+        if self.buffer == buffer:
+            return self
+        return replace(self, reservoir=ReservoirState(), recent=(), buffer=buffer)
 
 
 def pack_state(state: TrainerState) -> bytes:
@@ -53,6 +62,7 @@ def pack_state(state: TrainerState) -> bytes:
         "classes": json.dumps(classes),
         "seen": json.dumps([kept.seen.get(label, 0) for label in classes]),
         "full": json.dumps(sorted(kept.full)),
+        **({} if state.buffer is None else {"buffer": state.buffer}),
     }
     return pack_tensors(tensors, metadata)
 
@@ -68,6 +78,7 @@ def unpack_state(data: bytes) -> TrainerState:
             moments={name.removeprefix(MOMENTS): one for name, one in tensors.items() if name.startswith(MOMENTS)},
             reservoir=_reservoir(tensors, metadata),
             recent=tuple(tensors["recent"].tolist()),
+            buffer=metadata.get("buffer"),
         )
     except (KeyError, IndexError, ValueError) as error:
         raise ArtefactError("unreadable", f"not a trainer state: {error}") from None

@@ -1,9 +1,11 @@
 """From a parent and a plan to a candidate. Guards invariant 5: an update is a function of its parent's weights and
-trainer state, the plan, the learning config and the seed; repeated on a CPU it gives the same bytes."""
+trainer state, the plan, the learning config and the seed; repeated on a CPU it gives the same bytes. And that only
+examples of this buffer are replayed, also where the parent was learned from another one."""
 
 from dataclasses import dataclass
 
 import numpy as np
+import structlog
 import torch
 from torch import Tensor
 
@@ -18,6 +20,8 @@ from learner.strategies import strategy_named
 from learner.trainer_state import TrainerState
 from learner.update import Lesson, UpdateResult, run_update
 from learner.versions import Version
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -47,7 +51,8 @@ class Training:
     def plan(self, fresh: list[Example], parent: Version, seed: int) -> Plan:
         """What the next update learns from: these, what the strategy replays with them, and what only is remembered."""
         section = self._section.learner
-        replayed = self._strategy.draw(fresh, _state_of(parent), section, np.random.default_rng([seed, 0]))
+        replayed = self._strategy.draw(fresh, self._state_of(parent), section, np.random.default_rng([seed, 0]))
+        self._warn_of_another_buffer(parent)
         retired = self._buffer.retired(self._feed, section.reservoir_examples)
         return Plan(fresh=_numbers(fresh), replayed=tuple(replayed), retired=_numbers(retired))
 
@@ -57,7 +62,7 @@ class Training:
         fresh, replayed = self._buffer.examples(plan.fresh), self._buffer.examples(plan.replayed)
         lessons = self._lessons(fresh), self._lessons(replayed)
         self._model.load(parent.weights)
-        result = run_update(self._model, _state_of(parent), *lessons, section, cycle.seed)
+        result = run_update(self._model, self._state_of(parent), *lessons, section, cycle.seed)
         retired = self._buffer.examples(plan.retired)
         state = self._strategy.remember(result.state, fresh, retired, section, np.random.default_rng([cycle.seed, 1]))
         return Candidate(result=result, state=state, probe=self._model.predict(PROBE_TEXTS, EVALUATION_BATCH_TOKENS))
@@ -73,9 +78,15 @@ class Training:
         tokens = self._model.base.tokenize([example.text for example in examples]) if examples else []
         return [Lesson(tokens=t, label=index[e.label]) for t, e in zip(tokens, examples, strict=True)]
 
+    def _state_of(self, parent: Version) -> TrainerState:
+        return (parent.state or TrainerState()).within(self._buffer.identity())
 
-def _state_of(version: Version) -> TrainerState:
-    return version.state or TrainerState()
+    def _warn_of_another_buffer(self, parent: Version) -> None:
+        learned_from, own = parent.state and parent.state.buffer, self._buffer.identity()
+        if parent.state is not None and learned_from != own:
+            log.warning(
+                "replay_starts_empty", feed=self._feed, parent=parent.version, learned_from=learned_from, now=own
+            )
 
 
 def _numbers(examples: list[Example]) -> tuple[int, ...]:

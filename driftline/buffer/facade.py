@@ -22,7 +22,7 @@ from driftline.buffer.holdouts import HoldoutSplit
 from driftline.buffer.rules import FeedRules
 from driftline.buffer.segments import Cell
 from driftline.buffer.states import from_micros, to_micros
-from driftline.buffer.store import Store, open_for_reading, open_store
+from driftline.buffer.store import Store, check_split, open_for_reading, open_store
 from driftline.errors import BufferStoreError, TopicRecreated
 from driftline.records import Cycle, DeadLetter, Example
 from driftline.topics import Partition
@@ -34,19 +34,44 @@ class Buffer:
     def __init__(self, store: Store, rules: Mapping[str, FeedRules], holdout_key: bytes) -> None:
         self._store = store
         self._rules = dict(rules)
+        self._holdout_key = holdout_key
         self._split = HoldoutSplit(holdout_key)
 
     @classmethod
-    def open(cls, path: Path, rules: Mapping[str, FeedRules], holdout_key: bytes, *, read_only: bool = False) -> Self:
-        """Open the file, and make it if need be (not if `read_only`). BufferStoreError says what is wrong with it."""
+    def open(
+        cls,
+        path: Path,
+        rules: Mapping[str, FeedRules],
+        holdout_key: bytes,
+        *,
+        read_only: bool = False,
+        identity: str | None = None,
+    ) -> Self:
+        """Open the file, and make it if need be (not if `read_only`). BufferStoreError says what is wrong with it.
+
+        `identity`: of a file that is made now (see `identity`); None: one that no other buffer has.
+        """
         if read_only:
             return cls(open_for_reading(path), rules, holdout_key)
         shares = {feed: rule.holdout_share for feed, rule in rules.items()}
-        return cls(open_store(path, shares, holdout_key), rules, holdout_key)
+        return cls(open_store(path, shares, holdout_key, identity), rules, holdout_key)
 
     def close(self) -> None:
         """Close the connection. Idempotent."""
         self._store.close()
+
+    def identity(self) -> str:
+        """What tells this buffer from every other one, for as long as the file lives: example numbers are only unique
+        within one buffer, so whoever keeps numbers elsewhere keeps this with them."""
+        with self._store.reading() as db:
+            (identity,) = db.execute("SELECT value FROM settings WHERE name = 'identity'").fetchone()
+        return str(identity)
+
+    def check_split(self) -> None:
+        """BufferStoreError if opening for writing would refuse this key or these shares. A read-only buffer may ask."""
+        shares = {feed: rule.holdout_share for feed, rule in self._rules.items()}
+        with self._store.reading() as db:
+            check_split(db, self._store.path, shares, self._holdout_key)
 
     # Ingest
 

@@ -11,6 +11,7 @@ import hashlib
 import os
 import sqlite3
 import threading
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
@@ -18,8 +19,9 @@ from pathlib import Path
 
 from driftline.errors import BufferFull, BufferStoreError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_TIMEOUT_MS = 30_000
+_KEY_SETTING = "holdout_key"
 _CACHE_KIB = 65_536
 _CHECKPOINT_PAGES = 8_192
 """32 MiB of log between checkpoints: random ids touch a page each, and pages touched twice are copied back once."""
@@ -81,8 +83,12 @@ class Store:
             self._connection.close()
 
 
-def open_store(path: Path, holdout_shares: Mapping[str, float], holdout_key: bytes) -> Store:
+def open_store(
+    path: Path, holdout_shares: Mapping[str, float], holdout_key: bytes, identity: str | None = None
+) -> Store:
     """Open or create the file (mode 0600), with these feeds and the shares of their texts that are held out.
+
+    `identity` is what a new file is called by; None: a name that no other buffer has.
 
     BufferStoreError if it is no buffer, a newer one, or one of another key or other shares.
     """
@@ -90,7 +96,7 @@ def open_store(path: Path, holdout_shares: Mapping[str, float], holdout_key: byt
         path.parent.mkdir(parents=True, exist_ok=True)
         with _opening(path):
             store = Store(_connect(f"file:{_quoted(path)}?mode=rw"), path)
-            _prepare(store, holdout_shares, holdout_key)
+            _prepare(store, holdout_shares, holdout_key, identity or uuid.uuid4().hex)
     except OSError as error:
         raise BufferStoreError(
             f"{path}: cannot be opened ({error}): set state.path to a folder you can write to"
@@ -147,7 +153,7 @@ def _connect(uri: str) -> sqlite3.Connection:
     return connection
 
 
-def _prepare(store: Store, holdout_shares: Mapping[str, float], holdout_key: bytes) -> None:
+def _prepare(store: Store, holdout_shares: Mapping[str, float], holdout_key: bytes, identity: str) -> None:
     connection = store._connection
     if connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
         raise BufferStoreError(
@@ -156,22 +162,24 @@ def _prepare(store: Store, holdout_shares: Mapping[str, float], holdout_key: byt
     connection.execute("PRAGMA synchronous = FULL")
     with store.writing() as db:
         if db.execute("PRAGMA user_version").fetchone() == (0,):
-            _create(db)
+            _create(db, identity)
         _check_version(db, store.path)
-        _check_key(db, store.path, holdout_key)
-        for feed, share in holdout_shares.items():
-            _check_share(db, store.path, feed, share)
+        shares = [(_share_setting(feed), share) for feed, share in holdout_shares.items()]
+        kept = [(_KEY_SETTING, _fingerprint(holdout_key)), *shares]
+        db.executemany("INSERT OR IGNORE INTO settings VALUES (?, ?)", kept)
+        check_split(db, store.path, holdout_shares, holdout_key)
         db.executemany("INSERT OR IGNORE INTO feeds (name) VALUES (?)", [(feed,) for feed in holdout_shares])
         store.know_feeds(db.execute("SELECT name, id FROM feeds").fetchall())
 
 
-def _create(db: sqlite3.Connection) -> None:
+def _create(db: sqlite3.Connection, identity: str) -> None:
     script = resources.files("driftline.buffer").joinpath("schema.sql").read_text(encoding="utf-8")
     without_comments = "\n".join(line.split("--")[0] for line in script.splitlines())
     for statement in without_comments.split(";"):  # executescript would commit the transaction first
         if statement.strip():
             db.execute(statement)
     db.execute("INSERT INTO settings VALUES ('next_seq', 1)")
+    db.execute("INSERT INTO settings VALUES ('identity', ?)", (identity,))
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
@@ -180,33 +188,37 @@ def _check_version(db: sqlite3.Connection, path: Path) -> None:
     if found != SCHEMA_VERSION:
         raise BufferStoreError(
             f"{path}: the buffer has format {found}, this Driftline reads {SCHEMA_VERSION}: "
-            "use the Driftline that wrote it, or another state.path"
+            "use the Driftline that wrote it, or start over with another state.path and redis.prefix"
         )
 
 
-def _check_key(db: sqlite3.Connection, path: Path, holdout_key: bytes) -> None:
-    """Another key would move held-out texts to the training side."""
-    fingerprint = hashlib.sha256(b"driftline hold-out key\0" + holdout_key).hexdigest()
-    db.execute("INSERT OR IGNORE INTO settings VALUES ('holdout_key', ?)", (fingerprint,))
-    (found,) = db.execute("SELECT value FROM settings WHERE name = 'holdout_key'").fetchone()
-    if found != fingerprint:
+def check_split(db: sqlite3.Connection, path: Path, holdout_shares: Mapping[str, float], holdout_key: bytes) -> None:
+    """BufferStoreError if another key or another share would move texts between training and hold-out. Only reads.
+
+    A feed keeps its share also while it is removed; one that the buffer does not know yet may have any.
+    """
+    settings = dict(db.execute("SELECT name, value FROM settings").fetchall())
+    if settings.get(_KEY_SETTING, _fingerprint(holdout_key)) != _fingerprint(holdout_key):
         raise BufferStoreError(
             f"{path}: the hold-out key is not the one this buffer was made with; held-out texts would be trained on: "
             "restore the key file, or use another state.path"
         )
+    for feed, share in holdout_shares.items():
+        found = settings.get(_share_setting(feed), share)
+        if found != share:
+            raise BufferStoreError(
+                f"{path}: feed.{feed}.evaluation.holdout_share is {share}, but this buffer was made with {found}: "
+                f"texts would move between training and hold-out: put {found} back, or start with another state.path "
+                "or another feed name"
+            )
 
 
-def _check_share(db: sqlite3.Connection, path: Path, feed: str, share: float) -> None:
-    """Another share would move texts between training and hold-out. A feed keeps its own, also while it is removed."""
-    setting = f"holdout_share:{feed}"
-    db.execute("INSERT OR IGNORE INTO settings VALUES (?, ?)", (setting, share))
-    (found,) = db.execute("SELECT value FROM settings WHERE name = ?", (setting,)).fetchone()
-    if found != share:
-        raise BufferStoreError(
-            f"{path}: feed.{feed}.evaluation.holdout_share is {share}, but this buffer was made with {found}: texts "
-            f"would move between training and hold-out: put {found} back, or start with another state.path or "
-            "another feed name"
-        )
+def _fingerprint(holdout_key: bytes) -> str:
+    return hashlib.sha256(b"driftline hold-out key\0" + holdout_key).hexdigest()
+
+
+def _share_setting(feed: str) -> str:
+    return f"holdout_share:{feed}"
 
 
 def buffer_error(error: sqlite3.Error, path: Path) -> Exception:

@@ -110,13 +110,19 @@ def holdout_key(files: StateFiles) -> bytes:
     return files.holdout_key.read_bytes()
 
 
-def open_buffer(config: Config, *, read_only: bool = False, key: bytes | None = None) -> Buffer:
-    """The buffer under the state folder. `key`: the hold-out key of a replay; default: the secret one."""
+def open_buffer(
+    config: Config, *, read_only: bool = False, key: bytes | None = None, identity: str | None = None
+) -> Buffer:
+    """The buffer under the state folder. `key`, `identity`: those of a replay; default: the secret key, and a name
+    of the file's own."""
     from driftline.buffer import Buffer, feed_rules
 
     files = state_files(config)
     rules = {name: feed_rules(name, feed, config.ingest) for name, feed in config.feed.items()}
-    return Buffer.open(files.buffer, rules, key or holdout_key(files), read_only=read_only)
+    if read_only and not files.holdout_key.exists():  # reading makes no key; it splits nothing either
+        key = key or b""
+    split_key = holdout_key(files) if key is None else key
+    return Buffer.open(files.buffer, rules, split_key, read_only=read_only, identity=identity)
 
 
 def build_trust(config: Config) -> Trust:
@@ -200,9 +206,16 @@ def build_learner(feed: str, config: Config, base: Base, registry: Registry, buf
 
 
 def build_learner_service(config: Config) -> LearnerService:
-    """The learner process's service over all feeds. RegistryError if Redis would throw versions away."""
+    """The learner process's service over all feeds. RegistryError if Redis would throw versions away; ConfigError if
+    the feeds' examples are spread over several buffers, of which it would learn from one only."""
     from learner.service import FeedLearner, LearnerService
 
+    if config.ingest.of_ranks > 1:
+        raise ConfigError(
+            f"ingest.of_ranks = {config.ingest.of_ranks}: each rank fills a buffer of its own, and a feed is learned "
+            "from one buffer only, so the other ranks' examples would never be learned: set ingest.of_ranks to 1, or "
+            "make each part of the stream a feed of its own"
+        )
     build_signer(config, build_trust(config))  # before the seconds that the base takes
     registry, clock, buffer = build_registry(config), SystemClock(), open_buffer(config)
     for problem in redis_problems(registry):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from structlog.testing import capture_logs
 
 from driftline.base import Base, load_base
 from driftline.buffer import FeedCounts
@@ -321,6 +322,37 @@ def test_rolled_back_to_zero_it_starts_anew(school: School) -> None:
     assert (again.cycle.parent, again.cycle.plan.replayed) == (0, ())
     assert again.cycle.plan.fresh == first.cycle.plan.fresh
     assert school.blobs(2)[:2] == school.blobs(1)[:2], "the same plan from the same start is the same version"
+
+
+# --- another buffer
+
+
+@pytest.mark.parametrize("new", [40, 400])
+def test_a_replaced_buffer_replays_nothing_under_the_old_ones_numbers(school: School, new: int) -> None:
+    """40: the numbers that the live version remembers are unknown here. 400: here they are of other examples."""
+    first = school.learner()
+    turn(school, first, 200)
+    before = first._shop.versions.load(1).state
+    first.lease.release()
+    school.replace_buffer()
+    school.append(reviews(1000, new))
+    with capture_logs() as logs:
+        report = school.learner().turn()
+    assert report is not None
+    assert (report.cycle.parent, report.cycle.plan.replayed) == (1, ())
+    warning = next(entry for entry in logs if entry["event"] == "replay_starts_empty")
+    assert (warning["log_level"], warning["learned_from"], warning["now"]) == ("warning", "the first", "the second")
+    after = school.learners[-1]._shop.versions.load(report.cycle.version).state
+    assert before is not None
+    assert after is not None
+    assert {seq for seq, _ in after.reservoir.entries} | set(after.recent) == set(report.cycle.plan.fresh)
+    assert after.step > before.step, "moments and step go on"
+    school.append(reviews(2000, 40))
+    with capture_logs() as logs:
+        report = school.learners[-1].turn()
+    assert report is not None
+    assert set(report.cycle.plan.replayed) <= set(after.recent)
+    assert [entry for entry in logs if entry["event"] == "replay_starts_empty"] == []
 
 
 # --- interrupted

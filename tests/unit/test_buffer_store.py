@@ -5,6 +5,7 @@ import resource
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,18 @@ def test_what_is_stored_is_durable_and_private(path: Path) -> None:
     assert {file.stat().st_mode & 0o077 for file in path.parent.glob("buffer.sqlite3*")} == {0}
     buffer.close()
     buffer.close()
+
+
+def test_a_buffer_keeps_its_identity_and_no_other_one_has_it(path: Path) -> None:
+    opened = [Buffer.open(path, rules(), KEY), Buffer.open(path, rules(), KEY, identity="too late")]
+    opened.append(Buffer.open(path, rules(), KEY, read_only=True))
+    other = Buffer.open(path.with_name("other.sqlite3"), rules(), KEY)
+    named = Buffer.open(path.with_name("named.sqlite3"), rules(), KEY, identity="replay-0")
+    assert len({buffer.identity() for buffer in opened}) == 1
+    assert other.identity() != opened[0].identity()
+    assert named.identity() == "replay-0"
+    for buffer in (*opened, other, named):
+        buffer.close()
 
 
 def test_another_holdout_key_is_refused(path: Path) -> None:
@@ -228,3 +241,13 @@ def test_steps_follow_an_index_and_never_sort_or_scan(path: Path, query: str) ->
     assert "SCAN events" not in plan
     assert "B-TREE" not in plan
     buffer.close()
+
+
+def test_a_reader_can_ask_whether_a_writer_would_be_refused(path: Path) -> None:
+    Buffer.open(path, rules(holdout_share=0.1), KEY).close()
+    before = path.read_bytes()
+    for share, key, refused in ((0.1, KEY, None), (0.2, KEY, "holdout_share is 0.2"), (0.1, b"", "hold-out key")):
+        reader = Buffer.open(path, rules(holdout_share=share) | rules(feed="new"), key, read_only=True)
+        with closing(reader), nullcontext() if refused is None else pytest.raises(BufferStoreError, match=refused):
+            reader.check_split()
+    assert path.read_bytes() == before

@@ -55,6 +55,12 @@ def test_a_prefix_that_fits_no_group_name_is_refused(tmp_path: Path) -> None:
         parse_config({"redis": {"prefix": "north/east"}, "feed": FEED}, root=tmp_path)
 
 
+def test_a_learner_refuses_to_learn_one_rank_of_several(tmp_path: Path) -> None:
+    config = parse_config({"ingest": {"rank": 1, "of_ranks": 2}, "feed": FEED}, root=tmp_path)
+    with pytest.raises(ConfigError, match=r"ingest\.of_ranks = 2: .* never be learned: set ingest\.of_ranks to 1"):
+        wiring.build_learner_service(config)
+
+
 def test_what_needs_the_topics_waits_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "TOPICS_AGAIN_S", 0.001)
     stop, tries = threading.Event(), iter([False, False, True])

@@ -24,6 +24,7 @@ def state() -> TrainerState:
             full=frozenset({"positive"}),
         ),
         recent=(3, 5, 1 << 40),
+        buffer="one",
     )
 
 
@@ -33,6 +34,7 @@ def test_round_trip_is_exact() -> None:
     assert (after.step, after.reservoir, after.recent) == (before.step, before.reservoir, before.recent)
     assert after.moments.keys() == before.moments.keys()
     assert all(torch.equal(after.moments[name], before.moments[name]) for name in before.moments)
+    assert after.buffer == before.buffer == "one"
     assert pack_state(after) == pack_state(before)
 
 
@@ -41,6 +43,15 @@ def test_the_first_state_is_empty_and_packs() -> None:
     after = unpack_state(pack_state(first))
     assert (after.step, after.moments, after.recent) == (0, {}, ())
     assert after.reservoir == ReservoirState()
+    assert after.buffer is None
+
+
+def test_within_another_buffer_nothing_is_remembered_but_what_was_trained() -> None:
+    before = state()
+    assert before.within("one") is before
+    after = before.within("other")
+    assert (after.buffer, after.reservoir, after.recent) == ("other", ReservoirState(), ())
+    assert (after.step, after.moments) == (before.step, before.moments)
 
 
 def test_equal_states_give_equal_bytes_whatever_the_order() -> None:
@@ -54,6 +65,7 @@ def test_equal_states_give_equal_bytes_whatever_the_order() -> None:
             full=other.reservoir.full,
         ),
         recent=other.recent,
+        buffer=other.buffer,
     )
     assert pack_state(one) == pack_state(shuffled)
 

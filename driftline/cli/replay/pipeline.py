@@ -117,7 +117,7 @@ def open_pipeline(config: Config, feed: str, clock: SimulatedClock) -> Iterator[
         registry = wiring.build_registry(config)
         base = wiring.build_base(config)
         key = hashlib.sha256(f"holdout:{section.learner.seed}".encode()).digest()
-        buffer = wiring.open_buffer(config, key=key)
+        buffer = wiring.open_buffer(config, key=key, identity=f"replay-{section.learner.seed}")
         stack.callback(buffer.close)
         topics = wiring.build_topics(config)
         stack.callback(topics.close)
