@@ -20,13 +20,14 @@ from driftline.cli.output import count_of, err, print_json, say
 from driftline.cli.ports import http_ports, metrics_ports, port_problem
 from driftline.cli.status import existing_buffer, existing_registry
 from driftline.cli.supervisor import supervised
-from driftline.config import Config, feed_topics, load_config
-from driftline.errors import ConfigError, DriftlineError
+from driftline.config import Config, FeedConfig, feed_topics, load_config
+from driftline.errors import ArtefactError, ConfigError, DriftlineError
 from driftline.names import StateFiles
 
 if TYPE_CHECKING:
     from driftline.artefact.manifest import SignedManifest, Trust
     from driftline.base import Base
+    from driftline.records import Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ def _show(findings: list[Finding], width: int) -> None:
 def _width(config: Config) -> int:
     """Of the longest name to come: lines are printed before all names are known."""
     topics = (f"topic {name}" for feed in config.feed for name in feed_topics(config, feed).model_dump().values())
-    return max(len(name) for name in (*topics, *(f"signature of {feed}" for feed in config.feed)))
+    return max(len(name) for name in (*topics, *(f"live version of {feed}" for feed in config.feed)))
 
 
 def _state(config: Config) -> Iterator[Finding]:
@@ -105,6 +106,7 @@ def _buffer(config: Config) -> Iterator[Finding]:
         yield Finding("buffer", True, "none yet (ingest makes it)")
         return
     with closing(buffer):
+        buffer.check_split()
         for feed in config.feed:
             yield Finding(f"buffer of {feed}", True, count_of(buffer.counts(feed).examples, "example"))
 
@@ -155,23 +157,42 @@ def _labels(config: Config, feed: str, base: "Base") -> Iterator[Finding]:
 
     section = config.feed[feed]
     targets = lora_targets(base.model, section.learner.target_modules)
-    live = _live_labels(config, feed)
-    if live is not None and live != section.labels:
-        remedy = "restore them, or give the changed feed another name"
-        yield Finding(f"labels of {feed}", False, f"the live version has other labels ({', '.join(live)}): {remedy}")
-    else:
-        detail = f"{len(section.labels)} classes; LoRA on {count_of(len(targets), 'layer')}"
-        yield Finding(f"labels of {feed}", True, detail)
+    detail = f"{len(section.labels)} classes; LoRA on {count_of(len(targets), 'layer')}"
+    yield Finding(f"labels of {feed}", True, detail)
+    manifest = _live(config, feed)
+    if manifest is not None:
+        yield _fits(manifest, section, base)
 
 
-def _live_labels(config: Config, feed: str) -> tuple[str, ...] | None:
-    """The labels of the live version; None where `_live_manifest` finds none."""
+def _fits(manifest: "Manifest", section: FeedConfig, base: "Base") -> Finding:
+    """Whether replicas would serve the live version, and the learner go on from it, with this config."""
+    from driftline.artefact.fit import check_fit
+    from learner.model import LoraModel
+    from learner.versions import check_settings
+
+    name = f"live version of {manifest.feed}"
+    try:
+        check_fit(
+            manifest,
+            section.labels,
+            fingerprint=base.fingerprint,
+            pooling=base.pooling,
+            max_tokens=base.max_tokens,
+        )
+        check_settings(manifest, section, LoraModel(base, len(section.labels), section.learner))
+    except (ArtefactError, ConfigError) as error:
+        return Finding(name, False, str(error))
+    return Finding(name, True, f"version {manifest.version} was trained with this base, these labels and settings")
+
+
+def _live(config: Config, feed: str) -> "Manifest | None":
+    """The live version's manifest, signature aside; None where there is none or it cannot be read (told under keys)."""
     from driftline.artefact.manifest import decode_manifest
 
     try:
         signed = _live_manifest(config, feed)
-        return decode_manifest(signed.document).labels if signed else None
-    except DriftlineError:  # told under keys
+        return decode_manifest(signed.document) if signed else None
+    except DriftlineError:
         return None
 
 

@@ -15,7 +15,7 @@ from transformers import AutoModel
 from driftline.artefact.manifest import load_or_create_keys
 from driftline.artefact.probe import PROBE_TEXTS
 from driftline.cli.admin import require_unchanged
-from driftline.cli.wiring import build_base, build_learner_service, build_registry
+from driftline.cli.wiring import build_base, build_learner_service, build_registry, open_buffer
 from driftline.config import Config, load_config
 from driftline.errors import ConfigError, RegistryConflict, RegistryError
 from driftline.names import StateFiles
@@ -36,6 +36,13 @@ def config(tmp_path: Path, tiny_base_dir: Path) -> Iterator[Config]:
     )
     yield load_config(path)
     stop_embedded(StateFiles(tmp_path / "state"))
+
+
+@pytest.fixture
+def running(config: Config) -> Config:
+    """The same with its Redis running, as `up` leaves it: the reading verbs start none."""
+    start_embedded(StateFiles(config.state.path))
+    return config
 
 
 def peft_folder(folder: Path, base_dir: Path, seed: int, rank: int = RANK) -> Path:
@@ -80,7 +87,7 @@ def peft_logits(config: Config, folder: Path) -> torch.Tensor:
     return torch.stack(rows)
 
 
-@pytest.mark.usefixtures("config")
+@pytest.mark.usefixtures("running")
 def test_promote_rollback_pause_and_resume(driftline: Driftline, tmp_path: Path, tiny_base_dir: Path) -> None:
     first = imported(driftline, peft_folder(tmp_path / "a", tiny_base_dir, 1), "--re-sign")
     second = imported(driftline, peft_folder(tmp_path / "b", tiny_base_dir, 2), "--re-sign")
@@ -138,9 +145,9 @@ def test_a_change_of_what_is_live_is_seen(
 
 
 def test_what_replicas_would_refuse_does_not_go_live(
-    driftline: Driftline, config: Config, tmp_path: Path, tiny_base_dir: Path
+    driftline: Driftline, running: Config, tmp_path: Path, tiny_base_dir: Path
 ) -> None:
-    files = StateFiles(config.state.path)
+    files = StateFiles(running.state.path)
     imported(driftline, peft_folder(tmp_path / "a", tiny_base_dir, 1), "--re-sign")
     assert driftline("promote", "1").code == 0
     assert driftline("rollback", "0").code == 0
@@ -155,13 +162,13 @@ def test_what_replicas_would_refuse_does_not_go_live(
 
 
 def test_check_tells_a_live_version_that_nobody_would_serve(
-    driftline: Driftline, config: Config, tmp_path: Path, tiny_base_dir: Path
+    driftline: Driftline, running: Config, tmp_path: Path, tiny_base_dir: Path
 ) -> None:
     def found() -> dict[str, bool]:
         checks = json.loads(driftline("check", "--json").out)["checks"]
         return {check["name"]: check["ok"] for check in checks if check["name"] in ("keys", "signature of reviews")}
 
-    files = StateFiles(config.state.path)
+    files = StateFiles(running.state.path)
     imported(driftline, peft_folder(tmp_path / "a", tiny_base_dir, 1), "--re-sign")
     assert driftline("promote", "1").code == 0
     assert found() == {"keys": True, "signature of reviews": True}
@@ -169,6 +176,58 @@ def test_check_tells_a_live_version_that_nobody_would_serve(
     assert found() == {"keys": False}
     files.public_key.unlink()
     assert found() == {"keys": True, "signature of reviews": False}
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after", "hint"),
+    [
+        (
+            "buffer",
+            "[feed.reviews.learner]",
+            "[feed.reviews.evaluation]\nholdout_share = 0.3\n[feed.reviews.learner]",
+            "put 0.1 back",
+        ),
+        ("live version of reviews", "max_tokens = 32", "max_tokens = 16", "base.max_tokens 32, here it is 16"),
+        ("live version of reviews", "max_tokens = 32", 'max_tokens = 32\npooling = "cls"', "trained with base."),
+        ("live version of reviews", '"bad", "fine"', '"fine", "bad"', "use the same labels in the same order"),
+        ("live version of reviews", "rank = 4", "rank = 8", "feed.reviews.learner.rank = 8"),
+        ("live version of reviews", "alpha = 8", "alpha = 16", "feed.reviews.learner.alpha = 16"),
+        ("live version of reviews", "alpha = 8", 'alpha = 8\ntarget_modules = ["key"]', "learner.target_modules"),
+    ],
+)
+def test_check_tells_what_the_processes_would_refuse(
+    driftline: Driftline,
+    running: Config,
+    tmp_path: Path,
+    tiny_base_dir: Path,
+    name: str,
+    before: str,
+    after: str,
+    hint: str,
+) -> None:
+    def wrong() -> dict[str, str]:
+        checks = json.loads(driftline("check", "--json").out)["checks"]
+        return {one["name"]: one["detail"] for one in checks if not one["ok"] and "port" not in one["name"]}
+
+    open_buffer(running).close()
+    imported(driftline, peft_folder(tmp_path / "a", tiny_base_dir, 1), "--re-sign")
+    assert driftline("promote", "1").code == 0
+    assert wrong() == {}
+    path = tmp_path / "driftline.toml"
+    path.write_text(path.read_text().replace(before, after))
+    found = wrong()
+    assert set(found) == {name}
+    assert hint in found[name]
+
+
+def test_reading_a_buffer_without_its_key_makes_no_other(driftline: Driftline, config: Config) -> None:
+    key = StateFiles(config.state.path).holdout_key
+    open_buffer(config).close()
+    key.unlink()
+    checks = {one["name"]: one for one in json.loads(driftline("check", "--json").out)["checks"]}
+    assert (checks["buffer"]["ok"], "restore the key file" in checks["buffer"]["detail"]) == (False, True)
+    assert driftline("status").code == 0
+    assert not key.exists()
 
 
 def test_a_verb_stops_the_redis_that_only_it_needed(driftline: Driftline, config: Config) -> None:
@@ -180,7 +239,7 @@ def test_a_verb_stops_the_redis_that_only_it_needed(driftline: Driftline, config
     assert running_embedded(files) is not None
 
 
-@pytest.mark.usefixtures("config")
+@pytest.mark.usefixtures("running")
 def test_a_stale_revision_changes_nothing(driftline: Driftline, tmp_path: Path, tiny_base_dir: Path) -> None:
     imported(driftline, peft_folder(tmp_path / "a", tiny_base_dir, 1), "--re-sign")
     assert driftline("promote", "1").code == 0
@@ -196,7 +255,7 @@ def test_unknown_versions_are_told_from_known_ones(driftline: Driftline) -> None
     result = driftline("promote", "7")
     assert result.code == 1
     assert "no version 7" in result.err
-    assert "no version yet" in driftline("rollback").err
+    assert "nothing to roll back" in driftline("rollback").err
     nothing = driftline("update-now")
     assert nothing.code == 0 or "status" in nothing.err
 
