@@ -76,15 +76,17 @@ class Buffer:
     # Ingest
 
     def positions(self) -> dict[Partition, int]:
-        """The next offset of every partition that was ever read."""
+        """The next offset of every partition of the feeds' topics that was ever read for that feed."""
         with self._store.reading() as db:
-            return intake.all_positions(db)
+            return intake.all_positions(db, intake.owners(self._numbered()))
 
     def bind_topic(self, topic: str, identity: str) -> None:
-        """Remember which topic the positions belong to. TopicRecreated if it is another one now."""
+        """Remember which topic its feed's positions belong to. TopicRecreated if it is another one now."""
+        feed = intake.owners(self._numbered())[topic]
         with self._store.writing() as db:
-            db.execute("INSERT OR IGNORE INTO topics VALUES (?, ?)", (topic, identity))
-            (known,) = db.execute("SELECT identity FROM topics WHERE topic = ?", (topic,)).fetchone()
+            db.execute("INSERT OR IGNORE INTO topics VALUES (?, ?, ?)", (feed, topic, identity))
+            query = "SELECT identity FROM topics WHERE feed = ? AND topic = ?"
+            (known,) = db.execute(query, (feed, topic)).fetchone()
         if known != identity:
             raise TopicRecreated(
                 f"topic {topic!r} was made anew ({identity}; the buffer has read {known}), so the stored positions do "
@@ -106,9 +108,10 @@ class Buffer:
         `retried`: the records come from these dead letters, one each, and `positions` is empty. BufferFull: nothing was
         written.
         """
-        feeds = {feed: (self._feed(feed), self._rules[feed]) for feed in {record.feed for record in records}}
+        for feed in {record.feed for record in records}:
+            self._feed(feed)
         with self._store.writing() as db:
-            return intake.Intake(db, feeds, self._split, to_micros(now)).take(records, positions, retried)
+            return intake.Intake(db, self._numbered(), self._split, to_micros(now)).take(records, positions, retried)
 
     def expire(self, now: datetime, *, current: Iterable[str] | None = None) -> None:
         """Apply waits and bounds to every feed.
@@ -334,6 +337,9 @@ class Buffer:
         """Drop the stored answers of all versions but these."""
         with self._store.writing() as db:
             scoring.forget(db, self._feed(feed), keep)
+
+    def _numbered(self) -> dict[str, tuple[int, FeedRules]]:
+        return {feed: (self._store.feed_id(feed), rules) for feed, rules in self._rules.items()}
 
     def _feeds(self) -> list[int]:
         return [self._store.feed_id(feed) for feed in self._rules]

@@ -45,6 +45,7 @@ class Intake:
     ) -> None:
         self._db = db
         self._feeds = feeds
+        self._owners = owners(feeds)
         self._split = split
         self._now = now
         self._tally = Tally()
@@ -53,13 +54,17 @@ class Intake:
         self, records: Sequence[Record], positions: Mapping[Partition, int], retried: Sequence[int]
     ) -> IntakeCounts:
         """Apply the records, move the positions, write the counters."""
-        new = self._retried(records, retried) if retried else unseen(records, stored_positions(self._db, positions))
+        new = self._retried(records, retried) if retried else unseen(records, self._stored(positions))
         joinings = self._join(new)
         for feed, joining in joinings.items():
             self._write(feed, joining)
-        write_positions(self._db, positions)
+        write_positions(self._db, positions, self._owners)
         self._tally.write(self._db)
         return _summary(len(records), len(new), joinings.values())
+
+    def _stored(self, wanted: Collection[Partition]) -> dict[Partition, int]:
+        stored = all_positions(self._db, self._owners) if wanted else {}
+        return {partition: stored[partition] for partition in wanted if partition in stored}
 
     def _retried(self, records: Sequence[Record], retried: Sequence[int]) -> list[Record]:
         """The records whose letters are still marked; those letters count as if they had never been."""
@@ -113,16 +118,19 @@ class _Numbers(Iterator[int]):
             self._db.execute("UPDATE settings SET value = ? WHERE name = 'next_seq'", (self._next,))
 
 
-def all_positions(db: sqlite3.Connection) -> dict[Partition, int]:
-    """Every stored next offset."""
-    rows = db.execute('SELECT topic, "partition", next_offset FROM positions')
-    return {Partition(topic=topic, partition=partition): offset for topic, partition, offset in rows}
+def owners(feeds: Mapping[str, tuple[int, FeedRules]]) -> dict[str, int]:
+    """Topic → the number of the feed it is read for; the config sees to it that there is one."""
+    return {topic: number for number, rules in feeds.values() for topic in rules.topics}
 
 
-def stored_positions(db: sqlite3.Connection, wanted: Collection[Partition]) -> dict[Partition, int]:
-    """The stored next offsets of the wanted partitions that have one."""
-    stored = all_positions(db) if wanted else {}
-    return {partition: stored[partition] for partition in wanted if partition in stored}
+def all_positions(db: sqlite3.Connection, owner: Mapping[str, int]) -> dict[Partition, int]:
+    """Every stored next offset of a topic for the feed that owns it; not where another feed has read that topic to."""
+    rows = db.execute('SELECT feed, topic, "partition", next_offset FROM positions')
+    return {
+        Partition(topic=topic, partition=partition): offset
+        for feed, topic, partition, offset in rows
+        if owner.get(topic) == feed
+    }
 
 
 def unseen(records: Sequence[Record], stored: Mapping[Partition, int]) -> list[Record]:
@@ -137,12 +145,12 @@ def _seen(position: Position | None, limits: Mapping[tuple[str, int], int]) -> b
     return position is not None and position.offset < limits.get((position.topic, position.partition), 0)
 
 
-def write_positions(db: sqlite3.Connection, positions: Mapping[Partition, int]) -> None:
+def write_positions(db: sqlite3.Connection, positions: Mapping[Partition, int], owner: Mapping[str, int]) -> None:
     """Move the stored positions forward, never back."""
     db.executemany(
-        "INSERT INTO positions VALUES (?, ?, ?) "
+        "INSERT INTO positions VALUES (?, ?, ?, ?) "
         "ON CONFLICT DO UPDATE SET next_offset = MAX(next_offset, excluded.next_offset)",
-        [(partition.topic, partition.partition, offset) for partition, offset in positions.items()],
+        [(owner[one.topic], one.topic, one.partition, offset) for one, offset in positions.items()],
     )
 
 

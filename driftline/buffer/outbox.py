@@ -3,7 +3,7 @@
 Keeps invariant 3 (nothing is thrown away silently): a letter is written in the transaction that refuses its record.
 
 Delivery: at least once to the topic (`to_send`, then `mark_sent`), keyed by position. Ordering: by letter number.
-Atomicity: each call is one transaction. Idempotency: one row per position; a letter that fails again after a retry
+Atomicity: each call is one transaction. Idempotency: one row per feed and position; a letter that fails again after a retry
 returns to its row, and is sent again only if its reason changed. Errors: BufferFull.
 States: to_send → sent → (marked) retry → resolved, or back to sent or to_send.
 """
@@ -38,8 +38,8 @@ def put(db: sqlite3.Connection, feed: int, letters: Iterable[tuple[str, DeadLett
     for kind, letter in letters:
         at = letter.position
         before = db.execute(
-            'SELECT kind, reason, state FROM letters WHERE topic = ? AND "partition" = ? AND "offset" = ?',
-            (at.topic, at.partition, at.offset),
+            'SELECT kind, reason, state FROM letters WHERE feed = ? AND topic = ? AND "partition" = ? AND "offset" = ?',
+            (feed, at.topic, at.partition, at.offset),
         ).fetchone()
         if before is not None and before[2] != RESOLVED:
             tally.letter(feed, before[0], before[1], -1)

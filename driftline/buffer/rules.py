@@ -22,16 +22,23 @@ class FeedRules:
     max_waiting_events: int = 1_000_000
     max_waiting_labels: int = 1_000_000
     max_attempts: int = 3
+    events_topic: str | None = None
     labels_topic: str | None = None
     predictions_topic: str | None = None
 
+    @property
+    def topics(self) -> tuple[str, str, str]:
+        """The topics that are read for the feed: events, labels, predictions."""
+        return (
+            self.events_topic or self.feed,
+            self.labels_topic or f"{self.feed}.labels",
+            self.predictions_topic or f"{self.feed}.predictions",
+        )
+
     def kind_of(self, topic: str) -> str:
         """What a record of this topic is: label, prediction, else event."""
-        if topic == (self.labels_topic or f"{self.feed}.labels"):
-            return "label"
-        if topic == (self.predictions_topic or f"{self.feed}.predictions"):
-            return "prediction"
-        return "event"
+        _, labels, predictions = self.topics
+        return {labels: "label", predictions: "prediction"}.get(topic, "event")
 
 
 def feed_rules(name: str, feed: FeedConfig, ingest: IngestConfig) -> FeedRules:
@@ -50,6 +57,7 @@ def feed_rules(name: str, feed: FeedConfig, ingest: IngestConfig) -> FeedRules:
         max_waiting_events=ingest.max_waiting_events,
         max_waiting_labels=ingest.max_waiting_labels,
         max_attempts=feed.learner.max_attempts,
+        events_topic=feed.events_topic,
         labels_topic=feed.labels_topic,
         predictions_topic=feed.predictions_topic,
     )

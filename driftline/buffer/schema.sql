@@ -12,17 +12,20 @@ CREATE TABLE feeds (
   outside       TEXT NOT NULL DEFAULT '[]'    -- adopted versions outside the live one's lineage, at the last reconcile
 ) STRICT;
 
--- Where each topic is read on from, and which topic that was.
+-- Where a feed reads each of its topics on from, and which topic that was. A feed under a new name starts anew.
 CREATE TABLE positions (
+  feed        INTEGER NOT NULL,
   topic       TEXT NOT NULL,
   "partition" INTEGER NOT NULL,
   next_offset INTEGER NOT NULL,
-  PRIMARY KEY (topic, "partition")
+  PRIMARY KEY (feed, topic, "partition")
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE topics (
-  topic    TEXT PRIMARY KEY,
-  identity TEXT NOT NULL
+  feed     INTEGER NOT NULL,
+  topic    TEXT NOT NULL,
+  identity TEXT NOT NULL,
+  PRIMARY KEY (feed, topic)
 ) STRICT, WITHOUT ROWID;
 
 -- What `counts` reports, changed in the same transaction as what it counts.
@@ -88,7 +91,7 @@ CREATE TABLE predictions (
 CREATE UNIQUE INDEX predictions_by_id ON predictions (feed, event_id);
 CREATE INDEX predictions_by_age ON predictions (feed, received_at);
 
--- Dead letters: the outbox to the dead-letter topic, and what `dead-letters retry` works on. One row per position.
+-- Dead letters: the outbox to the dead-letter topic, and what `dead-letters retry` works on. One row per feed and position.
 CREATE TABLE letters (
   id          INTEGER PRIMARY KEY AUTOINCREMENT,
   feed        INTEGER NOT NULL,
@@ -103,7 +106,7 @@ CREATE TABLE letters (
   at          INTEGER NOT NULL,
   value       BLOB NOT NULL
 ) STRICT;
-CREATE UNIQUE INDEX letters_by_position ON letters (topic, "partition", "offset");
+CREATE UNIQUE INDEX letters_by_position ON letters (feed, topic, "partition", "offset");
 CREATE INDEX letters_by_state ON letters (state, id);
 CREATE INDEX letters_by_feed ON letters (feed, id);
 

@@ -237,6 +237,28 @@ def test_an_empty_buffer_where_something_was_read_before_stops_with_the_remedy(h
         house.open()
 
 
+@pytest.mark.parametrize("topics", ["files"], indirect=True)
+def test_a_feed_under_a_new_name_reads_its_topics_from_their_start(house: House) -> None:
+    own = {f"{kind}_topic": f"{house.feed}.{kind}" for kind in ("events", "labels", "predictions")}
+    house.settings |= own
+    house.open()
+    house.events("a", "b", label="neg")
+    house.topics.append(house.names.events, [Outgoing(value=b"?")])
+    house.labels("c")
+    house.step_until(lambda c: (c.event_records, c.labels_waiting) == (3, 1))
+    house.close()
+    old, house.feed = house.feed, f"{house.feed}-anew"
+    house.open()
+    house.events("c")
+    anew = house.step_until(lambda c: c.event_records == 4)
+    assert (anew.examples, anew.dead_letters) == (3, 1)
+    house.close()
+    house.feed = old
+    house.open()
+    before = house.step_until(lambda c: c.event_records == 4)
+    assert (before.examples, before.dead_letters, before.duplicates) == (3, 1, 0), "it goes on where it was"
+
+
 def test_a_full_disk_loses_nothing(house: House) -> None:
     house.open()
     house.events("a")

@@ -73,13 +73,20 @@ def test_another_holdout_share_is_refused_also_for_a_feed_that_was_away(path: Pa
     Buffer.open(path, rules(holdout_share=0.1) | rules(feed="new", holdout_share=0.5), KEY).close()
 
 
-def test_a_newer_format_and_a_file_that_is_no_buffer_are_refused(path: Path) -> None:
+@pytest.mark.parametrize("found", [1, 99])
+def test_an_older_or_newer_format_is_refused(path: Path, found: int) -> None:
     Buffer.open(path, rules(), KEY).close()
     with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version = 99")
+        db.execute("DROP TABLE positions")
+        db.execute(f"PRAGMA user_version = {found}")
     db.close()
-    with pytest.raises(BufferStoreError, match="format 99"):
-        Buffer.open(path, rules(), KEY)
+    for read_only in (False, True):
+        with pytest.raises(BufferStoreError, match=f"format {found}, .* start over with another state.path"):
+            Buffer.open(path, rules(), KEY, read_only=read_only)
+
+
+def test_a_file_that_is_no_buffer_is_refused(path: Path) -> None:
+    Buffer.open(path, rules(), KEY).close()
     path.write_bytes(b"this is a text file, and long enough to be looked at" * 100)
     with pytest.raises(BufferStoreError, match="restore it from a backup"):
         Buffer.open(path, rules(), KEY)
