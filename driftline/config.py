@@ -7,6 +7,7 @@ environment when it is used (`resolve_secret`).
 
 import hashlib
 import json
+import math
 import os
 import re
 import tomllib
@@ -178,8 +179,9 @@ class IngestConfig(Section):
     """How much may wait in the buffer."""
 
     max_waiting_examples: Count = 100_000
-    """Fresh examples waiting for the learner, over all feeds; more pauses event partitions. At least twice the sum of
-    the feeds' schedule.min_examples, so that one feed's examples do not keep another's update waiting for ever."""
+    """Fresh examples waiting for the learner, over all feeds; more pauses event partitions until fewer than nine tenths
+    wait. These must hold schedule.max_examples + min_examples of every feed: a rejected update gives all its examples
+    back, and the next one only starts once min_examples new ones wait beside them."""
     max_waiting_events: Count = 1_000_000
     """Events waiting for a label, per feed; the oldest expire first and are counted."""
     max_waiting_labels: Count = 1_000_000
@@ -197,6 +199,11 @@ class IngestConfig(Section):
         if self.rank >= self.of_ranks:
             raise ValueError(f"rank = {self.rank}, of_ranks = {self.of_ranks}: ranks count from 0 to of_ranks - 1")
         return self
+
+    @property
+    def resume_below_examples(self) -> float:
+        """Event partitions that were paused are read again once fewer examples wait."""
+        return self.max_waiting_examples * 0.9
 
 
 class FeedTopics(Section):
@@ -239,13 +246,16 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "Config":
-        slots, waiting = len(self.feed) + 2, 2 * sum(feed.schedule.min_examples for feed in self.feed.values())
+        slots = len(self.feed) + 2
         if self.serve.slots < slots:
             raise ValueError(f"serve.slots = {self.serve.slots}: {len(self.feed)} feeds need at least {slots}")
-        if self.ingest.max_waiting_examples < waiting:
+        room = sum(feed.schedule.max_examples + feed.schedule.min_examples for feed in self.feed.values())
+        needed = math.ceil(room / 0.9)
+        if self.ingest.max_waiting_examples < needed:
             raise ValueError(
-                f"ingest.max_waiting_examples = {self.ingest.max_waiting_examples}: ingest would pause before an "
-                f"update can start; set at least {waiting}, twice the sum of the feeds' schedule.min_examples"
+                f"ingest.max_waiting_examples = {self.ingest.max_waiting_examples}: after a rejected update, ingest and "
+                f"learner could wait for each other for ever; set at least {needed} (nine tenths of it "
+                f"must hold {room}, schedule.max_examples + min_examples of every feed), or lower max_examples"
             )
         return self
 

@@ -37,7 +37,6 @@ EXPIRE_EVERY = timedelta(seconds=1)
 COMMIT_EVERY_S = 1.0
 HOUSEKEEPING_EVERY_S = 1.0
 PARTITIONS_EVERY_S = 60.0
-RESUME_SHARE = 0.9
 MAX_BACK_OFF_S = 10.0
 POLL_S = 0.5
 
@@ -182,7 +181,7 @@ class Ingest:
         if not self._paused and waiting >= limit:
             self._pause()
             log.info("events_paused", waiting_examples=waiting, limit=limit)
-        elif self._paused and waiting < limit * RESUME_SHARE:
+        elif self._paused and waiting < self._section.resume_below_examples:
             self._resume()
             log.info("events_resumed", waiting_examples=waiting, limit=limit)
 

@@ -3,8 +3,8 @@
 Keeps invariant 3 (nothing is thrown away silently): a letter is written in the transaction that refuses its record.
 
 Delivery: at least once to the topic (`to_send`, then `mark_sent`), keyed by position. Ordering: by letter number.
-Atomicity: each call is one transaction. Idempotency: one row per feed and position; a letter that fails again after a retry
-returns to its row, and is sent again only if its reason changed. Errors: BufferFull.
+Atomicity: each call is one transaction. Idempotency: one row per feed and position; a letter that fails again after a
+retry returns to its row, and is sent again only if its reason changed. Errors: BufferFull.
 States: to_send → sent → (marked) retry → resolved, or back to sent or to_send.
 """
 

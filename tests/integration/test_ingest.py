@@ -181,6 +181,7 @@ def test_it_goes_on_where_it_stopped(house: House) -> None:
 
 
 def test_too_many_waiting_examples_pause_events_and_never_labels(house: House) -> None:
+    house.settings["schedule"] = {"min_examples": 8, "max_examples": 10}
     house.open(batch_records=10, max_waiting_examples=20)
     house.events(*(f"e{i}" for i in range(25)), label="pos")
     house.step_until(lambda c: c.examples >= 20)

@@ -34,6 +34,20 @@ def test_labels_are_all_a_feed_needs() -> None:
     assert config.state.path == HERE / "state"
 
 
+@pytest.mark.parametrize(("least", "largest"), [(1, 1), (3, 5), (250, 2000), (1000, 1000), (7, 12_345)])
+def test_with_the_least_room_a_rejected_update_never_keeps_ingest_from_bringing_a_new_one(
+    least: int, largest: int
+) -> None:
+    """Every feed's learner waits: a full rejected cycle was given back, and one new example is missing."""
+    schedule = {"min_examples": least, "max_examples": largest}
+    feeds = {name: {"labels": LABELS, "schedule": schedule} for name in ("a", "b", "c")}
+    needed = re.search(r"set at least (\d+)", refused(feed=feeds, ingest={"max_waiting_examples": 1}))
+    assert needed is not None
+    refused(feed=feeds, ingest={"max_waiting_examples": int(needed[1]) - 1})
+    ingest = parsed(feed=feeds, ingest={"max_waiting_examples": int(needed[1])}).ingest
+    assert 3 * (largest + least - 1) < ingest.resume_below_examples <= ingest.max_waiting_examples
+
+
 @pytest.mark.parametrize(
     ("sections", "words"),
     [
@@ -65,8 +79,13 @@ def test_labels_are_all_a_feed_needs() -> None:
             ["serve.slots = 3", "2 feeds need at least 4"],
         ),
         (
-            {"ingest": {"max_waiting_examples": 999}, "feed": {"a": {"labels": LABELS}, "b": {"labels": LABELS}}},
-            ["ingest.max_waiting_examples = 999", "at least 1000", "min_examples"],
+            {"ingest": {"max_waiting_examples": 4999}, "feed": {"a": {"labels": LABELS}, "b": {"labels": LABELS}}},
+            [
+                "ingest.max_waiting_examples = 4999",
+                "at least 5000",
+                "max_examples + min_examples",
+                "lower max_examples",
+            ],
         ),
         ({"feed": {"reviews": {"labels": LABELS, "lerner": {}}}}, ["feed.reviews.lerner", "did you mean 'learner'"]),
     ],
