@@ -81,6 +81,9 @@ class _Verbs:
     def _promote(self, feed: str, order: Order) -> LiveRecord:
         if order.version is None:
             raise BadInput("missing_version", f"promote needs a version; expected {EXAMPLE}")
+        if order.version == 0:
+            remedy = f"POST /v1/feeds/{feed}/rollback with version 0, which pauses automatic promotion, too"
+            raise BadInput("invalid_body", f"version = 0: the base is not promoted but gone back to: {remedy}")
         expected = order.expected_revision
         if expected is None:
             expected = self._registry.live(feed).revision
@@ -109,8 +112,9 @@ class _Verbs:
         return live
 
     def _check_servable(self, feed: str, version: int) -> None:
-        """ArtefactError for what this replica would refuse; nothing was changed then."""
+        """UnknownVersion, or ArtefactError for what this replica would refuse; nothing was changed then."""
         if version:
+            self._registry.require_kept(feed, version)
             self._parts.watcher.load_version(feed, version)
 
     def _signature(self, order: Order) -> dict[str, Any]:

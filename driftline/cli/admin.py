@@ -1,8 +1,8 @@
 """Verbs that change what is live: `promote`, `rollback`, `pause`, `resume`, `update-now`.
 
 They act on the registry directly, need no other process, and compare-and-set: the live record is read, and the change
-is refused (RegistryConflict) if somebody else was faster. Replicas follow within 2 s. What replicas would refuse for
-its signature is not made live.
+is refused (RegistryConflict) if somebody else was faster. Replicas follow within 2 s. What replicas would refuse is not
+made live.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ from driftline.cli.options import (
     choose_actor,
     choose_feed,
 )
-from driftline.cli.output import count_of, print_json, say, this_command
+from driftline.cli.output import count_of, err, print_json, say, this_command
 from driftline.cli.supervisor import supervised
 from driftline.config import Config, load_config
 from driftline.errors import DriftlineError, RegistryConflict
@@ -83,7 +83,7 @@ def rollback(
     with open_registry(loaded) as registry:
         before = registry.live(name)
         expected = before.revision if revision is None else revision
-        require_servable(loaded, registry, name, registry.rollback_target(before) if version is None else version)
+        _require_target(loaded, registry, name, registry.rollback_target(before) if version is None else version)
         live = registry.rollback(
             name, version, expected_revision=expected, actor=choose_actor(actor), reason=reason, at=datetime.now(UTC)
         )
@@ -160,12 +160,31 @@ def open_registry(config: Config) -> "Iterator[Registry]":
 
 
 def require_servable(config: Config, registry: "Registry", feed: str, version: int) -> None:
-    """ArtefactError if replicas would refuse the version for its signature. UnknownVersion. 0 is always servable."""
+    """ArtefactError if replicas would refuse the version (its probe aside), UnknownVersion. Loads the base: seconds."""
+    from driftline.cli.wiring import build_base, build_trust
+    from serving.stage import Verifier
+
+    registry.require_kept(feed, version)
+    trust = build_trust(config)
+    trust.verify(registry.manifest(feed, version))  # before the seconds that the base takes
+    with err.status("verifying…"):
+        Verifier(registry, trust, build_base(config)).fetch(feed, version, config.feed[feed].labels)
+
+
+def _require_target(config: Config, registry: "Registry", feed: str, version: int) -> None:
+    """As `require_servable`, for a rollback. It does not wait for the base where the version was live before, so that
+    replicas have served it: then only its signature and its blobs' hashes are checked. 0 is always servable."""
     from driftline.cli.wiring import build_trust
 
-    if version:
-        signed = registry.manifest(feed, version)
-        build_trust(config).verify(signed)
+    if version == 0:
+        return
+    if registry.promoted_before(feed, version) is None:
+        require_servable(config, registry, feed, version)
+        return
+    registry.require_kept(feed, version)
+    manifest = build_trust(config).verify(registry.manifest(feed, version))
+    for sha256 in (manifest.body_sha256, manifest.head_sha256):
+        registry.get_blob(feed, sha256)
 
 
 def _change(before: LiveRecord, live: LiveRecord) -> str:
@@ -220,6 +239,11 @@ def _relearn(config: Config, feed: str, registry: "Registry") -> int:
 
     Only while the feed is paused, so that no update starts in between; RegistryConflict if what is live changed.
     """
+    if not StateFiles(config.state.path).buffer.exists():
+        raise DriftlineError(
+            f"--relearn needs the buffer that {feed} is learned from, and there is none in {config.state.path}: do it "
+            "on the learner's machine with the learner's config (state.path), or resume without --relearn"
+        )
     live = registry.live(feed)
     if not live.paused:
         raise DriftlineError(

@@ -25,6 +25,7 @@ from driftline.registry.lease import Lease
 from driftline.registry.replies import (
     conflict,
     listed,
+    not_kept,
     publish_call,
     publish_result,
     refusal,
@@ -184,6 +185,11 @@ class Registry:
             before = self._client.hget(self._keys.promoted_before(feed), f"anchor:{anchor}")
             anchor = 0 if before is None else int(before)
         return anchor if self._is_kept(feed, anchor) else target
+
+    def require_kept(self, feed: str, version: int) -> None:
+        """UnknownVersion if there is no such version, or its blobs were collected, so that it cannot go live."""
+        if not self._is_kept(feed, version):
+            raise not_kept(feed, version)
 
     def _is_kept(self, feed: str, version: int) -> bool:
         return all(

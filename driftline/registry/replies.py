@@ -14,6 +14,7 @@ __all__ = [
     "check_not_lost",
     "conflict",
     "listed",
+    "not_kept",
     "publish_call",
     "publish_result",
     "refusal",
@@ -88,11 +89,16 @@ def refusal(feed: str, reply: Sequence[Any], change: Mapping[str, Any]) -> Drift
     if status == "conflict":
         return conflict(feed, change["expected_revision"], int(reply[1]))
     if status == "missing_blob":
-        return UnknownVersion(
-            f"feed {feed}: version {change['version']} cannot go live: its blobs are no longer kept "
-            "(the last 50 versions, the incumbent, the one before it and the anchor are)"
-        )
+        return not_kept(feed, change["version"])
     return _ahead(feed)
+
+
+def not_kept(feed: str, version: int) -> UnknownVersion:
+    """The manifest is there, the weights are not any more."""
+    return UnknownVersion(
+        f"feed {feed}: version {version} cannot go live: its blobs are no longer kept "
+        "(the last 50 versions, the incumbent, the one before it and the anchor are)"
+    )
 
 
 def conflict(feed: str, expected: int, found: int) -> RegistryConflict:

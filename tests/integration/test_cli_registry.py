@@ -2,24 +2,27 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 from structlog.testing import capture_logs
 from transformers import AutoModel
 
-from driftline.artefact.manifest import load_or_create_keys
+from driftline.artefact.manifest import decode_manifest, load_or_create_keys
 from driftline.artefact.probe import PROBE_TEXTS
+from driftline.artefact.weights import pack_tensors
 from driftline.cli.admin import require_unchanged
 from driftline.cli.wiring import build_base, build_learner_service, build_registry, open_buffer
 from driftline.config import Config, load_config
 from driftline.errors import ConfigError, RegistryConflict, RegistryError
-from driftline.names import StateFiles
-from driftline.registry import connect
+from driftline.names import Keys, StateFiles
+from driftline.records import Manifest
+from driftline.registry import Registry, connect
 from driftline.registry.embedded import running_embedded, start_embedded, stop_embedded
 from tests.fixtures.cli import Driftline
 
@@ -67,6 +70,26 @@ def imported(driftline: Driftline, folder: Path, *options: str) -> int:
     return int(json.loads(result.out)["version"])
 
 
+def decoded(registry: Registry, version: int) -> Manifest:
+    return decode_manifest(registry.manifest("reviews", version).document)
+
+
+def ruined(config: Config, version: int, **changes: Any) -> int:
+    """The version again, as a rejected candidate signed here; with NaN in its head if nothing else changes."""
+    registry, signer = build_registry(config), load_or_create_keys(StateFiles(config.state.path))
+    manifest = decoded(registry, version)
+    head = load(registry.get_blob("reviews", manifest.head_sha256))
+    if not changes:
+        head["head.bias"][1] = torch.nan
+    new = registry.next_version("reviews")
+    sha256 = registry.put_blob("reviews", pack_tensors(head))
+    manifest = replace(manifest, version=new, cycle_id=f"ruined-{new}", head_sha256=sha256, **changes)
+    with registry.lease("reviews", "learner", ttl_s=30) as lease:
+        assert lease.acquire()
+        registry.publish(signer.sign(manifest), lease=lease, expected_revision=0, at=manifest.created_at)
+    return new
+
+
 def live(driftline: Driftline) -> dict[str, Any]:
     document = json.loads(driftline("status", "--json").out)
     return dict(document["feeds"]["reviews"])
@@ -87,8 +110,9 @@ def peft_logits(config: Config, folder: Path) -> torch.Tensor:
     return torch.stack(rows)
 
 
-@pytest.mark.usefixtures("running")
-def test_promote_rollback_pause_and_resume(driftline: Driftline, tmp_path: Path, tiny_base_dir: Path) -> None:
+def test_promote_rollback_pause_and_resume(
+    driftline: Driftline, running: Config, tmp_path: Path, tiny_base_dir: Path
+) -> None:
     first = imported(driftline, peft_folder(tmp_path / "a", tiny_base_dir, 1), "--re-sign")
     second = imported(driftline, peft_folder(tmp_path / "b", tiny_base_dir, 2), "--re-sign")
     assert (first, second) == (1, 2)
@@ -105,6 +129,13 @@ def test_promote_rollback_pause_and_resume(driftline: Driftline, tmp_path: Path,
     assert (state["version"], state["revision"], state["paused"]) == (1, 3, True)
     assert "angry users" in state["awaited"]
 
+    elsewhere = driftline("resume", "--relearn")
+    assert (elsewhere.code, "on the learner's machine" in elsewhere.err) == (1, True)
+    assert live(driftline)["paused"]
+    files = StateFiles(running.state.path)
+    assert not files.buffer.exists()
+    assert not files.holdout_key.exists()
+    open_buffer(running).close()
     assert driftline("resume", "--relearn").code == 0
     assert "was not paused" in driftline("resume").out
     assert not live(driftline)["paused"]
@@ -159,6 +190,41 @@ def test_what_replicas_would_refuse_does_not_go_live(
     foreign = driftline("promote", "1")
     assert (foreign.code, "not trusted" in foreign.err) == (1, True)
     assert live(driftline)["version"] == 0
+
+
+def test_a_version_that_replicas_would_refuse_for_its_weights_does_not_go_live(
+    driftline: Driftline, running: Config, tmp_path: Path, tiny_base_dir: Path
+) -> None:
+    imported(driftline, peft_folder(tmp_path / "a", tiny_base_dir, 1), "--re-sign")
+    broken = {"not_finite": ruined(running, 1), "wrong_labels": ruined(running, 1, labels=("good", "fine", "bad"))}
+    for version in broken.values():
+        for verb in ("promote", "rollback"):
+            refused = driftline(verb, str(version))
+            assert refused.code == 1, refused.out
+    assert "holds NaN" in driftline("promote", str(broken["not_finite"])).err
+    assert "same labels" in driftline("promote", str(broken["wrong_labels"])).err
+    assert (live(driftline)["version"], live(driftline)["revision"]) == (0, 0)
+
+
+def test_a_rollback_to_what_was_live_checks_signature_and_blobs_without_the_base(
+    driftline: Driftline, running: Config, tmp_path: Path, tiny_base_dir: Path
+) -> None:
+    for seed in (1, 2):
+        imported(driftline, peft_folder(tmp_path / str(seed), tiny_base_dir, seed), "--re-sign")
+        assert driftline("promote", str(seed)).code == 0
+    path = tmp_path / "driftline.toml"
+    path.write_text(path.read_text().replace(running.base.model, "no-such-model-anywhere"))
+    assert driftline("promote", "1").code != 0
+    client, registry = connect(start_embedded(StateFiles(running.state.path))), build_registry(running)
+    body = Keys(running.redis.prefix).blob("reviews", decoded(registry, 1).body_sha256)
+    chunk = client.hget(body, "0")
+    client.hset(body, "0", b"damaged")
+    assert "do not fit its hash" in driftline("rollback").err
+    client.hset(body, "0", chunk)
+    assert driftline("rollback").code == 0
+    client.delete(body)
+    assert "no longer kept" in driftline("promote", "1").err
+    assert live(driftline)["version"] == 1
 
 
 def test_check_tells_a_live_version_that_nobody_would_serve(
@@ -263,11 +329,9 @@ def test_unknown_versions_are_told_from_known_ones(driftline: Driftline) -> None
 def test_what_comes_in_answers_as_it_did_in_peft(
     driftline: Driftline, config: Config, tmp_path: Path, tiny_base_dir: Path
 ) -> None:
-    from driftline.artefact.manifest import decode_manifest
-
     folder = peft_folder(tmp_path / "a", tiny_base_dir, 3)
     version = imported(driftline, folder, "--re-sign")
-    manifest = decode_manifest(build_registry(config).manifest("reviews", version).document)
+    manifest = decoded(build_registry(config), version)
     assert torch.allclose(torch.tensor(manifest.probe.logits), peft_logits(config, folder), atol=1e-4)
     assert manifest.imported_from == "a"
     assert not manifest.decision.promote
@@ -285,9 +349,7 @@ def test_what_goes_out_loads_in_peft_and_comes_back(
 
     again = imported(driftline, out)
     registry = build_registry(config)
-    from driftline.artefact.manifest import decode_manifest
-
-    before, after = (decode_manifest(registry.manifest("reviews", v).document) for v in (version, again))
+    before, after = (decoded(registry, v) for v in (version, again))
     assert (before.body_sha256, before.head_sha256) == (after.body_sha256, after.head_sha256)
     assert after.imported_from == f"reviews version {version}"
     assert driftline("export", str(version), str(out)).code == 2  # not empty

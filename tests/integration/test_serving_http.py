@@ -11,7 +11,7 @@ import httpx
 import pytest
 import structlog
 
-from driftline.artefact.manifest import Signer, Trust, load_or_create_keys
+from driftline.artefact.manifest import Signer, Trust, decode_manifest, load_or_create_keys
 from driftline.base import Base
 from driftline.errors import ConfigError
 from driftline.names import Keys, StateFiles
@@ -461,6 +461,27 @@ def test_admin_verbs_refuse_what_replicas_would_refuse(
     assert registry.live("f") == before
     assert admin.post("/v1/feeds/f/rollback", json={"version": 1}).json()["version"] == 1
     assert eventually(lambda: replica.live("f") == 1)
+
+
+def test_admin_verbs_say_that_a_version_is_no_longer_kept(
+    admin: httpx.Client, trainer: Publisher, base: Base, registry: Registry, redis_url: str, unique: str
+) -> None:
+    trainer.publish(random_weights(base, 3, seed=2))
+    trainer.publish(random_weights(base, 3, seed=3))
+    gone = decode_manifest(registry.manifest("f", 2).document).body_sha256
+    connect(redis_url, unique).delete(Keys(unique).blob("f", gone))
+    before = registry.live("f")
+    for verb, order in (("promote", {"version": 2}), ("rollback", {"version": 2}), ("rollback", {})):
+        message = error(admin.post(f"/v1/feeds/f/{verb}", json=order), 404, "unknown_version")
+        assert "version 2 cannot go live: its blobs are no longer kept" in message
+    assert registry.live("f") == before
+
+
+def test_version_0_is_gone_back_to_and_not_promoted(admin: httpx.Client, registry: Registry) -> None:
+    before = registry.live("f")
+    assert "/v1/feeds/f/rollback" in error(admin.post("/v1/feeds/f/promote", json={"version": 0}), 422, "invalid_body")
+    assert registry.live("f") == before
+    assert admin.post("/v1/feeds/f/rollback", json={"version": 0}).json()["paused"] is True
 
 
 def test_admin_mistakes(admin: httpx.Client, client: httpx.Client) -> None:
