@@ -253,8 +253,8 @@ class Config(Section):
         needed = math.ceil(room / 0.9)
         if self.ingest.max_waiting_examples < needed:
             raise ValueError(
-                f"ingest.max_waiting_examples = {self.ingest.max_waiting_examples}: after a rejected update, ingest and "
-                f"learner could wait for each other for ever; set at least {needed} (nine tenths of it "
+                f"ingest.max_waiting_examples = {self.ingest.max_waiting_examples}: after a rejected update, ingest "
+                f"and learner could wait for each other for ever; set at least {needed} (nine tenths of it "
                 f"must hold {room}, schedule.max_examples + min_examples of every feed), or lower max_examples"
             )
         return self

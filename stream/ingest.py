@@ -200,7 +200,7 @@ class Ingest:
 
     def _expire(self) -> None:
         now = self._clock.now()
-        if self._expired_at is not None and now - self._expired_at < EXPIRE_EVERY:
+        if self._expired_at is not None and timedelta(0) <= now - self._expired_at < EXPIRE_EVERY:  # not if set back
             return
         current = [] if self._paused else [feed for feed, source in self._sources.items() if source.is_current(now)]
         self._buffer.expire(now, current=current)

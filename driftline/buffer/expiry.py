@@ -5,7 +5,8 @@ event without label is counted `unlabelled`, a prediction without event is count
 invariant 4: an example whose prediction did not come in time is offered to the learner without it.
 
 Each method handles at most `LIMIT` rows, oldest first, inside the caller's transaction, and returns how many it did, so
-that no transaction is long. An event that was let go is forgotten with its id: the same record,
+that no transaction is long. The clock may have been set back: what came before a row that is due is due as well,
+whatever its stamp says, and where the oldest row is stamped in the future, all such rows have come now. An event that was let go is forgotten with its id: the same record,
 should it ever come again, is a new event.
 """
 
@@ -47,6 +48,7 @@ class Expiry:
             "SELECT seq, joined_at FROM events WHERE feed = ? AND state = ? AND seq IS NOT NULL ORDER BY seq LIMIT ?",
             (self._feed, AWAITING, LIMIT),
         ).fetchall()
+        rows = self._none_from_the_future(rows, "joined_at", AWAITING)
         due = self._due(rows, wait_s)
         if due:
             self._db.execute(
@@ -63,6 +65,7 @@ class Expiry:
             "ORDER BY arrival LIMIT ?",
             (self._feed, PENDING, LIMIT),
         ).fetchall()
+        rows = self._none_from_the_future(rows, "received_at", PENDING)
         late = len(self._due(rows, self._rules.label_wait_s)) if self._current else 0
         over = min(read_counter(self._db, self._feed, "pending") - self._rules.max_waiting_events, len(rows))
         gone = [arrival for arrival, _ in rows[: max(late, over)]]
@@ -115,11 +118,15 @@ class Expiry:
         return len(gone)
 
     def _due(self, rows: list[tuple[int, int]], wait_s: float) -> list[int]:
-        """The numbers of the first rows (number, since when) that have waited for `wait_s`."""
-        due: list[int] = []
+        """The numbers of the rows (number, since when) up to the last one that has waited for `wait_s`."""
         until = self._now - round(wait_s * _MICROS)
-        for number, since in rows:
-            if since > until:
-                break
-            due.append(number)
-        return due
+        count = max((place for place, (_, since) in enumerate(rows, start=1) if since <= until), default=0)
+        return [number for number, _ in rows[:count]]
+
+    def _none_from_the_future(self, rows: list[tuple[int, int]], column: str, state: int) -> list[tuple[int, int]]:
+        """The rows; where the first has a stamp that the clock has yet to reach, all such stamps become `now`."""
+        if not rows or rows[0][1] <= self._now:
+            return rows
+        query = f"UPDATE events SET {column} = ?1 WHERE feed = ?2 AND state = ?3 AND {column} > ?1"
+        self._db.execute(query, (self._now, self._feed, state))
+        return [(number, min(since, self._now)) for number, since in rows]

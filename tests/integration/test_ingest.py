@@ -200,6 +200,18 @@ def test_too_many_waiting_examples_pause_events_and_never_labels(house: House) -
     assert counts.dead_letters == 0
 
 
+@pytest.mark.parametrize("topics", ["files"], indirect=True)
+def test_a_clock_that_is_set_back_stops_no_expiry(house: House) -> None:
+    house.open()
+    house.clock = house.ingest._clock = SimulatedClock(START + timedelta(days=1))
+    house.ingest.step(0.0)
+    house.clock = house.ingest._clock = SimulatedClock(START)
+    house.labels("a")
+    house.step_until(lambda c: c.labels_waiting == 1)
+    house.clock.advance_to(START + timedelta(seconds=50))
+    house.step_until(lambda c: c.label_dead_letters == 1)
+
+
 def test_after_an_outage_nothing_expires_before_the_topics_are_read(house: House) -> None:
     house.open(batch_records=2)
     house.labels("a")

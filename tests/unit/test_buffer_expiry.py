@@ -83,6 +83,40 @@ def test_nothing_is_given_up_while_a_topic_is_not_read_up_to_date(buffer: Buffer
     assert (counts.pending, counts.labels_waiting, counts.predictions_waiting) == (0, 0, 0)
 
 
+def test_what_is_stamped_in_the_future_blocks_nothing_and_waits_no_longer(buffer: Buffer) -> None:
+    ahead = at(10**7)
+    buffer.append([event("a", 0), event("b", 1, label="pos")], up_to(EVENTS, 2), ahead)
+    buffer.append([event("c", 2), event("d", 3, label="pos")], up_to(EVENTS, 4), at(0))
+    buffer.expire(at(1))
+    counts = buffer.counts(FEED)
+    assert (counts.pending, counts.awaiting_prediction) == (2, 2)
+    buffer.expire(at(10))
+    assert buffer.counts(FEED).fresh == 2, "at 10 d is due, and b came before it"
+    buffer.expire(at(100))
+    assert buffer.counts(FEED).unlabelled == 2
+    buffer.append([event("e", 4), event("f", 5, label="pos")], up_to(EVENTS, 6), ahead)
+    buffer.expire(at(200))
+    buffer.expire(at(209.9))
+    assert buffer.counts(FEED).fresh == 2
+    buffer.expire(at(210))
+    assert buffer.counts(FEED).fresh == 3
+    buffer.expire(at(299.9))
+    assert buffer.counts(FEED).unlabelled == 2
+    buffer.expire(at(300))
+    assert buffer.counts(FEED).unlabelled == 3
+
+
+def test_more_rows_from_the_future_than_one_look_sees(tmp_path: Path) -> None:
+    count = expiry.LIMIT + 7
+    buffer = Buffer.open(tmp_path / "b.sqlite3", rules(label_wait_s=1.0), KEY)
+    buffer.append([event(f"e{i}", i) for i in range(count)], up_to(EVENTS, count), at(10**7))
+    buffer.append([event("young", count)], up_to(EVENTS, count + 1), at(0))
+    buffer.expire(at(0))
+    buffer.expire(at(1))
+    assert (buffer.counts(FEED).unlabelled, buffer.counts(FEED).pending) == (count + 1, 0)
+    buffer.close()
+
+
 def test_more_than_one_batch_of_rows(tmp_path: Path) -> None:
     count = expiry.LIMIT * 2 + 7
     buffer = Buffer.open(tmp_path / "b.sqlite3", rules(label_wait_s=1.0), KEY)
