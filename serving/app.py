@@ -6,10 +6,11 @@ answer names the version that gave it; bodies, inputs and texts are bounded.
 
 import asyncio
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -39,6 +40,7 @@ from serving.engine import Answer, Engine
 from serving.http import Outermost, add_error_replies, parse, read_body, reply
 from serving.watcher import Watcher
 
+MAX_ADMITTING_BODIES = 4
 APPENDS_AT_ONCE = 4
 MAX_PENDING_APPENDS = 32
 
@@ -113,14 +115,50 @@ def feed_state(parts: Parts, feed: str) -> dict[str, Any]:
     }
 
 
+class _Admission:
+    """Threads for what comes before the engine's queue, and how much may wait for them: inputs that will not find room
+    in that queue are refused here, before any work is done on them, and so are long texts beyond a few full bodies."""
+
+    def __init__(self, parts: Parts, threads: int, name: str) -> None:
+        self._engine, self._section = parts.engine, parts.section
+        self._workers = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._inputs = self._characters = 0  # being admitted; touched by the event loop only
+
+    async def run(self, admit: Callable[[], "Future[list[Answer]]"], inputs: Sequence[PredictInput]) -> list[Answer]:
+        """What `admit` has the engine answer. Overloaded if too much waits; errors of `admit`, and of the batch."""
+        size, characters = max(1, len(inputs)), sum(len(one.text) for one in inputs)
+        self._check_room(size, characters)
+        admitted = asyncio.get_running_loop().run_in_executor(self._workers, admit)
+        self._count(size, characters)
+        admitted.add_done_callback(lambda _: self._count(-size, -characters))
+        return await asyncio.wrap_future(await admitted)
+
+    def _check_room(self, size: int, characters: int) -> None:
+        """Overloaded if the request may not wait. One that finds nothing waiting always fits."""
+        waiting, limit = self._inputs + self._engine.queued_inputs, self._section.max_queue_inputs
+        if waiting and waiting + size > limit:
+            self._refuse(f"{waiting} inputs wait already, {limit} may (serve.max_queue_inputs)")
+        limit = MAX_ADMITTING_BODIES * self._section.max_body_bytes
+        if self._characters and self._characters + characters > limit:
+            self._refuse(f"{self._characters} characters wait to be cleaned already, {limit} may")
+
+    def _refuse(self, message: str) -> NoReturn:
+        metrics.OVERLOADED.inc()
+        raise Overloaded(f"{message}: try later", 1.0)
+
+    def _count(self, size: int, characters: int) -> None:
+        self._inputs += size
+        self._characters += characters
+
+
 class _Predictor:
     """POST /predict. Cleaning and tokenizing run in worker threads; loading a version in others, so that a request for
     an old version cannot hold up those for the live one."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._workers = ThreadPoolExecutor(4, thread_name_prefix="admit")
-        self._loaders = ThreadPoolExecutor(2, thread_name_prefix="load")
+        self._live = _Admission(parts, 4, "admit")
+        self._loading = _Admission(parts, 2, "load")
 
     async def answer(self, feed: str, request: Request) -> Response:
         parts = self._parts
@@ -139,19 +177,17 @@ class _Predictor:
         return reply({"predictions": [_prediction(one.id, got) for one, got in zip(body.inputs, answers, strict=True)]})
 
     async def _predict(self, feed: str, inputs: Sequence[PredictInput], version: int | None) -> list[Answer]:
-        loaded = version is None or self._parts.engine.resident(feed, version)
-        pool = self._workers if loaded else self._loaders
-        loop = asyncio.get_running_loop()
-        future = await loop.run_in_executor(pool, self._admit, feed, inputs, version)
-        return await asyncio.wrap_future(future)
-
-    def _admit(self, feed: str, inputs: Sequence[PredictInput], version: int | None) -> "Future[list[Answer]]":
-        section = self._parts.section
-        if len(inputs) > section.max_inputs_per_request:
-            limit = section.max_inputs_per_request
+        limit = self._parts.section.max_inputs_per_request
+        if len(inputs) > limit:
             message = f"inputs: {len(inputs)} are more than {limit} (serve.max_inputs_per_request): send them in parts"
             raise BadInput("too_many_inputs", message, status=413)
-        texts = [cleaned_text(one.text, index, section.max_text_bytes) for index, one in enumerate(inputs)]
+        loaded = version is None or self._parts.engine.resident(feed, version)
+        admission = self._live if loaded else self._loading
+        return await admission.run(partial(self._admit, feed, inputs, version), inputs)
+
+    def _admit(self, feed: str, inputs: Sequence[PredictInput], version: int | None) -> "Future[list[Answer]]":
+        limit = self._parts.section.max_text_bytes
+        texts = [cleaned_text(one.text, index, limit) for index, one in enumerate(inputs)]
         return self._parts.engine.submit(feed, texts, version)
 
     def _collect(

@@ -11,6 +11,7 @@ import httpx
 import pytest
 import structlog
 
+import serving.app
 from driftline.artefact.manifest import Signer, Trust, decode_manifest, load_or_create_keys
 from driftline.base import Base
 from driftline.errors import ConfigError
@@ -216,6 +217,52 @@ def test_a_full_queue_answers_429_and_when_to_come_back(client: httpx.Client, re
         assert int(response.headers["retry-after"]) >= 1
         gate.open()
         assert [one.result().status_code for one in held] == [200, 200]
+
+
+class HeldCleaning:
+    """Cleaning that waits until it is let go, so that requests wait before the engine's queue."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.entered, self.go = threading.Semaphore(0), threading.Event()
+        self._clean = serving.app.cleaned_text
+        monkeypatch.setattr("serving.app.cleaned_text", self._held)
+
+    def _held(self, text: str, index: int, max_bytes: int) -> str:
+        self.entered.release()
+        assert self.go.wait(30)
+        return self._clean(text, index, max_bytes)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "more", "hint"),
+    [
+        (["x"] * 7, ["x"] * 2, "7 inputs wait already, 8 may (serve.max_queue_inputs)"),
+        (["é" * 20_000] * 4, ["a" * 45_000] * 3, "80000 characters wait to be cleaned already, 200000 may"),
+    ],
+)
+def test_what_waits_to_be_cleaned_is_bounded_too(
+    replica: Replica,
+    topics: FileTopics,
+    monkeypatch: pytest.MonkeyPatch,
+    waiting: list[str],
+    more: list[str],
+    hint: str,
+) -> None:
+    monkeypatch.setattr("serving.app.MAX_ADMITTING_BODIES", 1)
+    cleaning = HeldCleaning(monkeypatch)
+    server = replica.serve(topics)
+    with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=server.url, timeout=10) as client:
+        held = pool.submit(predict, client, *waiting)
+        assert cleaning.entered.acquire(timeout=30)
+        try:
+            response = predict(client, *more)
+            assert client.get("/healthz").status_code == 200
+        finally:
+            cleaning.go.set()
+        assert hint in error(response, 429, "overloaded")
+        assert response.headers["retry-after"] == "1"
+        assert held.result().status_code == 200
+        assert eventually(lambda: predict(client, *more).status_code == 200)
 
 
 def test_before_the_registry_was_read_nothing_is_answered(
