@@ -146,17 +146,19 @@ def update_now(
 
 @contextmanager
 def open_registry(config: Config) -> "Iterator[Registry]":
-    """The registry to write to. An embedded Redis that only this verb needed is stopped again, its data safe."""
+    """The registry to write to. An embedded Redis that only this verb needed is stopped again, its data safe; not one
+    that another process has connected to meanwhile."""
     from driftline.cli.wiring import build_registry
-    from driftline.registry.embedded import running_embedded, stop_embedded
+    from driftline.registry.embedded import running_embedded, stop_unused_embedded
 
     files = StateFiles(config.state.path)
     started_here = config.redis.url == "embedded" and running_embedded(files) is None
     try:
-        yield build_registry(config)
+        with closing(build_registry(config)) as registry:
+            yield registry
     finally:
-        if started_here and not supervised(files.supervisor):  # an `up` that came meanwhile uses it
-            stop_embedded(files)
+        if started_here and not supervised(files.supervisor):  # an `up` that came meanwhile may not have connected yet
+            stop_unused_embedded(files)
 
 
 def require_servable(config: Config, registry: "Registry", feed: str, version: int) -> None:

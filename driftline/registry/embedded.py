@@ -23,9 +23,9 @@ from typing import IO
 from driftline.clock import Deadline
 from driftline.errors import ConfigError, RegistryUnavailable
 from driftline.names import StateFiles
-from driftline.registry.embedded_home import Home, answering_pid
+from driftline.registry.embedded_home import Home, answering_pid, connections
 
-__all__ = ["find_server", "running_embedded", "start_embedded", "stop_embedded"]
+__all__ = ["find_server", "running_embedded", "start_embedded", "stop_embedded", "stop_unused_embedded"]
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
@@ -62,11 +62,24 @@ def running_embedded(files: StateFiles) -> str | None:
 
 def stop_embedded(files: StateFiles) -> bool:
     """End exactly this state folder's server, data safe; True if one ran. RegistryUnavailable if it does not end."""
-    home = Home(files.redis)
+    return _stop(Home(files.redis), lambda _: False)
+
+
+def stop_unused_embedded(files: StateFiles) -> bool:
+    """As `stop_embedded`, but a server that somebody is connected to (or that does not say) goes on; then False.
+
+    Close the caller's own connections before.
+    """
+    return _stop(Home(files.redis), lambda home: connections(home.url()) != 0)
+
+
+def _stop(home: Home, spared: Callable[[Home], bool]) -> bool:
     if not home.root.exists():
         return False
     with home.locked():
         ran = home.lives()
+        if ran and spared(home):
+            return False
         if ran:
             _end(home)
         home.forget_server()

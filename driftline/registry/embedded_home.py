@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+from urllib.parse import quote
 
 from driftline.errors import RegistryError
 from driftline.registry.client import connect
 
-__all__ = ["Home", "answering_pid"]
+__all__ = ["Home", "answering_pid", "connections"]
 
 PING_TIMEOUT_S = 2.0
 MAX_SOCKET_PATH_BYTES = 100
@@ -77,8 +78,8 @@ class Home:
             return answering_pid(self.url()) == pid
 
     def url(self) -> str:
-        """unix://…"""
-        return f"unix://{self.socket()}"
+        """unix://…, with what has a meaning in a URL quoted."""
+        return f"unix://{quote(str(self.socket()))}"
 
     def socket(self) -> Path:
         """Where the socket is. A path too long for one (about 107 bytes) is replaced by a private short folder."""
@@ -144,6 +145,17 @@ def answering_pid(url: str) -> int | None:
         client.ping()
         server: dict[str, int] = client.info("server")
         return server["process_id"]
+    except RegistryError:
+        return None
+    finally:
+        client.close()
+
+
+def connections(url: str) -> int | None:
+    """How many clients the server behind the socket has, the asker aside; None if it does not answer."""
+    client = connect(url, "driftline-embedded", timeout_s=PING_TIMEOUT_S)
+    try:
+        return len(client.client_list()) - 1
     except RegistryError:
         return None
     finally:

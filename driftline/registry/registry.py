@@ -52,6 +52,10 @@ class Registry:
         self._keys = keys
         self._blobs = Blobs(client, keys)
 
+    def close(self) -> None:
+        """Close all connections. The next call opens one again."""
+        self._client.close()
+
     def check_server(self) -> list[str]:
         """What is wrong with the server's settings, each with the remedy; [] if all is well."""
         info = {name: str(value) for name, value in self._client.info().items()}
@@ -63,6 +67,10 @@ class Registry:
         """A version number never given before, from 1. A crash after it leaves a gap."""
         self._client.sadd(self._keys.feeds(), feed)
         return int(self._client.incr(self._keys.version_counter(feed)))
+
+    def last_version(self, feed: str) -> int:
+        """The greatest number that `next_version` gave; 0 if none."""
+        return int(self._client.get(self._keys.version_counter(feed)) or 0)
 
     def put_blob(self, feed: str, data: bytes) -> str:
         """Store bytes under their sha256, which is returned; see `driftline.registry.blobs`."""
@@ -265,15 +273,17 @@ class Registry:
     # --- requests and heartbeats
 
     def request_update(self, feed: str, actor: str) -> None:
-        """Ask the feed's learner for an update now. Idempotent until it is taken."""
-        self._client.set(self._keys.update_request(feed), actor)
+        """Ask the feed's learner for an update now. A second request before the first was met counts as one with it."""
+        self._client.set(self._keys.update_request(feed), f"{uuid.uuid4().hex} {actor}")
 
-    def take_update_request(self, feed: str) -> bool:
-        """Whether an update was asked for; the request is cleared. At least once: a lost reply leaves it there."""
-        if self._client.get(self._keys.update_request(feed)) is None:
-            return False
-        self._client.delete(self._keys.update_request(feed))
-        return True
+    def update_request(self, feed: str) -> str | None:
+        """The request for an update that was not met yet. It stays until `clear_update_request`: at least once."""
+        request = self._client.get(self._keys.update_request(feed))
+        return None if request is None else request.decode()
+
+    def clear_update_request(self, feed: str, request: str) -> None:
+        """The request, as `update_request` gave it, was met; one that was made since stays. Idempotent."""
+        run_script(self._client, "clear_request", [self._keys.update_request(feed)], request)
 
     def heartbeat(self, status: ReplicaStatus) -> None:
         """Tell what this replica serves. Liveness goes by the server's clock, not by `seen_at`."""

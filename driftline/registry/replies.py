@@ -12,6 +12,7 @@ from driftline.registry.retention import blobs_of
 
 __all__ = [
     "check_not_lost",
+    "check_numbers_not_lost",
     "conflict",
     "listed",
     "not_kept",
@@ -24,6 +25,10 @@ __all__ = [
 
 PUBLISHER = "learner"
 OLDEST_REDIS = 6
+_LOST_REMEDY = (
+    "Redis lost data, or redis.url or redis.prefix names another registry. Restore Redis from its append-only file or a "
+    "backup, or correct the config; to start over on purpose, use another state.path and redis.prefix"
+)
 
 
 def check_not_lost(live: LiveRecord, seen_revision: int) -> None:
@@ -31,9 +36,16 @@ def check_not_lost(live: LiveRecord, seen_revision: int) -> None:
     if live.revision < seen_revision:
         raise RegistryLost(
             f"registry_lost: feed {live.feed} is at revision {live.revision}, but revision {seen_revision} was seen "
-            "before: Redis lost data, or redis.url or redis.prefix names another registry. Restore Redis from its "
-            "append-only file or a backup, or correct the config; to start over on purpose, use another state.path and "
-            "redis.prefix"
+            f"before: {_LOST_REMEDY}"
+        )
+
+
+def check_numbers_not_lost(feed: str, given: int, taken: int) -> None:
+    """RegistryLost if a version of a greater number than the registry ever gave was `taken`: numbers would be reused."""
+    if given < taken:
+        raise RegistryLost(
+            f"registry_lost: feed {feed}: the registry has given version numbers up to {given}, but version {taken} was "
+            f"trained before: {_LOST_REMEDY}"
         )
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from transformers import AutoModel
 from driftline.artefact.manifest import decode_manifest, load_or_create_keys
 from driftline.artefact.probe import PROBE_TEXTS
 from driftline.artefact.weights import pack_tensors
-from driftline.cli.admin import require_unchanged
+from driftline.cli.admin import open_registry, require_unchanged
 from driftline.cli.wiring import build_base, build_learner_service, build_registry, open_buffer
 from driftline.config import Config, load_config
 from driftline.errors import ConfigError, RegistryConflict, RegistryError
@@ -303,6 +304,20 @@ def test_a_verb_stops_the_redis_that_only_it_needed(driftline: Driftline, config
     start_embedded(files)
     assert driftline("resume").code == 0
     assert running_embedded(files) is not None
+
+
+def test_a_verb_leaves_the_redis_that_others_use_by_now(config: Config) -> None:
+    files = StateFiles(config.state.path)
+    with open_registry(config) as registry:
+        registry.live("reviews")
+        learner = connect(start_embedded(files), "a learner")
+        assert learner.ping()
+    with closing(learner):
+        assert running_embedded(files) is not None
+        assert learner.ping()
+    with open_registry(config) as registry:
+        registry.live("reviews")
+    assert running_embedded(files) is not None, "this one did not start it"
 
 
 @pytest.mark.usefixtures("running")

@@ -165,7 +165,7 @@ def test_a_frozen_server_is_reported_and_can_be_stopped(server: RedisProcess, mo
     assert server.stop() is True
 
 
-@pytest.mark.parametrize("name", ["x" * 120, 'with blank "quote" and \\ ü', "plain"])
+@pytest.mark.parametrize("name", ["x" * 120, 'with blank "quote" and \\ ü', "50%25 #1?db=2&x", "plain"])
 def test_any_state_path_works(tmp_path: Path, name: str) -> None:
     server = RedisProcess(tmp_path / name)
     url = server.start()
