@@ -62,6 +62,7 @@ __all__ = [
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 Port = Annotated[int, Field(ge=0, le=65535)]
+MAX_HEARTBEAT_S = 2.0  # of the registry's 5 s of silence: one heartbeat may get lost
 
 
 class StateConfig(Section):
@@ -150,9 +151,16 @@ class ServeConfig(Section):
     max_text_bytes: Count = 1 << 20
     """Size of one text in a request, in UTF-8 bytes."""
     heartbeat_s: Seconds = 1.0
-    """How often a replica tells what it serves."""
+    """How often a replica tells what it serves; at most every 2 s, since one that is silent for 5 s counts as gone."""
     threads: Count | None = None
     """Threads of the engine's matrix products; unset: one per core."""
+
+    @field_validator("heartbeat_s")
+    @classmethod
+    def _often_enough(cls, heartbeat_s: float) -> float:
+        if heartbeat_s > MAX_HEARTBEAT_S:
+            raise ValueError(f"use at most {MAX_HEARTBEAT_S:g}: a replica that is silent for 5 s counts as gone")
+        return heartbeat_s
 
 
 class TrustConfig(Section):
