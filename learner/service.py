@@ -59,7 +59,6 @@ class LearnerService:
         self._journal = journal
         self._ticks = dict.fromkeys(feeds, 0)
         self._ticks_served = dict.fromkeys(feeds, 0)
-        self._asked: set[str] = set()
         self._retry_at: dict[str, float] = {}
         self._stopped: set[str] = set()
         self._running: tuple[str, float] | None = None
@@ -164,12 +163,10 @@ class LearnerService:
         if learner.has_open_cycle():
             self._record(learner.turn())
         learner.keep_house()
-        if self._registry.take_update_request(name):
-            self._asked.add(name)
-        ticks = self._ticks[name]
-        if name in self._asked:
+        request, ticks = self._registry.update_request(name), self._ticks[name]
+        if request is not None:
             self._record(learner.turn(at_least=1))
-            self._asked.discard(name)
+            self._registry.clear_update_request(name, request)  # only now: a process that dies meanwhile leaves it
         elif ticks > self._ticks_served[name]:
             self._record(learner.turn())
             self._ticks_served[name] = ticks

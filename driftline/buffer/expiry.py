@@ -6,8 +6,8 @@ invariant 4: an example whose prediction did not come in time is offered to the 
 
 Each method handles at most `LIMIT` rows, oldest first, inside the caller's transaction, and returns how many it did, so
 that no transaction is long. The clock may have been set back: what came before a row that is due is due as well,
-whatever its stamp says, and where the oldest row is stamped in the future, all such rows have come now. An event that was let go is forgotten with its id: the same record,
-should it ever come again, is a new event.
+whatever its stamp says, and where the oldest row is stamped in the future, all such rows have come now. An event that
+was let go is forgotten with its id: the same record, should it ever come again, is a new event.
 """
 
 import sqlite3

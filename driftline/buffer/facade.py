@@ -235,6 +235,12 @@ class Buffer:
             (micros,) = db.execute("SELECT MAX(taken_at) FROM cycles WHERE feed = ?", (self._feed(feed),)).fetchone()
         return None if micros is None else from_micros(micros)
 
+    def last_version(self, feed: str) -> int:
+        """The greatest version number that a cycle of the feed was taken for; 0 if none."""
+        with self._store.reading() as db:
+            row = db.execute("SELECT MAX(version) FROM cycles WHERE feed = ?", (self._feed(feed),)).fetchone()
+        return row[0] or 0
+
     def cycles(self, feed: str) -> list[cycles.CycleRow]:
         """All cycles of the feed in the order they were taken."""
         with self._store.reading() as db:

@@ -26,8 +26,8 @@ __all__ = [
 PUBLISHER = "learner"
 OLDEST_REDIS = 6
 _LOST_REMEDY = (
-    "Redis lost data, or redis.url or redis.prefix names another registry. Restore Redis from its append-only file or a "
-    "backup, or correct the config; to start over on purpose, use another state.path and redis.prefix"
+    "Redis lost data, or redis.url or redis.prefix names another registry. Restore Redis from its append-only file or "
+    "a backup, or correct the config; to start over on purpose, use another state.path and redis.prefix"
 )
 
 
@@ -41,11 +41,11 @@ def check_not_lost(live: LiveRecord, seen_revision: int) -> None:
 
 
 def check_numbers_not_lost(feed: str, given: int, taken: int) -> None:
-    """RegistryLost if a version of a greater number than the registry ever gave was `taken`: numbers would be reused."""
+    """RegistryLost if a version of a greater number than the registry ever gave was `taken`: numbers would repeat."""
     if given < taken:
         raise RegistryLost(
-            f"registry_lost: feed {feed}: the registry has given version numbers up to {given}, but version {taken} was "
-            f"trained before: {_LOST_REMEDY}"
+            f"registry_lost: feed {feed}: the registry has given version numbers up to {given}, but version {taken} "
+            f"was trained before: {_LOST_REMEDY}"
         )
 
 

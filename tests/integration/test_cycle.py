@@ -540,6 +540,28 @@ def test_the_same_stream_gives_the_same_bytes_whatever_interrupts_it(
     assert hashes[0] == hashes[1]
 
 
+def test_a_registry_that_lost_a_rejected_version_is_refused_and_stays_so(
+    redis_process: RedisProcess, base: Base, tmp_path: Path
+) -> None:
+    """Nothing was ever promoted, so the revision tells nothing; the next cycle would have the same id."""
+    client = connect(redis_process.url)
+    school = School(folder=tmp_path / "school", registry=Registry(client, Keys()), base=base)
+    registry = Interposed(school.registry)
+    registry.before("publish", lambda: school.registry.pause(FEED, **WHO) and None)
+    learner = school.learner(registry=registry)
+    assert turn(school, learner).outcome == "rejected"
+    learner.lease.release()
+    client.delete(*(name(FEED) for name in (Keys().live, Keys().version_counter, Keys().cycles, Keys().manifests)))
+    school.add(80)
+    for _ in range(3):
+        with pytest.raises(RegistryLost, match=r"numbers up to 0, but version 1 was .* Restore Redis"):
+            school.learner().turn()
+        school.learners[-1].lease.release()
+    assert school.buffer.open_cycle(FEED) is None
+    school.close()
+    client.close()
+
+
 def test_another_rank_than_the_live_version_is_refused_with_the_remedy(
     registry: Registry, base: Base, tmp_path: Path
 ) -> None:

@@ -18,7 +18,7 @@ from driftline.names import Keys
 from driftline.registry import Registry, connect
 from learner.service import FeedLearner, LearnerService
 from tests.fixtures.learner_process import Nursery
-from tests.fixtures.learning import FEED, START, School, section
+from tests.fixtures.learning import FEED, START, Interposed, School, section
 from tests.fixtures.redis import RedisProcess
 from tests.fixtures.replicas import eventually
 
@@ -120,7 +120,23 @@ def test_an_asked_update_needs_one_example_and_waits_for_no_tick(make: Any, jour
             school.add(1)
         school.registry.request_update(FEED, "ana")
         assert eventually(lambda: school.live() == 1)
-        assert not school.registry.take_update_request(FEED)
+        assert eventually(lambda: school.registry.update_request(FEED) is None)
+
+
+def test_an_asked_update_outlives_the_process_that_began_it(make: Any, journal: Journal) -> None:
+    def crash() -> None:
+        raise KeyboardInterrupt
+
+    school = make(**NEVER)
+    school.add(60)
+    school.registry.request_update(FEED, "ana")
+    buffer = Interposed(school.buffer)
+    buffer.before("take", crash)
+    with running(school, journal, buffer=buffer) as service:
+        assert eventually(lambda: not service.alive)
+    assert isinstance(service.error, KeyboardInterrupt)
+    with running(school, journal):
+        assert eventually(lambda: school.live() > 0)
 
 
 def test_an_open_cycle_is_resumed_without_a_tick(make: Any, journal: Journal) -> None:

@@ -51,12 +51,19 @@ def _age(redis_client: Client, keys: Keys, name: bytes, seconds: int) -> None:
     redis_client.hset(keys.replicas(), name, b"%d %b" % ((redis_client.time()[0] - seconds) * 1000, document))
 
 
-def test_an_update_is_asked_for_and_taken_once(registry: Registry) -> None:
-    assert registry.take_update_request(FEED) is False
+def test_a_request_for_an_update_stays_until_it_is_met(registry: Registry) -> None:
+    assert registry.update_request(FEED) is None
     registry.request_update(FEED, "ana")
-    registry.request_update(FEED, "bo")
-    assert registry.take_update_request(FEED) is True
-    assert registry.take_update_request(FEED) is False
+    first = registry.update_request(FEED)
+    assert first == registry.update_request(FEED)
+    assert first is not None
+    registry.request_update(FEED, "ana")
+    registry.clear_update_request(FEED, first)
+    second = registry.update_request(FEED)
+    assert second is not None, "asked for while the first was being met"
+    registry.clear_update_request(FEED, second)
+    registry.clear_update_request(FEED, second)
+    assert registry.update_request(FEED) is None
 
 
 def test_the_journal_keeps_the_newest(redis_client: Client, keys: Keys) -> None:

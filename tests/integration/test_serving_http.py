@@ -478,10 +478,12 @@ def test_admin_verbs_change_the_live_record_and_are_audited(
     assert admin.post("/v1/feeds/f/promote", json={"version": 2, **order}).json()["revision"] == 4
     assert admin.post("/v1/feeds/f/resume", json=order).json()["paused"] is False
     assert admin.post("/v1/feeds/f/update-now").status_code == 200
-    assert registry.take_update_request("f")
+    request = registry.update_request("f")
+    assert request is not None
+    registry.clear_update_request("f", request)
     assert admin.post("/v1/feeds/f/pause").json()["paused"] is True
     assert "/v1/feeds/f/resume" in error(admin.post("/v1/feeds/f/update-now"), 409, "paused")
-    assert not registry.take_update_request("f")
+    assert registry.update_request("f") is None
     entries = [(entry.action, entry.actor, entry.reason) for entry in registry.audit("f")][2:]
     assert entries == [
         ("rolled_back", "ana", "complaints"),
