@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from driftline.cli.replay import ticks as ticks_module
-from driftline.cli.replay.plot import render_page
+from driftline.cli.replay.plot import accuracy_figure, render_page
 from driftline.cli.replay.summary import summarise
 from driftline.cli.replay.verb import run_replay
 from driftline.cli.replay.words import nothing_learned
@@ -139,6 +139,22 @@ def test_the_same_stream_twice_gives_the_same_report_and_the_oracle_agrees(repla
     for index, event in enumerate(events):
         live = max((version for version, at in swaps.items() if at <= index), default=0)
         assert versions[event["id"]] == live, "every event is answered by the version that is live at its time"
+
+
+def test_swaps_are_marked_where_the_curve_has_them_though_half_the_events_have_no_label(replay: Replay) -> None:
+    events = simulated(500, unlabelled=0.5)
+    events[40:40] = [events[3], b"{not json"]
+    report = replay(events)
+    labelled = [isinstance(event, dict) and event["label"] is not None for event in events]
+    labelled[40] = False  # a duplicate
+    assert 200 < sum(labelled) == report["prequential"]["n"] < 300
+    swaps = report["swaps"]["at_event"]
+    assert len(swaps) >= 2
+    assert [swap["scored"] for swap in swaps] == [sum(labelled[: swap["event"]]) for swap in swaps]
+    figure = accuracy_figure(report)
+    [marks] = [trace for trace in figure.data if trace.name == "swap to a new version"]
+    assert list(marks.x) == [swap["scored"] for swap in swaps]
+    assert "labelled events" in figure.layout.xaxis.title.text
 
 
 def test_the_report_has_the_fields_of_the_design(replay: Replay, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from driftline.cli.replay.pace import Pace
 from driftline.cli.replay.pipeline import Pipeline
 from driftline.cli.replay.rivals import Rivals
 from driftline.cli.replay.source import LATEST, StreamItem
-from driftline.cli.replay.tally import Tally
+from driftline.cli.replay.tally import Swap, Tally
 from driftline.cli.replay.ticks import Ticks
 from driftline.errors import ServingError
 from driftline.topics.codec import encode_label
@@ -160,7 +160,7 @@ class Driver:
         if pipe.engine.active(pipe.feed)[0] != version:
             raise ServingError(f"version {version} was refused: {pipe.watcher.refused.get(pipe.feed)}")
         now = pipe.clock.now()
-        self.tally.swaps.append((version, self.tally.events))
+        self.tally.swaps.append(Swap(version, self.tally.events, len(self.rivals.order)))
         self.rivals.keep_first(version)
         fresh = pipe.buffer.examples(report.cycle.plan.fresh)
         self.tally.freshness_s += [(now - example.labelled_at).total_seconds() for example in fresh]

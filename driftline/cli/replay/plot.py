@@ -47,7 +47,7 @@ def render_page(report: dict[str, Any]) -> str:
 
 
 def accuracy_figure(report: dict[str, Any]) -> go.Figure:
-    """Prequential accuracy by window of 250 events: ours bold, the baselines thin, a tick below for each swap."""
+    """Prequential accuracy by window of 250 labelled events: ours bold, the baselines thin, a tick for each swap."""
     windows = report["prequential"]["windows"]
     middles = [(w["start"] + w["end"]) / 2 for w in windows]
     figure = go.Figure()
@@ -67,7 +67,7 @@ def accuracy_figure(report: dict[str, Any]) -> go.Figure:
     )
     swaps = report["swaps"]["at_event"]
     figure.add_scatter(
-        x=[s["event"] for s in swaps],
+        x=[s["scored"] for s in swaps],
         y=[0.02] * len(swaps),
         name="swap to a new version",
         mode="markers",
@@ -76,7 +76,7 @@ def accuracy_figure(report: dict[str, Any]) -> go.Figure:
         hovertemplate="version %{customdata} live",
     )
     figure.update_layout(hovermode="x unified", height=420, **_layout())
-    figure.update_xaxes(title="events answered", gridcolor="#eceef1", zeroline=False)
+    figure.update_xaxes(title="labelled events, in the order they were answered", gridcolor="#eceef1", zeroline=False)
     figure.update_yaxes(
         title="accuracy in the window", range=[0, 1], tickformat=".0%", gridcolor="#eceef1", zeroline=False
     )

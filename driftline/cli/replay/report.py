@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Any
 
@@ -46,7 +47,7 @@ def build_report(driver: Driver, total_seconds: float, evaluation: Iterable[Stre
         "retention": retention(pipe),
         "evaluation": evaluate(pipe, evaluation),
         "versions": [version_row(pipe, version) for version in sorted(pipe.registry.versions(pipe.feed))],
-        "swaps": swaps(driver),
+        "swaps": swaps(driver, scored),
         "freshness_s": {"p50": quantile(tally.freshness_s, 0.5), "p95": quantile(tally.freshness_s, 0.95)},
         "seconds": {"total": total_seconds + time.perf_counter() - start} | tally.seconds,
         "examples_per_s": tally.trained_examples / tally.seconds["train"] if tally.seconds["train"] else None,
@@ -153,15 +154,20 @@ def reason_row(reason: GateReason) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value not in (None, "")}
 
 
-def swaps(driver: Driver) -> dict[str, Any]:
-    """How often the engine changed its live version, and for how long that held the batches."""
+def swaps(driver: Driver, scored: list[Scored]) -> dict[str, Any]:
+    """How often the engine changed its live version, and for how long that held the batches. `event` counts the events
+    before a swap, `scored` those of them that the windows count."""
     pauses = list(driver.pipeline.engine.pauses_ms)
+    places = sorted(driver.rivals.order[one.event_id] for one in scored)
     return {
         "count": len(driver.tally.swaps),
         "pause_ms_p50": quantile(pauses, 0.5),
         "pause_ms_max": max(pauses, default=None),
         "requests_failed": driver.tally.requests_failed,
-        "at_event": [{"version": version, "event": event} for version, event in driver.tally.swaps],
+        "at_event": [
+            {"version": swap.version, "event": swap.events, "scored": bisect_left(places, swap.distinct)}
+            for swap in driver.tally.swaps
+        ],
     }
 
 

@@ -25,6 +25,8 @@ class Rivals:
         self.first_version: int | None = None
         self.answers: dict[str, dict[str, str | None]] = {"majority": {}, "last_label": {}, "online_head": {}}
         self.first_answers: dict[str, str | None] = {}
+        self.order: dict[str, int] = {}
+        """The place of each event id among all that were answered."""
 
     def keep_first(self, version: int) -> None:
         """A version was promoted; the first one answers from now on."""
@@ -34,8 +36,9 @@ class Rivals:
         """Answer a batch before its labels are known. Ids that were answered before are passed over."""
         new: dict[str, str] = {}
         for event_id, text in zip(event_ids, texts, strict=True):
-            if event_id not in self.answers["majority"]:
-                new.setdefault(event_id, text)
+            if event_id not in self.order:
+                self.order[event_id] = len(self.order)
+                new[event_id] = text
         if not new:
             return
         features = self._base.features(list(new.values()))  # (B, d) fp32

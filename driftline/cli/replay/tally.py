@@ -4,20 +4,29 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from learner.cycle import CycleReport
 
 ACTIVITIES = ("ingest", "predict", "train", "evaluate", "baselines")
 
 
+class Swap(NamedTuple):
+    """A version went live after so many events, of which so many were decodable and the first of their id."""
+
+    version: int
+    events: int
+    distinct: int
+
+
 @dataclass(slots=True)
 class Tally:
-    """Seconds are wall time by activity, freshness is stream time; `swaps` are (version, events answered before)."""
+    """Seconds are wall time by activity, freshness is stream time."""
 
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(ACTIVITIES, 0.0))
     cycles: list[CycleReport] = field(default_factory=list)
     freshness_s: list[float] = field(default_factory=list)
-    swaps: list[tuple[int, int]] = field(default_factory=list)
+    swaps: list[Swap] = field(default_factory=list)
     trained_examples: int = 0
     events: int = 0
     requests_failed: int = 0
