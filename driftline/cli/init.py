@@ -1,6 +1,7 @@
 """`driftline init`: a commented config file, generated from the models' field documentation."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
@@ -10,8 +11,9 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+from rich.markup import escape
 
-from driftline.cli.output import say
+from driftline.cli.output import say, this_command
 from driftline.config import Config, FeedConfig
 from driftline.errors import UsageError
 
@@ -64,7 +66,8 @@ def init(directory: FOLDER = Path(".")) -> None:
             file.write(commented_config())
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror}): name a folder of yours") from None
-    say(f"wrote {path}. Set the feed's labels, then: driftline check -c {path}")
+    command = f"{this_command()} check -c {shlex.quote(str(path))}"
+    say(escape(f"wrote {path}. Set the feed's labels, then: {command}"))
 
 
 def commented_config() -> str:

@@ -38,8 +38,9 @@ def say(text: str) -> None:
 
 
 def say_error(message: str) -> None:
-    """An error without traceback, on stderr, first line marked."""
-    err.print(f"[bold red]error:[/] {escape(message)}")
+    """An error without traceback, on stderr, first line marked. Hints from below the CLI get a command to be typed."""
+    hinted = message.replace("`driftline ", f"`{this_command()} ")
+    err.print(f"[bold red]error:[/] {escape(hinted)}")
 
 
 def print_json(document: object) -> None:

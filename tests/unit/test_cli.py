@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -384,6 +385,25 @@ def test_hints_name_the_command_as_it_can_be_typed(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys, "argv", [str(script)])
     monkeypatch.setenv("PATH", str(script.parent))
     assert this_command() == "driftline"
+
+
+def test_hints_can_be_typed_where_the_shell_does_not_find_driftline(tmp_path: Path) -> None:
+    script = tmp_path / "bin" / "driftline"
+    script.parent.mkdir()
+    script.write_text("from driftline.cli.app import run\nrun()\n")
+    config = tmp_path / "driftline.toml"
+    for verb, hint in (
+        (["status"], "make one with `bin/driftline init`"),
+        (["init", "a b"], "then: bin/driftline check -c 'a b/driftline.toml'"),
+        (["examples"], "see `bin/driftline status`"),
+    ):
+        if verb == ["examples"]:
+            config.write_text(ONE_FEED)
+        command = [sys.executable, str(script), *verb]
+        run = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, "PATH": os.defpath}
+        )
+        assert hint in run.stdout + run.stderr
 
 
 def entry(action: str, before: int, after: int) -> AuditEntry:
