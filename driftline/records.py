@@ -281,9 +281,13 @@ class PublishOutcome:
     recorded: str | None = None
 
 
+LEARNER_ROLE = "learn"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaStatus:
-    """A replica's heartbeat: what it serves for each feed, and the last refusal, if any."""
+    """A replica's heartbeat: what it serves for each feed, and the last refusal, if any. A learner (`LEARNER_ROLE`)
+    serves nothing; it tells which feeds it cannot go on with."""
 
     replica: str
     role: str

@@ -6,15 +6,17 @@ another process holds stands by. A cycle that hangs cannot be stopped inside the
 process; whoever supervises it starts it again, and the open cycle is repeated.
 
 Errors: after a retriable one the feed is tried again, once as much time has passed as the failed attempt took (a cycle
-may have been trained in vain). Any other error of ours stops that feed, and `run` once no feed is left.
+may have been trained in vain). Any other error of ours stops that feed until its live record changes, as a rollback
+does; `status` tells why. Once no feed is left `run` raises it.
 """
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 
 import structlog
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED, JobEvent
@@ -25,6 +27,7 @@ from driftline import metrics
 from driftline.config import FeedConfig
 from driftline.errors import DriftlineError, LeaseLost
 from driftline.journal import Journal
+from driftline.records import LEARNER_ROLE, ReplicaStatus
 from driftline.registry import Lease, Registry
 from learner.cycle import CycleReport, Learner
 from learner.schedule import trigger_for
@@ -50,6 +53,14 @@ class FeedLearner:
     lease: Lease
 
 
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    """Why a feed was stopped, and at which revision of its live record; None: Redis did not tell."""
+
+    reason: str
+    revision: int | None
+
+
 class LearnerService:
     """Runs every feed's learner on its schedule until told to stop."""
 
@@ -60,7 +71,7 @@ class LearnerService:
         self._ticks = dict.fromkeys(feeds, 0)
         self._ticks_served = dict.fromkeys(feeds, 0)
         self._retry_at: dict[str, float] = {}
-        self._stopped: set[str] = set()
+        self._stopped: dict[str, _Stop] = {}
         self._running: tuple[str, float] | None = None
         self._fatal: BaseException | None = None
         self._stop = threading.Event()
@@ -78,6 +89,7 @@ class LearnerService:
         try:
             while not stop.wait(POLL_S):
                 self._watch()
+                self._tell_what_is_stopped()
         finally:
             scheduler.shutdown(wait=False)
             self._finish(worker)
@@ -120,7 +132,7 @@ class LearnerService:
             for name, feed in self._feeds.items():
                 self._ticks[name] += feed.learner.missed_tick()
             while not self._stop.is_set():
-                for name in [one for one in self._feeds if one not in self._stopped]:
+                for name in self._feeds:
                     self._serve(name)
                 self._wake.wait(POLL_S)
                 self._wake.clear()
@@ -135,7 +147,7 @@ class LearnerService:
             return
         self._running = (name, start)
         try:
-            if lease.held or lease.acquire():
+            if not self._still_stopped(name) and (lease.held or lease.acquire()):
                 self._step(name)
         except LeaseLost as error:
             log.warning("lease_lost", feed=name, error=str(error))
@@ -151,11 +163,43 @@ class LearnerService:
 
     def _stop_feed(self, name: str, error: DriftlineError) -> None:
         """One feed that cannot go on does not stop the others."""
-        self._stopped.add(name)
+        self._stopped[name] = _Stop(f"{type(error).__name__}: {error}", self._revision(name))
         self._feeds[name].lease.release()
         self._journal.append("feed_stopped", feed=name, error=str(error))
-        if self._stopped == self._feeds.keys():
+        if self._stopped.keys() == self._feeds.keys():
             raise error
+
+    def _still_stopped(self, name: str) -> bool:
+        if name not in self._stopped or self._stopped[name].revision == self._registry.live(name).revision:
+            return name in self._stopped
+        log.info("stopped_feed_tried_again", feed=name, reason=self._stopped.pop(name).reason)
+        return False
+
+    def _revision(self, name: str) -> int | None:
+        try:
+            return self._registry.live(name).revision
+        except DriftlineError:
+            return None
+
+    def _tell_what_is_stopped(self) -> None:
+        """For `status`; silence is enough while all is well."""
+        refused = {name: stop.reason for name, stop in self._stopped.copy().items()}
+        if not refused:
+            return
+        learner = ReplicaStatus(
+            replica=f"{socket.gethostname()}-{os.getpid()}",
+            role=LEARNER_ROLE,
+            url=None,
+            serving={},
+            revisions={},
+            refused=refused,
+            seen_at=datetime.now(UTC),
+            pid=os.getpid(),
+        )
+        try:
+            self._registry.heartbeat(learner)
+        except DriftlineError as error:
+            log.debug("heartbeat_failed", error=str(error))
 
     def _step(self, name: str) -> None:
         """Resume what is open; keep house; make the turn that somebody, or a tick, asked for."""

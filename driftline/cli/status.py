@@ -43,11 +43,11 @@ def status(config: ConfigOption = DEFAULT_CONFIG, feed: FeedOption = None, as_js
 def collect(config: Config, feeds: list[str]) -> dict[str, Any]:
     """Everything as one document: `processes`, `replicas`, `problems` and `feeds`, each feed by its name."""
     problems: list[str] = []
-    live, replicas = _registry_view(config, feeds, problems)
+    live, replicas, stopped = _registry_view(config, feeds, problems)
     return {
         "processes": supervised(StateFiles(config.state.path).supervisor),
         "replicas": replicas,
-        "feeds": {feed: _feed_view(config, feed, live.get(feed), problems) for feed in feeds},
+        "feeds": {feed: _feed_view(config, feed, live.get(feed), stopped.get(feed), problems) for feed in feeds},
         "problems": problems,
     }
 
@@ -80,22 +80,29 @@ def existing_buffer(config: Config) -> "Buffer | None":
 
 def _registry_view(
     config: Config, feeds: list[str], problems: list[str]
-) -> tuple[dict[str, LiveRecord], list[ReplicaStatus]]:
+) -> tuple[dict[str, LiveRecord], list[ReplicaStatus], dict[str, str]]:
+    """Live records, replicas, and why a learner stopped which feed."""
     try:
         registry = existing_registry(config)
         if registry is None:
-            return {feed: LiveRecord(feed=feed) for feed in feeds}, []
-        return {feed: registry.live(feed) for feed in feeds}, registry.replicas()
+            return {feed: LiveRecord(feed=feed) for feed in feeds}, [], {}
+        return {feed: registry.live(feed) for feed in feeds}, registry.replicas(), registry.stopped_feeds()
     except DriftlineError as error:
         problems.append(f"registry: {error}")
-        return {}, []
+        return {}, [], {}
 
 
-def _feed_view(config: Config, feed: str, live: LiveRecord | None, problems: list[str]) -> dict[str, Any]:
+def _feed_view(
+    config: Config, feed: str, live: LiveRecord | None, stopped: str | None, problems: list[str]
+) -> dict[str, Any]:
     section = config.feed[feed]
     problems_before = len(problems)
     counts, prequential = _buffer_view(config, feed, problems)
-    unreadable = len(problems) > problems_before
+    awaits = awaited(counts, live, section)
+    if len(problems) > problems_before:
+        awaits = "unknown: the buffer cannot be read"
+    if stopped:
+        awaits = f"the learner stopped this feed, until its live version changes or it is restarted: {stopped}"
     return {
         "version": live.version if live else None,
         "revision": live.revision if live else None,
@@ -103,7 +110,8 @@ def _feed_view(config: Config, feed: str, live: LiveRecord | None, problems: lis
         "paused": live.paused if live else None,
         "pause_reason": live.pause_reason if live else None,
         "changed_at": live.changed_at if live else None,
-        "awaited": "unknown: the buffer cannot be read" if unreadable else awaited(counts, live, section),
+        "awaited": awaits,
+        "stopped": stopped,
         "counts": counts,
         "dead_letters": counts.by_reason if counts else {},
         "prequential": prequential,

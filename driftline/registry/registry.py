@@ -17,7 +17,7 @@ from typing import Any
 from driftline.artefact.manifest import SignedManifest, decode_manifest, decode_signed, encode_signed
 from driftline.errors import ArtefactError, RegistryUnavailable, UnknownVersion
 from driftline.names import Keys
-from driftline.records import AuditEntry, LiveRecord, Manifest, PublishOutcome, ReplicaStatus
+from driftline.records import LEARNER_ROLE, AuditEntry, LiveRecord, Manifest, PublishOutcome, ReplicaStatus
 from driftline.registry.blobs import Blobs
 from driftline.registry.client import Client, run_script
 from driftline.registry.fields import audit_entry, live_record, pairs, publish_outcome, replica_status, replica_value
@@ -292,7 +292,15 @@ class Registry:
         run_script(self._client, "heartbeat", [self._keys.replicas()], name, replica_value(status), forget_ms)
 
     def replicas(self) -> list[ReplicaStatus]:
-        """Replicas heard of within the last 5 s, by name."""
+        """Replicas heard of within the last 5 s, by name; no learners."""
+        return [status for status in self._heard_of() if status.role != LEARNER_ROLE]
+
+    def stopped_feeds(self) -> dict[str, str]:
+        """Feeds that a learner heard of within the last 5 s cannot go on with → why."""
+        learners = (status for status in self._heard_of() if status.role == LEARNER_ROLE)
+        return {feed: why for status in learners for feed, why in status.refused.items()}
+
+    def _heard_of(self) -> list[ReplicaStatus]:
         seconds, microseconds = self._client.time()
         since_ms = seconds * 1000 + microseconds // 1000 - int(REPLICA_SILENT_S * 1000)
         known = (replica_status(value) for value in self._client.hvals(self._keys.replicas()))

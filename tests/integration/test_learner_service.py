@@ -5,20 +5,22 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from driftline import metrics
 from driftline.base import Base, load_base
-from driftline.config import BaseModelConfig
+from driftline.cli.status import collect
+from driftline.config import BaseModelConfig, parse_config
 from driftline.errors import RegistryLost
 from driftline.journal import Journal
 from driftline.names import Keys
 from driftline.registry import Registry, connect
+from learner.cycle import Learner
 from learner.service import FeedLearner, LearnerService
 from tests.fixtures.learner_process import Nursery
-from tests.fixtures.learning import FEED, START, Interposed, School, section
+from tests.fixtures.learning import FEED, LABELS, START, Interposed, School, section
 from tests.fixtures.redis import RedisProcess
 from tests.fixtures.replicas import eventually
 
@@ -42,10 +44,12 @@ def nursery(tiny_base_dir: Path) -> Iterator[Nursery]:
 class Running:
     """A service in a thread of this process. `error`: what `run` raised."""
 
-    def __init__(self, school: School, journal: Journal, **learner: Any) -> None:
+    def __init__(
+        self, school: School, journal: Journal, beside: dict[str, FeedLearner] | None = None, **learner: Any
+    ) -> None:
         made = school.learner(**learner)
         made.lease.release()  # the service takes it itself
-        feeds = {FEED: FeedLearner(section=school.section, learner=made, lease=made.lease)}
+        feeds = {FEED: FeedLearner(section=school.section, learner=made, lease=made.lease)} | (beside or {})
         self.service = LearnerService(feeds, school.registry, journal)
         self.stop, self.error = threading.Event(), None
         self._thread = threading.Thread(target=self._run)
@@ -199,6 +203,51 @@ def test_what_trying_again_cannot_mend_ends_the_process(
         assert eventually(lambda: not service.alive)
     assert isinstance(service.error, RegistryLost)
     school.close()
+    client.close()
+
+
+class Idle:
+    """Another feed's learner that never has anything to do."""
+
+    def missed_tick(self) -> bool:
+        return False
+
+    def has_open_cycle(self) -> bool:
+        return False
+
+    def keep_house(self) -> None: ...
+
+    def turn(self, **_: Any) -> None: ...
+
+
+def test_a_stopped_feed_is_told_and_tried_again_after_a_rollback(
+    make: Any, journal: Journal, redis_url: str, unique: str, tmp_path: Path
+) -> None:
+    school = make(**OFTEN)
+    learner = school.learner()
+    for _ in range(2):
+        school.add(60)
+        assert learner.turn() is not None
+    learner.lease.release()
+    client = connect(redis_url, unique)
+    client.delete(Keys(unique).blob(FEED, school.blobs(2)[0]))
+    school.add(60)
+    other = FeedLearner(
+        section=school.section, learner=cast(Learner, Idle()), lease=school.registry.lease("other", "learner", ttl_s=60)
+    )
+    document = {"redis": {"url": redis_url, "prefix": unique}, "feed": {FEED: {"labels": list(LABELS)}}}
+    config = parse_config(document, root=tmp_path / "elsewhere")
+    with running(school, journal, beside={"other": other}) as service:
+        assert eventually(lambda: FEED in school.registry.stopped_feeds())
+        found = collect(config, [FEED])
+        assert "is not (wholly) in the registry" in found["feeds"][FEED]["stopped"]
+        assert "the learner stopped this feed" in found["feeds"][FEED]["awaited"]
+        assert found["replicas"] == [], "a learner is none"
+        school.registry.rollback(FEED, 1, expected_revision=2, **WHO)
+        school.registry.resume(FEED, **WHO)
+        assert eventually(lambda: school.live() > 2)
+        assert service.alive
+        assert eventually(lambda: collect(config, [FEED])["feeds"][FEED]["stopped"] is None)
     client.close()
 
 
