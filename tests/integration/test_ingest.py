@@ -1,5 +1,6 @@
 """Topics into the buffer, on files and on a real Kafka broker."""
 
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -246,8 +247,18 @@ def test_an_empty_buffer_where_something_was_read_before_stops_with_the_remedy(h
     house.close()
     for file in house.folder.glob("buffer.sqlite3*"):
         file.unlink()
-    with pytest.raises(BufferStoreError, match=f"(?s)the buffer is empty.*{group}"):
+    with pytest.raises(BufferStoreError, match=f"(?s)the buffer is empty.*{group}") as refused:
         house.open()
+    house.buffer.close()
+    kafka = f"kafka-consumer-groups.sh --bootstrap-server HOST:PORT --delete-offsets --group {group} --topic "
+    assert kafka in str(refused.value)
+    if isinstance(house.topics, FileTopics):
+        named = re.findall(r"topics/\S+\.json", str(refused.value))
+        assert named
+        for file in named:
+            (house.folder.parent / file).unlink()
+        house.open()
+        house.step_until(lambda c: c.event_records == 1)
 
 
 @pytest.mark.parametrize("topics", ["files"], indirect=True)
