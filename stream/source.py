@@ -81,13 +81,13 @@ class Source:
         if committed:
             topics = sorted({partition.topic for partition in committed})
             files = ", ".join(f"topics/{topic}/.groups/{self.group}.json" for topic in topics)
-            options = " ".join(f"--topic {topic}" for topic in topics)
+            options = f"--group {self.group} " + " ".join(f"--topic {topic}" for topic in topics)
             place = ", ".join(f"{p.topic}-{p.partition} up to {offset}" for p, offset in sorted(committed.items()))
             raise BufferStoreError(
                 f"feed {self.feed!r}: the buffer is empty, but its group {self.group!r} has read {place} before: "
                 "state.path is wrong, or the buffer was lost. Put the buffer back; or, to learn the topics from their "
                 f"start into an empty buffer, delete the commits. With file topics: remove {files} under state.path. "
-                f"On Kafka: kafka-consumer-groups.sh --bootstrap-server HOST:PORT --delete-offsets --group {self.group} {options}"
+                f"On Kafka: kafka-consumer-groups.sh --bootstrap-server HOST:PORT --delete-offsets {options}"
             )
 
     def advance(self, records: Sequence[RawRecord]) -> None:

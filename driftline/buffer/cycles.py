@@ -52,10 +52,12 @@ def take(db: sqlite3.Connection, feed: int, cycle: Cycle, tally: Tally) -> None:
             raise BufferStoreError(
                 f"feed {cycle.feed!r}: cycle {cycle.cycle_id} names an example that is not available"
             )
+    newest = max((*plan.fresh, *plan.replayed), default=0)
     document = json.dumps({"fresh": plan.fresh, "replayed": plan.replayed, "retired": plan.retired})
     db.execute(
-        "INSERT INTO cycles (cycle_id, feed, parent, version, seed, taken_at, plan) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (cycle.cycle_id, feed, cycle.parent, cycle.version, cycle.seed, to_micros(cycle.taken_at), document),
+        "INSERT INTO cycles (cycle_id, feed, parent, version, seed, taken_at, newest, plan) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (cycle.cycle_id, feed, cycle.parent, cycle.version, cycle.seed, to_micros(cycle.taken_at), newest, document),
     )
 
 

@@ -119,6 +119,7 @@ CREATE TABLE cycles (
   taken_at INTEGER NOT NULL,
   outcome  TEXT,                              -- promoted, rejected, abandoned; NULL while it is open
   adopted  INTEGER NOT NULL DEFAULT 0,        -- its version has been live: its examples count as learned
+  newest   INTEGER NOT NULL,                  -- the greatest number it trains on, fresh or replayed
   plan     TEXT NOT NULL                      -- JSON: fresh, replayed, retired; last, so that it is rarely read
 ) STRICT;
 CREATE INDEX cycles_by_feed ON cycles (feed, taken_at);

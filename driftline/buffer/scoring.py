@@ -39,7 +39,7 @@ def scored(db: sqlite3.Connection, feed: int, last: int | None) -> list[Scored]:
         "WHERE feed = ? AND seq IS NOT NULL ORDER BY arrival DESC LIMIT ?",
         (feed, -1 if last is None else last),
     ).fetchall()
-    knowledge = Knowledge(db, feed, {row[0] for row in rows if row[5]})
+    knowledge = Knowledge(db, feed, {row[0]: row[5] for row in rows if row[5]})
     return [_scored(row, knowledge) for row in rows][::-1]
 
 
@@ -60,18 +60,25 @@ def _scored(row: tuple, knowledge: "Knowledge") -> Scored:
 
 
 class Knowledge:
-    """Which version had learned which of the `wanted` examples, itself or by an ancestor, from the cycles' plans."""
+    """Which version had learned which of the `wanted` examples, itself or by an ancestor, from the cycles' plans.
 
-    def __init__(self, db: sqlite3.Connection, feed: int, wanted: set[int]) -> None:
+    `wanted`: example number → the version that answered it, which is the one `knew` is to be asked about. Ancestors
+    have smaller numbers, so only plans of versions up to the greatest one matter, and of these only plans that reach up
+    to the smallest example number.
+    """
+
+    def __init__(self, db: sqlite3.Connection, feed: int, wanted: Mapping[int, int]) -> None:
         self._parents = parents(db, feed)
         self._lineages: dict[int, frozenset[int]] = {}
         self._learners: dict[int, list[int]] = {}
         rows = db.execute(
-            "SELECT version, plan FROM cycles WHERE feed = ? AND outcome IS NOT 'abandoned' ORDER BY version", (feed,)
+            "SELECT version, plan FROM cycles WHERE feed = ? AND outcome IS NOT 'abandoned' "
+            "AND version <= ? AND newest >= ? ORDER BY version",
+            (feed, max(wanted.values(), default=0), min(wanted, default=0)),
         )
         for version, plan in rows:
             seqs = json.loads(plan)
-            for seq in wanted.intersection(seqs["fresh"] + seqs["replayed"]):
+            for seq in wanted.keys() & (seqs["fresh"] + seqs["replayed"]):
                 self._learners.setdefault(seq, []).append(version)
 
     def knew(self, version: int, seq: int) -> bool:

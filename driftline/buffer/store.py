@@ -19,7 +19,7 @@ from pathlib import Path
 
 from driftline.errors import BufferFull, BufferStoreError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUSY_TIMEOUT_MS = 30_000
 _KEY_SETTING = "holdout_key"
 _CACHE_KIB = 65_536

@@ -72,6 +72,16 @@ def test_the_last_few_only(buffer: Buffer) -> None:
     assert [one.event_id for one in buffer.scored(FEED, last=2)] == ["e4", "e5"]
 
 
+def test_only_plans_that_can_matter_are_read(buffer: Buffer) -> None:
+    buffer.append([prediction(f"e{i}", "neg", 3, i) for i in range(6)], up_to(PREDICTIONS, 6), at(0))
+    expected = buffer.scored(FEED)[-3:]
+    with buffer._store.writing() as db:
+        damaged = db.execute("UPDATE cycles SET plan = 'not read' WHERE version <> 3").rowcount
+    assert damaged == 3
+    assert buffer.scored(FEED, last=3) == expected
+    assert [one.answered for one in expected] == [False, True, True]
+
+
 def test_in_the_order_of_the_events_and_not_of_the_labels(tmp_path: Path) -> None:
     from tests.fixtures.buffers import LABELS, label
 
