@@ -4,9 +4,11 @@ that knows nothing but the files on the topics."""
 import copy
 import json
 import os
+import sqlite3
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -100,6 +102,12 @@ def on_topic(state: Path, topic: str) -> list[Json]:
     return [json.loads(line) for line in (state / "topics" / topic / "0.jsonl").read_bytes().splitlines()]
 
 
+def buffer_identity(state: Path) -> str:
+    with closing(sqlite3.connect(state / "buffer.sqlite3")) as db:
+        [(identity,)] = db.execute("SELECT value FROM settings WHERE name = 'identity'").fetchall()
+    return str(identity)
+
+
 def place(letter: Json) -> str:
     """The topic a dead letter stood on."""
     return str(letter["position"]).rsplit("-", 2)[0]
@@ -127,8 +135,9 @@ def test_the_same_stream_twice_gives_the_same_report_and_the_oracle_agrees(repla
     events = simulated(600)
     evaluation = write(tmp_path / "eval.jsonl", events[:90])
     first = replay(events, eval_file=evaluation, state=tmp_path / "state")
-    again = replay(events, eval_file=evaluation)
+    again = replay(events, eval_file=evaluation, state=tmp_path / "again")
     assert without_times(first) == without_times(again)
+    assert buffer_identity(tmp_path / "state") == buffer_identity(tmp_path / "again"), "it is part of what is hashed"
     truth = {event["id"]: event["label"] for event in events if event["label"] is not None}
     accuracy, n, versions = by_hand(tmp_path / "state", truth)
     assert first["prequential"]["accuracy"] == pytest.approx(accuracy, abs=1e-12)
