@@ -112,7 +112,7 @@ class _Verbs:
         return live
 
     def _check_servable(self, feed: str, version: int) -> None:
-        """UnknownVersion, or ArtefactError for what this replica would refuse; nothing was changed then."""
+        """UnknownVersion, or ArtefactError for what this replica would refuse (its probe aside), before any change."""
         if version:
             self._registry.require_kept(feed, version)
             self._parts.watcher.load_version(feed, version)

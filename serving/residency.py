@@ -81,14 +81,16 @@ class Residency:
             return resident
         with self._bringing:
             self._check_spare()
-            resident = self.find(feed, version)
-            if resident is not None:
-                return resident
-            if self.loader is None:
-                raise NotReady(f"version {version} of feed {feed!r} is not resident, and no registry is connected")
-            manifest, weights = self.loader(feed, version)
-            self._check_spare()
-            return self.admit(feed, manifest, weights)
+            resident = self.find(feed, version) or self._load(feed, version)
+            resident.held_ms = 0.0  # not a swap's
+            return resident
+
+    def _load(self, feed: str, version: int) -> Resident:
+        if self.loader is None:
+            raise NotReady(f"version {version} of feed {feed!r} is not resident, and no registry is connected")
+        manifest, weights = self.loader(feed, version)
+        self._check_spare()
+        return self.admit(feed, manifest, weights)
 
     def _pin_spared(self, feed: str, version: int) -> Resident | None:
         with self.lock:

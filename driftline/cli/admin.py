@@ -1,8 +1,8 @@
 """Verbs that change what is live: `promote`, `rollback`, `pause`, `resume`, `update-now`.
 
 They act on the registry directly, need no other process, and compare-and-set: the live record is read, and the change
-is refused (RegistryConflict) if somebody else was faster. Replicas follow within 2 s. What replicas would refuse is not
-made live.
+is refused (RegistryConflict) if somebody else was faster. Replicas follow within 2 s. What replicas would refuse, its
+probe aside, is not made live.
 """
 
 from collections.abc import Iterator
@@ -174,8 +174,8 @@ def require_servable(config: Config, registry: "Registry", feed: str, version: i
 
 
 def _require_target(config: Config, registry: "Registry", feed: str, version: int) -> None:
-    """As `require_servable`, for a rollback. It does not wait for the base where the version was live before, so that
-    replicas have served it: then only its signature and its blobs' hashes are checked. 0 is always servable."""
+    """As `require_servable`, for a rollback. It does not wait for the base where the version was live before: then only
+    its signature and its blobs' hashes are checked, for the way back must be short. 0 is always servable."""
     from driftline.cli.wiring import build_trust
 
     if version == 0:

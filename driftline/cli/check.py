@@ -101,6 +101,9 @@ def _state(config: Config) -> Iterator[Finding]:
 
 
 def _buffer(config: Config) -> Iterator[Finding]:
+    from driftline.cli.wiring import require_one_rank
+
+    require_one_rank(config)
     buffer = existing_buffer(config)
     if buffer is None:
         yield Finding("buffer", True, "none yet (ingest makes it)")
@@ -159,18 +162,16 @@ def _labels(config: Config, feed: str, base: "Base") -> Iterator[Finding]:
     targets = lora_targets(base.model, section.learner.target_modules)
     detail = f"{len(section.labels)} classes; LoRA on {count_of(len(targets), 'layer')}"
     yield Finding(f"labels of {feed}", True, detail)
-    manifest = _live(config, feed)
-    if manifest is not None:
-        yield _fits(manifest, section, base)
+    for name, manifest in _in_use(config, feed):
+        yield _fits(name, manifest, section, base)
 
 
-def _fits(manifest: "Manifest", section: FeedConfig, base: "Base") -> Finding:
-    """Whether replicas would serve the live version, and the learner go on from it, with this config."""
+def _fits(name: str, manifest: "Manifest", section: FeedConfig, base: "Base") -> Finding:
+    """Whether replicas would serve the version, and the learner go on from it or compare with it, with this config."""
     from driftline.artefact.fit import check_fit
     from learner.model import LoraModel
     from learner.versions import check_settings
 
-    name = f"live version of {manifest.feed}"
     try:
         check_fit(
             manifest,
@@ -185,15 +186,20 @@ def _fits(manifest: "Manifest", section: FeedConfig, base: "Base") -> Finding:
     return Finding(name, True, f"version {manifest.version} was trained with this base, these labels and settings")
 
 
-def _live(config: Config, feed: str) -> "Manifest | None":
-    """The live version's manifest, signature aside; None where there is none or it cannot be read (told under keys)."""
+def _in_use(config: Config, feed: str) -> "list[tuple[str, Manifest]]":
+    """The live version and the anchor, if it is another one: signatures aside, and nothing where they cannot be read,
+    which is told under redis and keys."""
     from driftline.artefact.manifest import decode_manifest
 
     try:
-        signed = _live_manifest(config, feed)
-        return decode_manifest(signed.document) if signed else None
+        registry = existing_registry(config)
+        live = registry.live(feed) if registry else None
+        if registry is None or live is None:
+            return []
+        names = {live.anchor: f"anchor of {feed}", live.version: f"live version of {feed}"}
+        return [(name, decode_manifest(registry.manifest(feed, n).document)) for n, name in names.items() if n]
     except DriftlineError:
-        return None
+        return []
 
 
 def _live_manifest(config: Config, feed: str) -> "SignedManifest | None":

@@ -43,11 +43,15 @@ def status(config: ConfigOption = DEFAULT_CONFIG, feed: FeedOption = None, as_js
 def collect(config: Config, feeds: list[str]) -> dict[str, Any]:
     """Everything as one document: `processes`, `replicas`, `problems` and `feeds`, each feed by its name."""
     problems: list[str] = []
+    processes = supervised(StateFiles(config.state.path).supervisor)
     live, replicas, stopped = _registry_view(config, feeds, problems)
     return {
-        "processes": supervised(StateFiles(config.state.path).supervisor),
+        "processes": processes,
         "replicas": replicas,
-        "feeds": {feed: _feed_view(config, feed, live.get(feed), stopped.get(feed), problems) for feed in feeds},
+        "feeds": {
+            feed: _feed_view(config, feed, live.get(feed), stopped_feed(stopped.get(feed), processes), problems)
+            for feed in feeds
+        },
         "problems": problems,
     }
 
@@ -102,7 +106,7 @@ def _feed_view(
     if len(problems) > problems_before:
         awaits = "unknown: the buffer cannot be read"
     if stopped:
-        awaits = f"the learner stopped this feed, until its live version changes or it is restarted: {stopped}"
+        awaits = f"nothing is learned: {stopped}"
     return {
         "version": live.version if live else None,
         "revision": live.revision if live else None,
@@ -116,6 +120,20 @@ def _feed_view(
         "dead_letters": counts.by_reason if counts else {},
         "prequential": prequential,
     }
+
+
+def stopped_feed(reason: str | None, processes: dict[str, dict[str, Any]]) -> str | None:
+    """Why a feed is not learned, and until when: the learner stopped it for this reason, or the learner that `up`
+    supervises does not run. None if nothing is known to be wrong."""
+    if reason is not None:
+        return f"the learner stopped this feed, until its live version changes or it is restarted: {reason}"
+    learner = processes.get("learn", {})
+    if learner.get("state") == "refused":
+        return "the learner refused its config, the log of `up` says why: mend it, then start `up` again"
+    if learner.get("state") == "waiting" and learner["exit_code"] is not None:
+        code, restarts = learner["exit_code"], learner["restarts"]
+        return f"the learner ended with exit code {code}, restart {restarts} follows; the log of `up` says why"
+    return None
 
 
 def _buffer_view(config: Config, feed: str, problems: list[str]) -> tuple["FeedCounts | None", dict[str, Any]]:

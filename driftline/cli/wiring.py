@@ -205,17 +205,22 @@ def build_learner(feed: str, config: Config, base: Base, registry: Registry, buf
     return Learner(feed, section, shop)
 
 
-def build_learner_service(config: Config) -> LearnerService:
-    """The learner process's service over all feeds. RegistryError if Redis would throw versions away; ConfigError if
-    the feeds' examples are spread over several buffers, of which it would learn from one only."""
-    from learner.service import FeedLearner, LearnerService
-
+def require_one_rank(config: Config) -> None:
+    """ConfigError if a feed's examples are spread over several buffers, of which a learner would use one only."""
     if config.ingest.of_ranks > 1:
         raise ConfigError(
             f"ingest.of_ranks = {config.ingest.of_ranks}: each rank fills a buffer of its own, and a feed is learned "
             "from one buffer only, so the other ranks' examples would never be learned: set ingest.of_ranks to 1, or "
             "make each part of the stream a feed of its own"
         )
+
+
+def build_learner_service(config: Config) -> LearnerService:
+    """The learner process's service over all feeds. RegistryError if Redis would throw versions away; ConfigError as
+    `require_one_rank`."""
+    from learner.service import FeedLearner, LearnerService
+
+    require_one_rank(config)
     build_signer(config, build_trust(config))  # before the seconds that the base takes
     registry, clock, buffer = build_registry(config), SystemClock(), open_buffer(config)
     for problem in redis_problems(registry):

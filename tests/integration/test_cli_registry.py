@@ -22,7 +22,7 @@ from driftline.cli.wiring import build_base, build_learner_service, build_regist
 from driftline.config import Config, load_config
 from driftline.errors import ConfigError, RegistryConflict, RegistryError
 from driftline.names import Keys, StateFiles
-from driftline.records import Manifest
+from driftline.records import GateDecision, Manifest
 from driftline.registry import Registry, connect
 from driftline.registry.embedded import running_embedded, start_embedded, stop_embedded
 from tests.fixtures.cli import Driftline
@@ -254,6 +254,12 @@ def test_check_tells_a_live_version_that_nobody_would_serve(
             "[feed.reviews.evaluation]\nholdout_share = 0.3\n[feed.reviews.learner]",
             "put 0.1 back",
         ),
+        (
+            "buffer",
+            "[feed.reviews.learner]",
+            "[ingest]\nof_ranks = 2\n[feed.reviews.learner]",
+            "set ingest.of_ranks to 1",
+        ),
         ("live version of reviews", "max_tokens = 32", "max_tokens = 16", "base.max_tokens 32, here it is 16"),
         ("live version of reviews", "max_tokens = 32", 'max_tokens = 32\npooling = "cls"', "trained with base."),
         ("live version of reviews", '"bad", "fine"', '"fine", "bad"', "use the same labels in the same order"),
@@ -285,6 +291,26 @@ def test_check_tells_what_the_processes_would_refuse(
     found = wrong()
     assert set(found) == {name}
     assert hint in found[name]
+
+
+def test_check_tells_of_an_anchor_that_the_learner_could_not_compare_with(
+    driftline: Driftline, running: Config, tmp_path: Path, tiny_base_dir: Path
+) -> None:
+    with closing(build_registry(running)) as registry, registry.lease("reviews", "learner", ttl_s=30) as lease:
+        assert lease.acquire()
+        imported(driftline, peft_folder(tmp_path / "a", tiny_base_dir, 1), "--re-sign")
+        first = decoded(registry, 1)
+        decision = GateDecision(promote=True, reasons=(), becomes_anchor=True)
+        version = registry.next_version("reviews")
+        learned = replace(first, version=version, cycle_id="c2", decision=decision, rank=2)
+        signed = load_or_create_keys(StateFiles(running.state.path)).sign(learned)
+        registry.publish(signed, lease=lease, expected_revision=0, at=first.created_at)
+        assert registry.live("reviews").anchor == 2
+    assert driftline("promote", "1").code == 0
+    checks = {one["name"]: one for one in json.loads(driftline("check", "--json").out)["checks"]}
+    assert checks["live version of reviews"]["ok"]
+    assert not checks["anchor of reviews"]["ok"]
+    assert "learner.rank = 4: version 2" in checks["anchor of reviews"]["detail"]
 
 
 def test_reading_a_buffer_without_its_key_makes_no_other(driftline: Driftline, config: Config) -> None:

@@ -30,7 +30,7 @@ from driftline.cli.ports import require_ports
 from driftline.cli.processes import with_serve_options
 from driftline.cli.produce import batches, record_key
 from driftline.cli.replay.source import read_lines
-from driftline.cli.status import awaited, dead_letters_in_words, prequential_accuracy
+from driftline.cli.status import awaited, dead_letters_in_words, prequential_accuracy, stopped_feed
 from driftline.cli.supervisor import only_supervisor
 from driftline.cli.up import Answering, commands
 from driftline.config import Config, FeedConfig, FeedServeConfig, load_config, parse_config
@@ -294,6 +294,24 @@ COUNTS = FeedCounts(event_records=500, examples=200, holdouts=20, pending=300, f
 def test_what_is_awaited_in_words(counts: FeedCounts | None, live: LiveRecord | None, words: list[str]) -> None:
     sentence = awaited(counts, live, FeedConfig(labels=("x", "y")))
     assert all(word in sentence for word in words), sentence
+
+
+@pytest.mark.parametrize(
+    ("reason", "learner", "words"),
+    [
+        (None, {}, None),
+        (None, {"learn": {"state": "running", "exit_code": 1, "restarts": 1}}, None),
+        (None, {"learn": {"state": "waiting", "exit_code": None, "restarts": 0}}, None),
+        (None, {"learn": {"state": "waiting", "exit_code": 1, "restarts": 3}}, "exit code 1, restart 3 follows"),
+        (None, {"learn": {"state": "refused", "exit_code": 2, "restarts": 0}}, "then start `up` again"),
+        ("bad blob", {"learn": {"state": "running", "exit_code": None, "restarts": 0}}, "restarted: bad blob"),
+    ],
+)
+def test_status_tells_why_nothing_is_learned(
+    reason: str | None, learner: dict[str, dict[str, object]], words: str | None
+) -> None:
+    told = stopped_feed(reason, learner)
+    assert told is None if words is None else told is not None and words in told
 
 
 def test_quality_is_told_of_the_last_examples_and_without_scorer_which_share_was_answered(
