@@ -5,14 +5,15 @@ event without label is counted `unlabelled`, a prediction without event is count
 invariant 4: an example whose prediction did not come in time is offered to the learner without it.
 
 Each method handles at most `LIMIT` rows, oldest first, inside the caller's transaction, and returns how many it did, so
-that no transaction is long. The clock may have been set back: what came before a row that is due is due as well,
-whatever its stamp says, and where the oldest row is stamped in the future, all such rows have come now. An event that
-was let go is forgotten with its id: the same record, should it ever come again, is a new event.
+that no transaction is long. Each row is decided by its own stamp, which is never rewritten: where the clock was set
+back, what is stamped in the future waits until that time and holds up nothing that is due. An event that was let go is
+forgotten with its id: the same record, should it ever come again, is a new event.
 """
 
 import sqlite3
+from collections.abc import Sequence
 
-from driftline.buffer import outbox
+from driftline.buffer import cycles, outbox
 from driftline.buffer.counters import Tally, read_counter
 from driftline.buffer.rules import FeedRules
 from driftline.buffer.states import AWAITING, FRESH, PENDING
@@ -45,28 +46,20 @@ class Expiry:
         """Examples whose prediction wait is over become fresh."""
         wait_s = self._rules.prediction_wait_s if self._rules.await_predictions else 0.0
         rows = self._db.execute(
-            "SELECT seq, joined_at FROM events WHERE feed = ? AND state = ? AND seq IS NOT NULL ORDER BY seq LIMIT ?",
-            (self._feed, AWAITING, LIMIT),
+            f"SELECT seq FROM events WHERE feed = ? AND state = {AWAITING} AND joined_at <= ? "
+            "ORDER BY joined_at LIMIT ?",
+            (self._feed, self._until(wait_s), LIMIT),
         ).fetchall()
-        rows = self._none_from_the_future(rows, "joined_at", AWAITING)
-        due = self._due(rows, wait_s)
-        if due:
-            self._db.execute(
-                "UPDATE events SET state = ? WHERE feed = ? AND state = ? AND seq <= ?",
-                (FRESH, self._feed, AWAITING, due[-1]),
-            )
-        self._tally.move(self._feed, AWAITING, FRESH, len(due))
-        return len(due)
+        return cycles.move(self._db, self._feed, [seq for (seq,) in rows], AWAITING, FRESH, self._tally)
 
     def let_go(self) -> int:
         """Events whose label wait is over, or beyond `max_waiting_events`, are counted unlabelled and forgotten."""
         rows = self._db.execute(
-            "SELECT arrival, received_at FROM events WHERE feed = ? AND state = ? AND seq IS NULL "
-            "ORDER BY arrival LIMIT ?",
-            (self._feed, PENDING, LIMIT),
+            f"SELECT arrival, received_at FROM events WHERE feed = ? AND state = {PENDING} "
+            "ORDER BY received_at, arrival LIMIT ?",
+            (self._feed, LIMIT),
         ).fetchall()
-        rows = self._none_from_the_future(rows, "received_at", PENDING)
-        late = len(self._due(rows, self._rules.label_wait_s)) if self._current else 0
+        late = self._late(rows, self._rules.label_wait_s)
         over = min(read_counter(self._db, self._feed, "pending") - self._rules.max_waiting_events, len(rows))
         gone = [arrival for arrival, _ in rows[: max(late, over)]]
         self._db.executemany("DELETE FROM events WHERE arrival = ?", [(arrival,) for arrival in gone])
@@ -82,7 +75,7 @@ class Expiry:
             "ORDER BY received_at, id LIMIT ?",
             (self._feed, LIMIT),
         ).fetchall()
-        late = len(self._due([row[:2] for row in rows], self._rules.event_wait_s)) if self._current else 0
+        late = self._late(rows, self._rules.event_wait_s)
         over = min(read_counter(self._db, self._feed, "labels_waiting") - self._rules.max_waiting_labels, len(rows))
         gone = rows[: max(late, over)]
         letters = [("label", self._no_event(row, index < late)) for index, row in enumerate(gone)]
@@ -107,7 +100,7 @@ class Expiry:
             "SELECT id, received_at FROM predictions WHERE feed = ? ORDER BY received_at, id LIMIT ?",
             (self._feed, LIMIT),
         ).fetchall()
-        late = len(self._due(rows, self._rules.event_wait_s)) if self._current else 0
+        late = self._late(rows, self._rules.event_wait_s)
         over = min(
             read_counter(self._db, self._feed, "predictions_waiting") - self._rules.max_waiting_events, len(rows)
         )
@@ -117,16 +110,11 @@ class Expiry:
         self._tally.add(self._feed, "predictions_expired", len(gone))
         return len(gone)
 
-    def _due(self, rows: list[tuple[int, int]], wait_s: float) -> list[int]:
-        """The numbers of the rows (number, since when) up to the last one that has waited for `wait_s`."""
-        until = self._now - round(wait_s * _MICROS)
-        count = max((place for place, (_, since) in enumerate(rows, start=1) if since <= until), default=0)
-        return [number for number, _ in rows[:count]]
+    def _late(self, rows: Sequence[tuple], wait_s: float) -> int:
+        """How many of the rows (number, since when, …), oldest first, have waited too long."""
+        until = self._until(wait_s)
+        return sum(row[1] <= until for row in rows) if self._current else 0
 
-    def _none_from_the_future(self, rows: list[tuple[int, int]], column: str, state: int) -> list[tuple[int, int]]:
-        """The rows; where the first has a stamp that the clock has yet to reach, all such stamps become `now`."""
-        if not rows or rows[0][1] <= self._now:
-            return rows
-        query = f"UPDATE events SET {column} = ?1 WHERE feed = ?2 AND state = ?3 AND {column} > ?1"
-        self._db.execute(query, (self._now, self._feed, state))
-        return [(number, min(since, self._now)) for number, since in rows]
+    def _until(self, wait_s: float) -> int:
+        """What came then, or before, has waited for so long."""
+        return self._now - round(wait_s * _MICROS)

@@ -1,5 +1,6 @@
 """Waits and bounds: at the second they are due, and not before."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -83,38 +84,85 @@ def test_nothing_is_given_up_while_a_topic_is_not_read_up_to_date(buffer: Buffer
     assert (counts.pending, counts.labels_waiting, counts.predictions_waiting) == (0, 0, 0)
 
 
-def test_what_is_stamped_in_the_future_blocks_nothing_and_waits_no_longer(buffer: Buffer) -> None:
-    ahead = at(10**7)
-    buffer.append([event("a", 0), event("b", 1, label="pos")], up_to(EVENTS, 2), ahead)
-    buffer.append([event("c", 2), event("d", 3, label="pos")], up_to(EVENTS, 4), at(0))
-    buffer.expire(at(1))
+@pytest.fixture
+def waiting(buffer: Buffer) -> Buffer:
+    """An event, an example without prediction, a label and a prediction that came at 0, when the clock was right."""
+    buffer.append([event("a", 0), event("b", 1, label="pos")], up_to(EVENTS, 2), at(0))
+    buffer.append([label("x", "pos")], up_to(LABELS, 1), at(0))
+    buffer.append([prediction("x", "pos", 1)], up_to(PREDICTIONS, 1), at(0))
+    return buffer
+
+
+def waits(buffer: Buffer) -> tuple[int, int, int, int]:
+    """How many events, examples, labels and predictions wait."""
     counts = buffer.counts(FEED)
-    assert (counts.pending, counts.awaiting_prediction) == (2, 2)
-    buffer.expire(at(10))
-    assert buffer.counts(FEED).fresh == 2, "at 10 d is due, and b came before it"
+    return counts.pending, counts.awaiting_prediction, counts.labels_waiting, counts.predictions_waiting
+
+
+def test_a_clock_that_is_wrong_for_a_while_ends_no_wait_early(waiting: Buffer) -> None:
+    waiting.expire(datetime(1970, 1, 1, tzinfo=UTC))
+    waiting.expire(datetime(1970, 1, 2, tzinfo=UTC))
+    assert waits(waiting) == (1, 1, 1, 1)
+    waiting.expire(at(9.9))
+    assert waits(waiting) == (1, 1, 1, 1)
+    waiting.expire(at(10))
+    assert waits(waiting) == (1, 0, 1, 1)
+    waiting.expire(at(49.9))
+    assert waits(waiting) == (1, 0, 1, 1)
+    waiting.expire(at(50))
+    assert waits(waiting) == (1, 0, 0, 0)
+    waiting.expire(at(99.9))
+    assert waits(waiting) == (1, 0, 0, 0)
+    waiting.append([label("a", "pos", 1)], up_to(LABELS, 2), at(99.9))
+    assert waiting.counts(FEED).examples == 2
+
+
+def test_what_is_stamped_in_the_future_waits_until_then_and_holds_up_nothing(buffer: Buffer) -> None:
+    ahead = 10**7
+    buffer.append([event("a", 0), event("b", 1, label="pos")], up_to(EVENTS, 2), at(ahead))
+    buffer.append([label("x", "pos")], up_to(LABELS, 1), at(ahead))
+    buffer.append([prediction("x", "pos", 1)], up_to(PREDICTIONS, 1), at(ahead))
+    buffer.append([event("c", 2), event("d", 3, label="pos")], up_to(EVENTS, 4), at(0))
+    buffer.append([label("y", "pos", 1)], up_to(LABELS, 2), at(0))
+    buffer.append([prediction("y", "pos", 1, 1)], up_to(PREDICTIONS, 2), at(0))
+    buffer.expire(at(9.9))
+    assert waits(buffer) == (2, 2, 2, 2)
     buffer.expire(at(100))
-    assert buffer.counts(FEED).unlabelled == 2
-    buffer.append([event("e", 4), event("f", 5, label="pos")], up_to(EVENTS, 6), ahead)
-    buffer.expire(at(200))
-    buffer.expire(at(209.9))
-    assert buffer.counts(FEED).fresh == 2
-    buffer.expire(at(210))
-    assert buffer.counts(FEED).fresh == 3
-    buffer.expire(at(299.9))
-    assert buffer.counts(FEED).unlabelled == 2
-    buffer.expire(at(300))
-    assert buffer.counts(FEED).unlabelled == 3
+    assert waits(buffer) == (1, 1, 1, 1)
+    assert [example.event_id for example in buffer.fresh(FEED, 9)] == ["d"]
+    buffer.expire(at(ahead + 9.9))
+    assert waits(buffer) == (1, 1, 1, 1)
+    buffer.expire(at(ahead + 100))
+    assert waits(buffer) == (0, 0, 0, 0)
 
 
 def test_more_rows_from_the_future_than_one_look_sees(tmp_path: Path) -> None:
     count = expiry.LIMIT + 7
-    buffer = Buffer.open(tmp_path / "b.sqlite3", rules(label_wait_s=1.0), KEY)
+    buffer = Buffer.open(tmp_path / "b.sqlite3", rules(label_wait_s=1.0, prediction_wait_s=1.0), KEY)
     buffer.append([event(f"e{i}", i) for i in range(count)], up_to(EVENTS, count), at(10**7))
-    buffer.append([event("young", count)], up_to(EVENTS, count + 1), at(0))
-    buffer.expire(at(0))
+    buffer.append([event(f"l{i}", i, label="pos") for i in range(count)], {}, at(10**7))
+    buffer.append([event("young", count), event("labelled", label="pos")], {}, at(0))
     buffer.expire(at(1))
-    assert (buffer.counts(FEED).unlabelled, buffer.counts(FEED).pending) == (count + 1, 0)
+    assert (buffer.counts(FEED).unlabelled, buffer.fresh_count(FEED)) == (1, 1)
+    assert (buffer.counts(FEED).pending, buffer.counts(FEED).awaiting_prediction) == (count, count)
     buffer.close()
+
+
+def test_waits_are_found_by_an_index_in_the_order_of_their_stamps(waiting: Buffer) -> None:
+    statements: list[str] = []
+    connection = waiting._store._connection
+    connection.set_trace_callback(statements.append)
+    waiting.expire(at(0))
+    connection.set_trace_callback(None)
+    looks = [one for one in statements if one.startswith("SELECT") and "LIMIT" in one]
+    plans = [connection.execute(f"EXPLAIN QUERY PLAN {one}").fetchall() for one in looks]
+    assert [plan[0][3].split(" USING ")[1].split(" (")[0].removeprefix("COVERING ") for plan in plans] == [
+        "INDEX events_awaiting",
+        "INDEX events_pending",
+        "INDEX labels_by_age",
+        "INDEX predictions_by_age",
+    ]
+    assert [len(plan) for plan in plans] == [1, 1, 1, 1], "nothing is sorted"
 
 
 def test_more_than_one_batch_of_rows(tmp_path: Path) -> None:

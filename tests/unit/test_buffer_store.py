@@ -233,7 +233,6 @@ def test_a_writer_that_never_ends_is_named(path: Path) -> None:
     "query",
     [
         "SELECT seq FROM events WHERE feed = 1 AND state = 2 AND seq IS NOT NULL ORDER BY seq LIMIT 5",
-        "SELECT arrival FROM events WHERE feed = 1 AND state = 0 AND seq IS NULL ORDER BY arrival LIMIT 5",
         "SELECT arrival FROM events WHERE feed = 1 AND event_id IN ('a', 'b')",
         "SELECT event_id FROM events WHERE seq IN (SELECT value FROM json_each('[1, 2]'))",
         "SELECT id FROM labels WHERE feed = 1 ORDER BY received_at, id LIMIT 5",
