@@ -55,7 +55,7 @@ class FeedLearner:
 
 @dataclass(frozen=True, slots=True)
 class _Stop:
-    """Why a feed was stopped, and at which revision of its live record; None: Redis did not tell."""
+    """Why a feed was stopped, and the revision of its live record before it tried; None: Redis did not tell."""
 
     reason: str
     revision: int | None
@@ -146,8 +146,10 @@ class LearnerService:
         if self._stop.is_set() or start < self._retry_at.get(name, 0.0):
             return
         self._running = (name, start)
+        revision = None  # read before the step, so that a rollback while it fails is a change
         try:
-            if not self._still_stopped(name) and (lease.held or lease.acquire()):
+            revision = self._registry.live(name).revision
+            if not self._still_stopped(name, revision) and (lease.held or lease.acquire()):
                 self._step(name)
         except LeaseLost as error:
             log.warning("lease_lost", feed=name, error=str(error))
@@ -155,31 +157,25 @@ class LearnerService:
         except DriftlineError as error:
             log.error("turn_failed", feed=name, kind=type(error).__name__, error=str(error), retriable=error.retriable)
             if not error.retriable:
-                self._stop_feed(name, error)
+                self._stop_feed(name, error, revision)
             spent_s = time.monotonic() - start
             self._retry_at[name] = time.monotonic() + min(LAST_RETRY_S, spent_s)
         finally:
             self._running = None
 
-    def _stop_feed(self, name: str, error: DriftlineError) -> None:
+    def _stop_feed(self, name: str, error: DriftlineError, revision: int | None) -> None:
         """One feed that cannot go on does not stop the others."""
-        self._stopped[name] = _Stop(f"{type(error).__name__}: {error}", self._revision(name))
+        self._stopped[name] = _Stop(f"{type(error).__name__}: {error}", revision)
         self._feeds[name].lease.release()
         self._journal.append("feed_stopped", feed=name, error=str(error))
         if self._stopped.keys() == self._feeds.keys():
             raise error
 
-    def _still_stopped(self, name: str) -> bool:
-        if name not in self._stopped or self._stopped[name].revision == self._registry.live(name).revision:
+    def _still_stopped(self, name: str, revision: int) -> bool:
+        if name not in self._stopped or self._stopped[name].revision == revision:
             return name in self._stopped
         log.info("stopped_feed_tried_again", feed=name, reason=self._stopped.pop(name).reason)
         return False
-
-    def _revision(self, name: str) -> int | None:
-        try:
-            return self._registry.live(name).revision
-        except DriftlineError:
-            return None
 
     def _tell_what_is_stopped(self) -> None:
         """For `status`; silence is enough while all is well."""

@@ -220,6 +220,11 @@ class Idle:
     def turn(self, **_: Any) -> None: ...
 
 
+def idle(school: School) -> FeedLearner:
+    lease = school.registry.lease("other", "learner", ttl_s=60)
+    return FeedLearner(section=school.section, learner=cast(Learner, Idle()), lease=lease)
+
+
 def test_a_stopped_feed_is_told_and_tried_again_after_a_rollback(
     make: Any, journal: Journal, redis_url: str, unique: str, tmp_path: Path
 ) -> None:
@@ -232,12 +237,9 @@ def test_a_stopped_feed_is_told_and_tried_again_after_a_rollback(
     client = connect(redis_url, unique)
     client.delete(Keys(unique).blob(FEED, school.blobs(2)[0]))
     school.add(60)
-    other = FeedLearner(
-        section=school.section, learner=cast(Learner, Idle()), lease=school.registry.lease("other", "learner", ttl_s=60)
-    )
     document = {"redis": {"url": redis_url, "prefix": unique}, "feed": {FEED: {"labels": list(LABELS)}}}
     config = parse_config(document, root=tmp_path / "elsewhere")
-    with running(school, journal, beside={"other": other}) as service:
+    with running(school, journal, beside={"other": idle(school)}) as service:
         assert eventually(lambda: FEED in school.registry.stopped_feeds())
         found = collect(config, [FEED])
         assert "is not (wholly) in the registry" in found["feeds"][FEED]["stopped"]
@@ -249,6 +251,30 @@ def test_a_stopped_feed_is_told_and_tried_again_after_a_rollback(
         assert service.alive
         assert eventually(lambda: collect(config, [FEED])["feeds"][FEED]["stopped"] is None)
     client.close()
+
+
+def test_a_rollback_while_the_turn_fails_is_no_change_missed(
+    make: Any, journal: Journal, redis_url: str, unique: str
+) -> None:
+    school = make(**OFTEN)
+    learner = school.learner()
+    for _ in range(2):
+        school.add(60)
+        assert learner.turn() is not None
+    learner.lease.release()
+    client = connect(redis_url, unique)
+    client.delete(Keys(unique).blob(FEED, school.blobs(2)[0]))
+    client.close()
+    registry = Interposed(school.registry)
+
+    def roll_back() -> None:
+        school.registry.rollback(FEED, 1, expected_revision=2, **WHO)
+        school.registry.resume(FEED, **WHO)
+
+    registry.before("get_blob", roll_back)
+    school.add(60)
+    with running(school, journal, beside={"other": idle(school)}, registry=registry):
+        assert eventually(lambda: school.live() > 2)
 
 
 def test_stopped_it_gives_its_lease_back(make: Any, journal: Journal) -> None:
