@@ -23,7 +23,7 @@ from driftline.buffer import Buffer
 from driftline.clock import Clock
 from driftline.config import FeedConfig
 from driftline.records import Cycle, GateDecision, LiveRecord, PublishOutcome
-from driftline.registry import Lease, Registry, check_not_lost, check_numbers_not_lost
+from driftline.registry import Lease, Registry, check_not_lost
 from learner.evaluation import accuracy_on
 from learner.gate import decide
 from learner.holdouts import Exam, Holdouts
@@ -152,7 +152,7 @@ class Learner:
         if live.paused or not enough:
             return None
         fresh = buffer.fresh(self.feed, self._section.schedule.max_examples)
-        version = self._next_version()
+        version = self._shop.registry.next_version(self.feed, above=buffer.last_version(self.feed))
         seed = cycle_seed(self._section.learner.seed, self.feed, version)
         cycle = Cycle(
             cycle_id=uuid.UUID(int=seed << 64 | version).hex,
@@ -165,12 +165,6 @@ class Learner:
         )
         buffer.take(cycle)
         return cycle
-
-    def _next_version(self) -> int:
-        """RegistryLost, also when asked again, rather than a number, and so a cycle id, that was used before."""
-        registry = self._shop.registry
-        check_numbers_not_lost(self.feed, registry.last_version(self.feed), self._shop.buffer.last_version(self.feed))
-        return registry.next_version(self.feed)
 
     def _abandon(self, cycle: Cycle, live: LiveRecord) -> None:
         self._shop.buffer.ack(cycle.cycle_id, "abandoned")

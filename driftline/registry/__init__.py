@@ -8,14 +8,13 @@ from driftline.registry.client import Client, connect
 from driftline.registry.embedded import start_embedded, stop_embedded
 from driftline.registry.lease import Lease
 from driftline.registry.registry import Registry
-from driftline.registry.replies import check_not_lost, check_numbers_not_lost
+from driftline.registry.replies import check_not_lost
 
 __all__ = [
     "Client",
     "Lease",
     "Registry",
     "check_not_lost",
-    "check_numbers_not_lost",
     "connect",
     "start_embedded",
     "stop_embedded",

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+import structlog
+
 from driftline.artefact.manifest import SignedManifest, decode_manifest, decode_signed, encode_signed
 from driftline.errors import ArtefactError, RegistryUnavailable, UnknownVersion
 from driftline.names import Keys
@@ -35,6 +37,8 @@ from driftline.registry.replies import (
 from driftline.registry.retention import blobs_of, kept_versions
 
 __all__ = ["Registry"]
+
+log = structlog.get_logger()
 
 REPLICA_SILENT_S = 5.0
 REPLICA_FORGOTTEN_S = 3600.0
@@ -63,14 +67,17 @@ class Registry:
 
     # --- versions and blobs
 
-    def next_version(self, feed: str) -> int:
-        """A version number never given before, from 1. A crash after it leaves a gap."""
-        self._client.sadd(self._keys.feeds(), feed)
-        return int(self._client.incr(self._keys.version_counter(feed)))
+    def next_version(self, feed: str, *, above: int = 0) -> int:
+        """A version number never given before, from 1. A crash after it leaves a gap.
 
-    def last_version(self, feed: str) -> int:
-        """The greatest number that `next_version` gave; 0 if none."""
-        return int(self._client.get(self._keys.version_counter(feed)) or 0)
+        `above`: the greatest number that the caller knows of. Greater than all that were given, as Redis has it, it
+        tells that Redis lost the last ones (it may, with `appendfsync everysec`): they are skipped, with a warning.
+        """
+        keys = [self._keys.version_counter(feed), self._keys.feeds()]
+        number, given = run_script(self._client, "next_version", keys, feed, above)
+        if given < above:
+            log.warning("version_numbers_lost", feed=feed, given=given, known=above, next_version=number)
+        return int(number)
 
     def put_blob(self, feed: str, data: bytes) -> str:
         """Store bytes under their sha256, which is returned; see `driftline.registry.blobs`."""

@@ -12,7 +12,6 @@ from driftline.registry.retention import blobs_of
 
 __all__ = [
     "check_not_lost",
-    "check_numbers_not_lost",
     "conflict",
     "listed",
     "not_kept",
@@ -37,15 +36,6 @@ def check_not_lost(live: LiveRecord, seen_revision: int) -> None:
         raise RegistryLost(
             f"registry_lost: feed {live.feed} is at revision {live.revision}, but revision {seen_revision} was seen "
             f"before: {_LOST_REMEDY}"
-        )
-
-
-def check_numbers_not_lost(feed: str, given: int, taken: int) -> None:
-    """RegistryLost if a version of a greater number than the registry ever gave was `taken`: numbers would repeat."""
-    if given < taken:
-        raise RegistryLost(
-            f"registry_lost: feed {feed}: the registry has given version numbers up to {given}, but version {taken} "
-            f"was trained before: {_LOST_REMEDY}"
         )
 
 

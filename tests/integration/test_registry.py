@@ -50,6 +50,13 @@ def test_versions_count_up_and_feeds_are_apart(registry: Registry) -> None:
     assert registry.feeds() == ["other", FEED]
 
 
+def test_numbers_go_on_above_one_that_is_known(registry: Registry) -> None:
+    assert registry.next_version(FEED, above=0) == 1
+    assert registry.next_version(FEED, above=7) == 8
+    assert registry.next_version(FEED, above=3) == 9
+    assert registry.feeds() == [FEED]
+
+
 def test_concurrent_learners_never_get_the_same_number(registry: Registry) -> None:
     with ThreadPoolExecutor(8) as pool:
         numbers = list(pool.map(registry.next_version, [FEED] * 200))
