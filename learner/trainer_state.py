@@ -39,11 +39,9 @@ class TrainerState:
         """The state before the first update: nothing trained, nothing remembered, whatever the section."""
         return cls()
 
-    def within(self, buffer: str) -> "TrainerState":
-        """The state as a learner on this buffer may use it: numbers of another buffer name nothing, or other examples,
-        so reservoir and recent window start empty there. Weights, moments and step stay."""
-        if self.buffer == buffer:
-            return self
+    def without_examples(self, buffer: str) -> "TrainerState":
+        """The state for a learner on this buffer where its numbers are not of it: they would name nothing, or other
+        examples, so reservoir and recent window start empty. Moments and step stay."""
         return replace(self, reservoir=ReservoirState(), recent=(), buffer=buffer)
 
 

@@ -1,6 +1,8 @@
 """From a parent and a plan to a candidate. Guards invariant 5: an update is a function of its parent's weights and
-trainer state, the plan, the learning config and the seed; repeated on a CPU it gives the same bytes. And that only
-examples of this buffer are replayed, also where the parent was learned from another one."""
+trainer state, the plan, the learning config and the seed; repeated on a CPU it gives the same bytes (those of the
+trainer state also depend on the buffer's identity, which is in it). And that only examples of this buffer are replayed,
+also where the parent was learned from another one, or from this one before it was restored to an older state.
+"""
 
 from dataclasses import dataclass
 
@@ -52,7 +54,8 @@ class Training:
         """What the next update learns from: these, what the strategy replays with them, and what only is remembered."""
         section = self._section.learner
         replayed = self._strategy.draw(fresh, self._state_of(parent), section, np.random.default_rng([seed, 0]))
-        self._warn_of_another_buffer(parent)
+        if parent.state is not None and not self._learned_from_this_buffer(parent):
+            self._warn_of_another_buffer(parent, parent.state)
         retired = self._buffer.retired(self._feed, section.reservoir_examples)
         return Plan(fresh=_numbers(fresh), replayed=tuple(replayed), retired=_numbers(retired))
 
@@ -79,14 +82,26 @@ class Training:
         return [Lesson(tokens=t, label=index[e.label]) for t, e in zip(tokens, examples, strict=True)]
 
     def _state_of(self, parent: Version) -> TrainerState:
-        return (parent.state or TrainerState()).within(self._buffer.identity())
+        """The parent's state, its example numbers only where they are this buffer's."""
+        state = parent.state or TrainerState()
+        ours = self._learned_from_this_buffer(parent)
+        return state if ours else state.without_examples(self._buffer.identity())
 
-    def _warn_of_another_buffer(self, parent: Version) -> None:
-        learned_from, own = parent.state and parent.state.buffer, self._buffer.identity()
-        if parent.state is not None and learned_from != own:
-            log.warning(
-                "replay_starts_empty", feed=self._feed, parent=parent.version, learned_from=learned_from, now=own
-            )
+    def _learned_from_this_buffer(self, parent: Version) -> bool:
+        """A buffer restored from a backup has the same identity, but never saw what was learned since; it may have
+        given those numbers to other examples."""
+        same = parent.state is not None and parent.state.buffer == self._buffer.identity()
+        return same and self._buffer.has_version(self._feed, parent.version)
+
+    def _warn_of_another_buffer(self, parent: Version, state: TrainerState) -> None:
+        log.warning(
+            "replay_starts_empty",
+            feed=self._feed,
+            parent=parent.version,
+            learned_from=state.buffer,
+            now=self._buffer.identity(),
+            restored=state.buffer == self._buffer.identity(),
+        )
 
 
 def _numbers(examples: list[Example]) -> tuple[int, ...]:

@@ -241,6 +241,12 @@ class Buffer:
             row = db.execute("SELECT MAX(version) FROM cycles WHERE feed = ?", (self._feed(feed),)).fetchone()
         return row[0] or 0
 
+    def has_version(self, feed: str, version: int) -> bool:
+        """Whether a cycle of the feed was taken for this version from this buffer, as the file is now."""
+        query = "SELECT 1 FROM cycles WHERE feed = ? AND version = ? LIMIT 1"
+        with self._store.reading() as db:
+            return db.execute(query, (self._feed(feed), version)).fetchone() is not None
+
     def cycles(self, feed: str) -> list[cycles.CycleRow]:
         """All cycles of the feed in the order they were taken."""
         with self._store.reading() as db:

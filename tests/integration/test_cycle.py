@@ -355,6 +355,39 @@ def test_a_replaced_buffer_replays_nothing_under_the_old_ones_numbers(school: Sc
     assert [entry for entry in logs if entry["event"] == "replay_starts_empty"] == []
 
 
+@pytest.mark.parametrize("new", [40, 400])
+def test_a_buffer_restored_from_a_backup_replays_only_what_it_knows(school: School, new: int) -> None:
+    """40: the numbers that the live version remembers are unknown here. 400: here they are of other examples."""
+    first = school.learner()
+    before = turn(school, first, 80)
+    backup = school.back_up_buffer()
+    assert turn(school, first, 200).cycle.plan.replayed
+    first.lease.release()
+    school.replace_buffer(backup)
+    school.append(reviews(1000, new))
+    learner = school.learner()
+    with capture_logs() as logs:
+        report = learner.turn()
+    assert report is not None
+    assert (report.cycle.parent, report.cycle.version, report.cycle.plan.replayed) == (2, 3, ())
+    (warning,) = [entry for entry in logs if entry["event"] == "replay_starts_empty"]
+    assert (warning["log_level"], warning["learned_from"], warning["restored"]) == ("warning", "the first", True)
+    assert counts(school).set_aside == len(before.cycle.plan.fresh), "by a version that live does not build on, here"
+    school.append(reviews(2000, 60))
+    report = learner.turn()
+    assert report is not None
+    assert report.cycle.plan.replayed
+    assert {example.event_id for example in school.buffer.examples(report.cycle.plan.replayed)} <= {
+        f"e-{number}" for number in range(1000, 1000 + new)
+    }
+    school.registry.pause(FEED, **WHO)
+    assert school.buffer.relearn(FEED) == len(before.cycle.plan.fresh)
+    school.registry.resume(FEED, **WHO)
+    again = learner.turn(at_least=1)
+    assert again is not None
+    assert set(before.cycle.plan.fresh) <= set(again.cycle.plan.fresh)
+
+
 # --- interrupted
 
 
@@ -540,24 +573,25 @@ def test_the_same_stream_gives_the_same_bytes_whatever_interrupts_it(
     assert hashes[0] == hashes[1]
 
 
-def test_a_registry_that_lost_a_rejected_version_is_refused_and_stays_so(
+def test_a_registry_that_lost_version_numbers_goes_on_above_all_that_the_buffer_knows(
     redis_process: RedisProcess, base: Base, tmp_path: Path
 ) -> None:
-    """Nothing was ever promoted, so the revision tells nothing; the next cycle would have the same id."""
+    """Nothing was promoted since, so the revision tells nothing; a number twice would be a cycle id twice."""
     client = connect(redis_process.url)
     school = School(folder=tmp_path / "school", registry=Registry(client, Keys()), base=base)
     registry = Interposed(school.registry)
-    registry.before("publish", lambda: school.registry.pause(FEED, **WHO) and None)
     learner = school.learner(registry=registry)
+    turn(school, learner)
+    registry.before("publish", lambda: school.registry.pause(FEED, **WHO) and None)
     assert turn(school, learner).outcome == "rejected"
-    learner.lease.release()
-    client.delete(*(name(FEED) for name in (Keys().live, Keys().version_counter, Keys().cycles, Keys().manifests)))
-    school.add(80)
-    for _ in range(3):
-        with pytest.raises(RegistryLost, match=r"numbers up to 0, but version 1 was .* Restore Redis"):
-            school.learner().turn()
-        school.learners[-1].lease.release()
-    assert school.buffer.open_cycle(FEED) is None
+    school.registry.resume(FEED, **WHO)
+    client.delete(Keys().version_counter(FEED))
+    with capture_logs() as logs:
+        reports = [turn(school, learner) for _ in range(2)]
+    assert [(report.cycle.version, report.outcome) for report in reports] == [(3, "promoted"), (4, "promoted")]
+    assert len({row.cycle.cycle_id for row in school.buffer.cycles(FEED)}) == 4
+    (warning,) = [entry for entry in logs if entry["event"] == "version_numbers_lost"]
+    assert (warning["log_level"], warning["given"], warning["known"]) == ("warning", 0, 2)
     school.close()
     client.close()
 

@@ -46,10 +46,9 @@ def test_the_first_state_is_empty_and_packs() -> None:
     assert after.buffer is None
 
 
-def test_within_another_buffer_nothing_is_remembered_but_what_was_trained() -> None:
+def test_in_another_buffer_nothing_is_remembered_but_what_was_trained() -> None:
     before = state()
-    assert before.within("one") is before
-    after = before.within("other")
+    after = before.without_examples("other")
     assert (after.buffer, after.reservoir, after.recent) == ("other", ReservoirState(), ())
     assert (after.step, after.moments) == (before.step, before.moments)
 
