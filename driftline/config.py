@@ -257,7 +257,7 @@ class Config(Section):
         slots = len(self.feed) + 2
         if self.serve.slots < slots:
             raise ValueError(f"serve.slots = {self.serve.slots}: {len(self.feed)} feeds need at least {slots}")
-        room = sum(feed.schedule.max_examples + feed.schedule.min_examples for feed in self.feed.values())
+        room = sum(feed.schedule.room_examples for feed in self.feed.values())
         needed = math.ceil(room / 0.9)
         if self.ingest.max_waiting_examples < needed:
             raise ValueError(

@@ -67,6 +67,12 @@ class ScheduleConfig(Section):
         """The tick's period, for feeds without cron."""
         return self.every_s or 60.0
 
+    @property
+    def room_examples(self) -> int:
+        """Fresh examples that may wait at once without fault: all that a rejected update gives back, and beside them
+        the new ones that start the next."""
+        return self.max_examples + self.min_examples
+
 
 class LearnerConfig(Section):
     """How an update learns."""

@@ -56,7 +56,7 @@ class CycleReport:
 class Workshop:
     """What a feed's learner works with; built by the command line, shared with nobody else.
 
-    `keep_waiting`: while paused, so many fresh examples wait on; what comes beyond goes to replay.
+    `keep_waiting`: while paused or stopped, so many fresh examples wait on; what comes beyond goes to replay.
     """
 
     buffer: Buffer
@@ -122,8 +122,16 @@ class Learner:
         """What is due between cycles: full segments are closed; while paused, what waits beyond the limit goes to
         replay, so that ingest goes on."""
         self.close_segments()
-        if self._shop.buffer.fresh_count(self.feed) > self._shop.keep_waiting and self._live().paused:
-            self._shop.buffer.retire_overflow(self.feed, keep=self._shop.keep_waiting)
+        if self.overflows() and self._live().paused:
+            self.retire_overflow()
+
+    def overflows(self) -> bool:
+        """Whether more fresh examples wait than a feed that learns nothing may keep. Asks nothing but the buffer."""
+        return self._shop.buffer.fresh_count(self.feed) > self._shop.keep_waiting
+
+    def retire_overflow(self) -> None:
+        """What waits beyond the limit goes to replay. Asks nothing but the buffer."""
+        self._shop.buffer.retire_overflow(self.feed, keep=self._shop.keep_waiting)
 
     def close_segments(self, *, minimum_open: int | None = None) -> None:
         """Write the retention rows that are due, with the incumbent as it is now.

@@ -7,7 +7,8 @@ process; whoever supervises it starts it again, and the open cycle is repeated.
 
 Errors: after a retriable one the feed is tried again, once as much time has passed as the failed attempt took (a cycle
 may have been trained in vain). Any other error of ours stops that feed until its live record changes, as a rollback
-does; `status` tells why. Once no feed is left `run` raises it.
+does; `status` tells why, and what waits there beyond its share goes to replay, so that ingest goes on for the others.
+Once no feed is left `run` raises it.
 """
 
 import os
@@ -146,6 +147,8 @@ class LearnerService:
         if self._stop.is_set() or start < self._retry_at.get(name, 0.0):
             return
         self._running = (name, start)
+        if name in self._stopped:
+            self._bound(name)
         revision = None  # read before the step, so that a rollback while it fails is a change
         try:
             revision = self._registry.live(name).revision
@@ -170,6 +173,20 @@ class LearnerService:
         self._journal.append("feed_stopped", feed=name, error=str(error))
         if self._stopped.keys() == self._feeds.keys():
             raise error
+
+    def _bound(self, name: str) -> None:
+        """A stopped feed's fresh examples must not hold up the events of all: what exceeds its share goes to replay.
+
+        Under the lease, because another process may be learning them; never by way of what stopped the feed.
+        """
+        feed = self._feeds[name]
+        try:
+            if feed.learner.overflows():
+                with feed.lease as lease:
+                    if lease.acquire():
+                        feed.learner.retire_overflow()
+        except DriftlineError as error:  # told already why the feed is stopped; the next poll tries again
+            log.warning("overflow_not_retired", feed=name, error=str(error))
 
     def _still_stopped(self, name: str, revision: int) -> bool:
         if name not in self._stopped or self._stopped[name].revision == revision:

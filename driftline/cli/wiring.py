@@ -181,6 +181,13 @@ def build_ingest(config: Config, topics: Topics, buffer: Buffer, clock: Clock) -
     )
 
 
+def keep_waiting(config: Config, feed: str) -> int:
+    """How many fresh examples a paused or stopped feed keeps: its share by what its cycles need, so that together with
+    all that a rejected update of another feed gives back they never hold up the events."""
+    needs = {name: section.schedule.room_examples for name, section in config.feed.items()}
+    return int(config.ingest.max_waiting_examples * PAUSED_SHARE * needs[feed] / sum(needs.values()))
+
+
 def build_learner(feed: str, config: Config, base: Base, registry: Registry, buffer: Buffer, clock: Clock) -> Learner:
     """One feed's learner with its own copy of the base and its lease (not yet acquired)."""
     from learner.cycle import Learner, Workshop
@@ -200,7 +207,7 @@ def build_learner(feed: str, config: Config, base: Base, registry: Registry, buf
         lease=registry.lease(feed, "learner", ttl_s=15),
         clock=clock,
         config_sha256=feed_sha256(config, feed),
-        keep_waiting=int(config.ingest.max_waiting_examples * PAUSED_SHARE / len(config.feed)),
+        keep_waiting=keep_waiting(config, feed),
     )
     return Learner(feed, section, shop)
 

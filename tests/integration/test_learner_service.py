@@ -253,6 +253,37 @@ def test_a_stopped_feed_is_told_and_tried_again_after_a_rollback(
     client.close()
 
 
+def test_a_stopped_feed_keeps_its_share_waiting_and_the_rest_goes_to_replay(
+    make: Any, journal: Journal, redis_url: str, unique: str
+) -> None:
+    school = make(**NEVER)
+    learner = school.learner()
+    school.add(60)
+    assert learner.turn() is not None
+    learner.lease.release()
+    client = connect(redis_url, unique)
+    client.delete(Keys(unique).blob(FEED, school.blobs(1)[0]))
+    client.close()
+    other = school.registry.lease(FEED, "learner", ttl_s=60)
+    with running(school, journal, beside={"other": idle(school)}, keep_waiting=20) as service:
+        school.registry.request_update(FEED, "ana")
+        school.add(20)
+        assert eventually(lambda: FEED in school.registry.stopped_feeds())
+        assert eventually(other.acquire), "a stopped feed's lease is free"
+        school.add(80)
+        waiting = school.fresh()
+        assert len(waiting) > 20
+        assert school.fresh() == waiting, "whoever holds the lease may be learning them"
+        other.release()
+        assert eventually(lambda: len(school.fresh()) == 20)
+        assert school.fresh() == waiting[-20:]
+        assert eventually(other.acquire)
+        assert service.alive
+        assert FEED in school.registry.stopped_feeds()
+    other.release()
+    assert school.buffer.counts(FEED).retired == len(waiting) - 20
+
+
 def test_a_rollback_while_the_turn_fails_is_no_change_missed(
     make: Any, journal: Journal, redis_url: str, unique: str
 ) -> None:

@@ -1,5 +1,6 @@
 """What every process does on its own machine: metrics on a port, names of its own on a shared cluster, patience."""
 
+import math
 import sys
 import threading
 import urllib.request
@@ -59,6 +60,22 @@ def test_a_learner_refuses_to_learn_one_rank_of_several(tmp_path: Path) -> None:
     config = parse_config({"ingest": {"rank": 1, "of_ranks": 2}, "feed": FEED}, root=tmp_path)
     with pytest.raises(ConfigError, match=r"ingest\.of_ranks = 2: .* never be learned: set ingest\.of_ranks to 1"):
         wiring.build_learner_service(config)
+
+
+def test_paused_feeds_leave_room_for_what_a_rejected_update_of_another_gives_back(tmp_path: Path) -> None:
+    """At the least limit that the config allows, with one big feed beside two small ones."""
+    needs = {"big": (1000, 8000), "small": (10, 90), "tiny": (1, 1)}
+    feeds = {
+        name: {**FEED["reviews"], "schedule": {"min_examples": least, "max_examples": largest}}
+        for name, (least, largest) in needs.items()
+    }
+    limit = math.ceil(sum(map(sum, needs.values())) / 0.9)
+    config = parse_config({"ingest": {"max_waiting_examples": limit}, "feed": feeds}, root=tmp_path)
+    keep = {name: wiring.keep_waiting(config, name) for name in needs}
+    assert all(least <= keep[name] for name, (least, _) in needs.items() if name != "tiny")
+    for active, (least, largest) in needs.items():
+        paused = sum(kept for name, kept in keep.items() if name != active)
+        assert largest + least + paused < config.ingest.resume_below_examples, active
 
 
 def test_what_needs_the_topics_waits_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
