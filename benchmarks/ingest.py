@@ -46,13 +46,7 @@ SECTION = IngestConfig(batch_records=BATCH, max_waiting_examples=1 << 30)
 NAMES = FeedTopics(
     events=TOPIC, labels=f"{TOPIC}.labels", predictions=f"{TOPIC}.predictions", dead_letters=f"{TOPIC}.dead-letters"
 )
-FEED = FeedConfig(
-    labels=LABELS,
-    events_topic=NAMES.events,
-    labels_topic=NAMES.labels,
-    predictions_topic=NAMES.predictions,
-    serve={"score": False},  # type: ignore[arg-type]
-)
+FEED = FeedConfig(labels=LABELS, serve={"score": False})  # type: ignore[arg-type]
 POLL_S = 1.0
 WITHIN_S = 600.0
 FSYNCS = 50
@@ -113,7 +107,7 @@ class Source:
         """An ingest with a buffer and a feed name of its own, so that it reads everything again."""
         name = f"f{next(self._numbers)}"
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            buffer = Buffer.open(Path(folder) / "b.sqlite3", {name: feed_rules(name, FEED, SECTION)}, b"bench")
+            buffer = Buffer.open(Path(folder) / "b.sqlite3", {name: feed_rules(name, FEED, NAMES, SECTION)}, b"bench")
             ingest = Ingest(
                 self.topics, buffer, {name: FEED}, {name: NAMES}, SECTION, SystemClock(), lock=Path(folder) / "lock"
             )

@@ -162,7 +162,8 @@ class FeedConfig(Section):
     labels_topic: str | None = None
     """Default: NAME.labels."""
     predictions_topic: str | None = None
-    """Default: NAME.predictions."""
+    """Default: NAME.predictions. Each feed needs its own, and so does a feed under a new name: answers name no feed, so
+    those of the old name's versions would be scored as its own."""
     dead_letters_topic: str | None = None
     """Default: NAME.dead-letters."""
     label_wait_s: Seconds = 7 * 86400.0

@@ -26,7 +26,7 @@ def ids_from_file(config: Config, events: Sequence[dict[str, Any]]) -> list[str]
         folder = Path(name)
         topics, names = FileTopics(folder / "topics"), topic_names(config)[FEED]
         topics.append(names.events, [Outgoing(value=json.dumps(event).encode()) for event in events])
-        rules = {FEED: feed_rules(FEED, section, config.ingest)}
+        rules = {FEED: feed_rules(FEED, section, names, config.ingest)}
         with closing(Buffer.open(folder / "buffer.sqlite3", rules, b"drill")) as buffer:
             with Ingest(
                 topics, buffer, {FEED: section}, {FEED: names}, config.ingest, SystemClock(), lock=folder / "lock"

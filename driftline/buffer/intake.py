@@ -120,7 +120,7 @@ class _Numbers(Iterator[int]):
 
 def owners(feeds: Mapping[str, tuple[int, FeedRules]]) -> dict[str, int]:
     """Topic → the number of the feed it is read for; the config sees to it that there is one."""
-    return {topic: number for number, rules in feeds.values() for topic in rules.topics}
+    return {topic: number for number, rules in feeds.values() for topic in rules.read_topics}
 
 
 def all_positions(db: sqlite3.Connection, owner: Mapping[str, int]) -> dict[Partition, int]:

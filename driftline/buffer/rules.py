@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from driftline.config import FeedConfig, IngestConfig
+from driftline.config import FeedConfig, FeedTopics, IngestConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -10,6 +10,7 @@ class FeedRules:
     """How one feed's records are joined, held out and bounded. Waits in seconds, bounds in rows of this feed."""
 
     feed: str
+    topics: FeedTopics
     labels: tuple[str, ...]
     holdout_share: float = 0.1
     label_wait_s: float = 7 * 86400.0
@@ -22,29 +23,22 @@ class FeedRules:
     max_waiting_events: int = 1_000_000
     max_waiting_labels: int = 1_000_000
     max_attempts: int = 3
-    events_topic: str | None = None
-    labels_topic: str | None = None
-    predictions_topic: str | None = None
 
     @property
-    def topics(self) -> tuple[str, str, str]:
+    def read_topics(self) -> tuple[str, str, str]:
         """The topics that are read for the feed: events, labels, predictions."""
-        return (
-            self.events_topic or self.feed,
-            self.labels_topic or f"{self.feed}.labels",
-            self.predictions_topic or f"{self.feed}.predictions",
-        )
+        return self.topics.events, self.topics.labels, self.topics.predictions
 
     def kind_of(self, topic: str) -> str:
         """What a record of this topic is: label, prediction, else event."""
-        _, labels, predictions = self.topics
-        return {labels: "label", predictions: "prediction"}.get(topic, "event")
+        return {self.topics.labels: "label", self.topics.predictions: "prediction"}.get(topic, "event")
 
 
-def feed_rules(name: str, feed: FeedConfig, ingest: IngestConfig) -> FeedRules:
+def feed_rules(name: str, feed: FeedConfig, topics: FeedTopics, ingest: IngestConfig) -> FeedRules:
     """The rules that the config sets for a feed."""
     return FeedRules(
         feed=name,
+        topics=topics,
         labels=feed.labels,
         holdout_share=feed.evaluation.holdout_share,
         label_wait_s=feed.label_wait_s,
@@ -57,7 +51,4 @@ def feed_rules(name: str, feed: FeedConfig, ingest: IngestConfig) -> FeedRules:
         max_waiting_events=ingest.max_waiting_events,
         max_waiting_labels=ingest.max_waiting_labels,
         max_attempts=feed.learner.max_attempts,
-        events_topic=feed.events_topic,
-        labels_topic=feed.labels_topic,
-        predictions_topic=feed.predictions_topic,
     )

@@ -12,7 +12,8 @@ CREATE TABLE feeds (
   outside       TEXT NOT NULL DEFAULT '[]'    -- adopted versions outside the live one's lineage, at the last reconcile
 ) STRICT;
 
--- Where a feed reads each of its topics on from, and which topic that was. A feed under a new name starts anew.
+-- Where a feed reads each of its topics on from, and which topic that was. A feed under a new name starts anew; it needs
+-- a new predictions topic as well, because answers name no feed.
 CREATE TABLE positions (
   feed        INTEGER NOT NULL,
   topic       TEXT NOT NULL,

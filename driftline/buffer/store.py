@@ -209,7 +209,7 @@ def check_split(db: sqlite3.Connection, path: Path, holdout_shares: Mapping[str,
             raise BufferStoreError(
                 f"{path}: feed.{feed}.evaluation.holdout_share is {share}, but this buffer was made with {found}: "
                 f"texts would move between training and hold-out: put {found} back, or start with another state.path "
-                "or another feed name"
+                "or another feed name (then with another predictions_topic too, where that is set)"
             )
 
 

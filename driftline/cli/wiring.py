@@ -118,7 +118,8 @@ def open_buffer(
     from driftline.buffer import Buffer, feed_rules
 
     files = state_files(config)
-    rules = {name: feed_rules(name, feed, config.ingest) for name, feed in config.feed.items()}
+    names = topic_names(config)
+    rules = {name: feed_rules(name, feed, names[name], config.ingest) for name, feed in config.feed.items()}
     if read_only and not files.holdout_key.exists():  # reading makes no key; it splits nothing either
         key = key or b""
     split_key = holdout_key(files) if key is None else key

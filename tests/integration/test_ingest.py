@@ -58,7 +58,7 @@ class House:
         self.limits = limits
         config = self.config
         self.names = feed_topics(config, self.feed)
-        rules = {self.feed: feed_rules(self.feed, config.feed[self.feed], config.ingest)}
+        rules = {self.feed: feed_rules(self.feed, config.feed[self.feed], self.names, config.ingest)}
         self.buffer = Buffer.open(self.folder / "buffer.sqlite3", rules, KEY)
         self.ingest = Ingest(
             self.topics,
@@ -327,7 +327,7 @@ def test_two_feeds_share_a_buffer(topics: Topics, tmp_path: Path) -> None:
     document = {"feed": {name: {"labels": ["neg", "pos"]} for name in ("one", "two")}}
     config = parse_config(document, root=tmp_path)
     names = {name: feed_topics(config, name) for name in config.feed}
-    rules = {name: feed_rules(name, feed, config.ingest) for name, feed in config.feed.items()}
+    rules = {name: feed_rules(name, feed, names[name], config.ingest) for name, feed in config.feed.items()}
     buffer = Buffer.open(tmp_path / "buffer.sqlite3", rules, KEY)
     topics.append("one", [encode_event("a", "first", label="neg"), encode_event("b", "second")])
     topics.append("two", [encode_event("a", "another", label="pos"), Outgoing(value=b"?")])

@@ -28,9 +28,8 @@ class Line:
         config = parse_config({"feed": {feed: settings}}, root=folder)
         self.topics, self.feed, self.names = topics, feed, feed_topics(config, feed)
         self.clock = SimulatedClock(START)
-        self.buffer = Buffer.open(
-            folder / "b.sqlite3", {feed: feed_rules(feed, config.feed[feed], config.ingest)}, b"k"
-        )
+        rules = {feed: feed_rules(feed, config.feed[feed], self.names, config.ingest)}
+        self.buffer = Buffer.open(folder / "b.sqlite3", rules, b"k")
         self.ingest = Ingest(
             topics,
             self.buffer,

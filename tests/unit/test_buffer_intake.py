@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from driftline.buffer import Buffer
+from driftline.buffer import Buffer, feed_rules
+from driftline.config import FeedConfig, FeedTopics, IngestConfig
 from driftline.errors import BufferStoreError, TopicRecreated
 from driftline.records import Event, ServedAnswer
 from driftline.topics import Partition
@@ -176,3 +177,10 @@ def test_more_ids_than_one_query_takes(buffer: Buffer) -> None:
     buffer.append([event(f"e{i}", i) for i in range(2500)], up_to(EVENTS, 2500), at(0))
     buffer.append([label(f"e{i}", "pos", i) for i in range(2500)], up_to(LABELS, 2500), at(0))
     assert buffer.counts(FEED).examples == 2500
+
+
+def test_a_feed_is_read_from_the_topics_that_the_config_resolved() -> None:
+    names = {"events": "reviews-v2", "labels": "truth", "predictions": "answers", "dead_letters": "bad"}
+    found = feed_rules(FEED, FeedConfig(labels=("neg", "pos")), FeedTopics(**names), IngestConfig())
+    assert found.read_topics == ("reviews-v2", "truth", "answers")
+    assert [found.kind_of(topic) for topic in found.read_topics] == ["event", "label", "prediction"]

@@ -96,7 +96,8 @@ def odd_value(rng: random.Random) -> bytes | None:
 @pytest.mark.parametrize("seed", range(3))
 def test_whatever_comes_is_decoded_and_stored(seed: int, decoder: Decoder, config: Config, tmp_path: Path) -> None:
     rng = random.Random(seed)
-    buffer = Buffer.open(tmp_path / "b.sqlite3", {"f": feed_rules("f", config.feed["f"], config.ingest)}, KEY)
+    rules = {"f": feed_rules("f", config.feed["f"], feed_topics(config, "f"), config.ingest)}
+    buffer = Buffer.open(tmp_path / "b.sqlite3", rules, KEY)
     topics = ("f", "f.labels", "f.predictions")
     raws = [raw(rng.choice(topics), odd_value(rng), offset) for offset in range(1500)]
     records = [decoder.decode(one) for one in raws]
