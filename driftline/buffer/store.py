@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 
@@ -108,8 +108,10 @@ def open_store(
 
 def open_for_reading(path: Path) -> Store:
     """Open an existing file without ever writing to it. BufferStoreError if there is none."""
+    nothing = f"{path}: there is no buffer yet: start `driftline ingest` (or `driftline up`) first"
+    _wait_until_made(path)
     if not path.exists():
-        raise BufferStoreError(f"{path}: there is no buffer yet: start `driftline ingest` (or `driftline up`) first")
+        raise BufferStoreError(nothing)
     try:
         connection = _connect(f"file:{_quoted(path)}?mode=rw")
         connection.execute("PRAGMA query_only = ON")
@@ -117,6 +119,8 @@ def open_for_reading(path: Path) -> Store:
         raise buffer_error(error, path) from error
     store = Store(connection, path)
     with store.reading() as db:
+        if _format(db) == 0:  # whoever was making it was killed
+            raise BufferStoreError(nothing)
         _check_version(db, path)
         store.know_feeds(db.execute("SELECT name, id FROM feeds").fetchall())
     return store
@@ -125,13 +129,23 @@ def open_for_reading(path: Path) -> Store:
 @contextmanager
 def _opening(path: Path) -> Iterator[None]:
     """One process at a time makes the file and its tables. The database inherits the mode of the empty file."""
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-    lock = os.open(path.with_name(path.name + ".opening"), os.O_CREAT | os.O_RDWR, 0o600)
+    lock = os.open(_lock_file(path), os.O_CREAT | os.O_RDWR, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         yield
     finally:
         os.close(lock)
+
+
+def _wait_until_made(path: Path) -> None:
+    """For a reader that comes while the first process is making the file, which takes moments."""
+    with suppress(OSError), _lock_file(path).open("rb") as lock:  # OSError: there is none, as beside a copied file
+        fcntl.flock(lock, fcntl.LOCK_SH)
+
+
+def _lock_file(path: Path) -> Path:
+    return path.with_name(path.name + ".opening")
 
 
 def _quoted(path: Path) -> str:
@@ -161,7 +175,7 @@ def _prepare(store: Store, holdout_shares: Mapping[str, float], holdout_key: byt
         )
     connection.execute("PRAGMA synchronous = FULL")
     with store.writing() as db:
-        if db.execute("PRAGMA user_version").fetchone() == (0,):
+        if _format(db) == 0:
             _create(db, identity)
         _check_version(db, store.path)
         shares = [(_share_setting(feed), share) for feed, share in holdout_shares.items()]
@@ -183,8 +197,14 @@ def _create(db: sqlite3.Connection, identity: str) -> None:
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
-def _check_version(db: sqlite3.Connection, path: Path) -> None:
+def _format(db: sqlite3.Connection) -> int:
+    """0: the tables are not made yet."""
     (found,) = db.execute("PRAGMA user_version").fetchone()
+    return int(found)
+
+
+def _check_version(db: sqlite3.Connection, path: Path) -> None:
+    found = _format(db)
     if found != SCHEMA_VERSION:
         raise BufferStoreError(
             f"{path}: the buffer has format {found}, this Driftline reads {SCHEMA_VERSION}: "

@@ -6,6 +6,7 @@ promoted.
 """
 
 import uuid
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from driftline.artefact.fit import check_fit
 from driftline.cli.admin import open_registry
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feed
 from driftline.cli.output import check_writable, err, print_json, say, this_command
+from driftline.cli.status import existing_buffer
 from driftline.config import Config, feed_sha256, load_config
 from driftline.errors import ArtefactError, RegistryConflict, UsageError
 from driftline.records import Cycle, GateDecision, GateReason, Manifest, Plan, Probe
@@ -162,6 +164,16 @@ def _candidate(config: Config, feed: str, base: "Base", weights: "Weights", impo
     return replace(manifest, probe=probe, imported_from=imported_from)
 
 
+def _numbered(config: Config, feed: str) -> int:
+    """The greatest version number that the learner's buffer knows, so that a Redis which lost its counter gives none of
+    them again; 0 if the buffer is not on this machine."""
+    buffer = existing_buffer(config)
+    if buffer is None:
+        return 0
+    with closing(buffer):
+        return buffer.last_version(feed)
+
+
 def _register(config: Config, manifest: Manifest, weights: "Weights") -> Manifest:
     """Blobs first, then the signed manifest, under the import lease. Never conflicts: it is a rejected candidate."""
     from driftline.artefact.manifest import load_or_create_keys
@@ -172,7 +184,7 @@ def _register(config: Config, manifest: Manifest, weights: "Weights") -> Manifes
     with open_registry(config) as registry:
         named = replace(
             manifest,
-            version=registry.next_version(feed),
+            version=registry.next_version(feed, above=_numbered(config, feed)),
             body_sha256=registry.put_blob(feed, body),
             head_sha256=registry.put_blob(feed, head),
         )

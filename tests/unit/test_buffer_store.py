@@ -1,10 +1,12 @@
 """The file itself: several processes and threads, a full disk, another key, a damaged file."""
 
+import fcntl
 import multiprocessing
 import resource
 import sqlite3
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from pathlib import Path
 
@@ -111,6 +113,21 @@ def test_reading_only(path: Path) -> None:
         reader.append([event("b", 1)], up_to(EVENTS, 2), at(0))
     reader.close()
     writer.close()
+
+
+def test_a_reader_waits_for_who_is_making_the_file_and_knows_a_file_that_was_never_made(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(path.name + ".opening").open("w") as lock, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as `Buffer.open` does before it makes the file
+        path.touch()
+        early = pool.submit(Buffer.open, path, rules(), KEY, read_only=True)
+        with pytest.raises(TimeoutError):
+            early.result(timeout=0.2)
+        fcntl.flock(lock, fcntl.LOCK_UN)  # killed before it made the tables
+        with pytest.raises(BufferStoreError, match="there is no buffer yet"):
+            early.result(timeout=30)
+    Buffer.open(path, rules(), KEY).close()
+    Buffer.open(path, rules(), KEY, read_only=True).close()
 
 
 def test_feeds_may_be_added(path: Path) -> None:
