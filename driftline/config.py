@@ -176,11 +176,11 @@ class MetricsConfig(Section):
     host: str = "127.0.0.1"
     """Address to listen on; there is no token, so keep it inside."""
     ingest_port: Port | None = None
-    """Port of ingest's metrics."""
+    """Port of ingest's metrics; unset: they are not shown."""
     learn_port: Port | None = None
-    """Port of the learner's metrics."""
+    """Port of the learner's metrics; unset: they are not shown."""
     score_port: Port | None = None
-    """Port of the scorer's metrics."""
+    """Port of the scorer's metrics; unset: they are not shown."""
 
 
 class IngestConfig(Section):

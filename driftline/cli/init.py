@@ -20,7 +20,8 @@ from driftline.errors import UsageError
 FOLDER = Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to write driftline.toml.", show_default=False)]
 FEED_NAME = "reviews"
 HEADER = """\
-# Driftline's config. Lines that start with "# " and a key show the default: remove the mark to change it.
+# Driftline's config. Lines that start with "# " and a key show the default, or an
+# example where nothing is set by default: remove the mark to change it.
 # Paths are relative to this file. Secrets are not written here: "env:NAME" reads the environment variable NAME.
 # Next: driftline check, then driftline up.
 """
@@ -106,14 +107,19 @@ def _entry(key: str, name: str, field: FieldInfo) -> Iterator[str]:
     if key in LIVE:
         yield f"{name} = {_toml(LIVE[key])}"
     else:
-        yield f"# {name} = {_toml(_shown(key, field))}"
+        set_by_default = _default(field) is not None or name.endswith("_topic")  # those follow from the feed's name
+        example = "" if set_by_default else "  # an example: not set by default"
+        yield f"# {name} = {_toml(_shown(key, field))}{example}"
 
 
 def _shown(key: str, field: FieldInfo) -> Any:
+    default = _default(field)
+    return default if default is not None else next((v for end, v in SAMPLES.items() if key.endswith(end)), "")
+
+
+def _default(field: FieldInfo) -> Any:
     default = field.get_default(call_default_factory=True)
-    if default is PydanticUndefined or default is None:
-        return next((value for end, value in SAMPLES.items() if key.endswith(end)), "")
-    return default
+    return None if default is PydanticUndefined else default
 
 
 def _toml(value: Any) -> str:

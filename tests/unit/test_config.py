@@ -61,7 +61,17 @@ def test_with_the_least_room_a_rejected_update_never_keeps_ingest_from_bringing_
         ({"redis": {"url": "http://x"}}, ["redis.url", "http://x", "rediss://"]),
         ({"feed": {"a/b": {"labels": LABELS}}}, ["a/b", "letters, digits"]),
         ({"feed": {"reviews": {"labels": ["x", "x"]}}}, ["labels", "distinct"]),
-        ({"feed": {"reviews": {"labels": ["x"]}}}, ["labels", "at least 2"]),
+        ({"feed": {"reviews": {"labels": ["x"]}}}, ["labels = ['x']", "at least 2 texts in brackets"]),
+        ({"feed": {"reviews": {"labels": "x"}}}, ["labels = 'x'", "at least 2 texts in brackets"]),
+        ({"feed": {"reviews": {"labels": ["x", 3]}}}, ["labels.1 = 3", "a text in quotes"]),
+        (
+            {"feed": {"reviews": {"labels": LABELS, "schedule": {"every_s": "60s"}}}},
+            ["every_s = '60s'", "without quotes"],
+        ),
+        ({"feed": {"reviews": {"labels": LABELS, "format": "csv"}}}, ["format = 'csv'", "write 'json' or 'text'"]),
+        ({"serve": {"port": 80.5}}, ["serve.port = 80.5", "a whole number"]),
+        ({"serve": {"slots": 1}}, ["serve.slots = 1", "from 3 on"]),
+        ({"serve": 3}, ["serve = 3", "write it as [serve]"]),
         (
             {"feed": {"reviews": {"labels": LABELS, "schedule": {"every_s": 5, "cron": "* * * * *"}}}},
             ["schedule", "exclude each other"],
@@ -170,6 +180,13 @@ def test_init_names_every_key() -> None:
         for part in key.split("."):
             assert part in node, f"{key} is not in what `driftline init` writes"
             node = node[part]
+
+
+def test_init_tells_examples_from_defaults() -> None:
+    text = commented_config()
+    assert "# ingest_port = 9101  # an example: not set by default\n" in text
+    assert "# batch_records = 500\n" in text
+    assert '# labels_topic = "reviews.labels"\n' in text
 
 
 def test_every_line_that_init_comments_out_may_be_switched_on() -> None:
