@@ -65,6 +65,8 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 def parse(body: bytes, kind: type[T], example: str) -> T:
     """The body as `kind`. BadInput 400 if it is not JSON, 422 if it does not fit; both show what would."""
+    if not body:
+        raise BadInput("invalid_json", f"the body is empty; expected {example}", status=400)
     try:
         return msgspec.convert(_decoded(body), kind)
     except msgspec.ValidationError as error:

@@ -162,7 +162,7 @@ BAD_BODIES: dict[str, tuple[bytes, int, str, str]] = {
     "not json": (b"{", 400, "invalid_json", "expected"),
     "not utf-8": (b'{"inputs": [{"text": "\xff"}]}', 400, "invalid_json", "expected"),
     "deep": (b"[" * 100_000, 400, "invalid_json", "expected"),
-    "empty": (b"", 400, "invalid_json", "expected"),
+    "empty": (b"", 400, "invalid_json", "the body is empty; expected"),
     "not an object": (b"[]", 422, "invalid_body", "object"),
     "no inputs": (b"{}", 422, "invalid_body", "inputs"),
     "typo": (b'{"inputs": [], "adapter_verison": 1}', 422, "invalid_body", "adapter_verison"),
