@@ -9,12 +9,23 @@ from typing import Any
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
+QUIET: dict[str, tuple[int, int]] = {
+    "apscheduler": (logging.ERROR, logging.ERROR),
+    "kafka": (logging.ERROR, logging.CRITICAL),
+    "huggingface_hub.utils": (logging.ERROR, logging.CRITICAL),
+}
+"""From which level on others' loggers are heard, in processes and in other verbs: our own errors tell it once.
+
+APScheduler: every tick that comes during an update is skipped, on purpose, and counted in our metrics. The hub's client
+sets the level of `huggingface_hub` itself when it is imported, so the logger below it is named.
+"""
+
 
 def configure_logging(*, process: str | None = None) -> None:
     """Long-running processes log from info on, and say which one they are; other verbs only warnings.
 
     Tracebacks come without local variables: those hold texts of users and tokens.
-    `DRIFTLINE_LOG_LEVEL` (debug, info, warning, error) overrides the level.
+    `DRIFTLINE_LOG_LEVEL` (debug, info, warning, error) overrides the level; debug lets others' warnings through, too.
     """
     default = logging.INFO if process else logging.WARNING
     level = logging.getLevelNamesMapping().get(os.environ.get("DRIFTLINE_LOG_LEVEL", "").upper(), default)
@@ -38,8 +49,9 @@ def configure_logging(*, process: str | None = None) -> None:
     logging.basicConfig(
         level=max(level, logging.WARNING), stream=sys.stderr, format="%(levelname)s %(name)s %(message)s"
     )
-    # Every tick that comes during an update is skipped, on purpose, and counted in our metrics: not worth a line each.
-    logging.getLogger("apscheduler").setLevel(logging.ERROR)
+    for name, (in_processes, in_verbs) in QUIET.items():
+        quiet = in_processes if process else in_verbs
+        logging.getLogger(name).setLevel(logging.NOTSET if level <= logging.DEBUG else quiet)
 
 
 def _console() -> structlog.dev.ConsoleRenderer:
