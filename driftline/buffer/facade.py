@@ -160,15 +160,21 @@ class Buffer:
         with self._store.writing() as db:
             return outbox.mark_for_retry(db, None if feed is None else self._feed(feed), ids)
 
-    def letters(self, feed: str, limit: int) -> list[outbox.LetterRow]:
-        """The feed's newest dead letters, newest first."""
+    def letters(self, feed: str, limit: int, reason: str | None = None) -> list[outbox.LetterRow]:
+        """The feed's newest dead letters, of one reason or all, newest first."""
         with self._store.reading() as db:
-            return outbox.listed(db, self._feed(feed), limit)
+            return outbox.listed(db, self._feed(feed), limit, reason)
 
     def counts(self, feed: str) -> FeedCounts:
         """All counters of the feed, as of one moment."""
         with self._store.reading() as db:
             return read_counts(db, self._feed(feed))
+
+    def others(self) -> dict[str, int]:
+        """Feeds that the file holds and the config does not name, such as one under its old name: how many examples."""
+        with self._store.reading() as db:
+            known = db.execute("SELECT name, id FROM feeds ORDER BY id").fetchall()
+            return {name: read_counter(db, number, "examples") for name, number in known if name not in self._rules}
 
     # Learner
 

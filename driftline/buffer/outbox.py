@@ -83,12 +83,13 @@ def waiting(db: sqlite3.Connection, state: str, feeds: Sequence[int], limit: int
     return letters
 
 
-def listed(db: sqlite3.Connection, feed: int, limit: int) -> list[LetterRow]:
-    """The feed's newest letters that are not resolved, newest first."""
+def listed(db: sqlite3.Connection, feed: int, limit: int, reason: str | None) -> list[LetterRow]:
+    """The feed's newest letters (of one reason or all) that are not resolved, newest first."""
     rows = db.execute(
         f"SELECT {_COLUMNS} FROM letters JOIN feeds ON feeds.id = letters.feed "
-        "WHERE letters.feed = ? AND state <> 'resolved' ORDER BY letters.id DESC LIMIT ?",
-        (feed, limit),
+        "WHERE letters.feed = ?1 AND state <> 'resolved' AND (?3 IS NULL OR reason = ?3) "
+        "ORDER BY letters.id DESC LIMIT ?2",
+        (feed, limit, reason),
     )
     return [LetterRow(id=row[0], letter=_letter(row), state=row[8], at=from_micros(row[9])) for row in rows]
 

@@ -25,10 +25,11 @@ from driftline.cli.options import (
     choose_actor,
     choose_feed,
 )
-from driftline.cli.output import count_of, err, print_json, say, this_command
+from driftline.cli.output import count_of, err, print_json, say, to_type
+from driftline.cli.status import set_aside_in_words
 from driftline.cli.supervisor import supervised
 from driftline.config import Config, load_config
-from driftline.errors import DriftlineError, RegistryConflict
+from driftline.errors import DriftlineError, RegistryConflict, UnknownVersion
 from driftline.names import StateFiles
 from driftline.records import LiveRecord
 
@@ -44,7 +45,7 @@ RollbackArgument = Annotated[
     ),
 ]
 RelearnOption = Annotated[
-    bool, typer.Option("--relearn", help="Make examples fresh again that only rolled-back versions learned.")
+    bool, typer.Option("--relearn", help="Make examples fresh again that only versions left behind learned.")
 ]
 
 
@@ -66,7 +67,8 @@ def promote(
         live = registry.promote(
             name, version, expected_revision=expected, actor=choose_actor(actor), reason=reason, at=datetime.now(UTC)
         )
-    _show(live, f"{_change(before, live)}{_pause_in_words(live)}", as_json)
+        left = _left_behind(registry, before, live)
+    _show(live, f"{_change(before, live)}{left}{_pause_in_words(live)}", as_json)
 
 
 def rollback(
@@ -101,7 +103,7 @@ def pause(
     name, loaded = _feed(config, feed)
     with open_registry(loaded) as registry:
         live = registry.pause(name, actor=choose_actor(actor), reason=reason, at=datetime.now(UTC))
-    _show(live, f"{name} is paused; version {live.version} stays live: `{this_command()} resume` goes on", as_json)
+    _show(live, f"{name} is paused; version {live.version} stays live: `{to_type('resume')}` goes on", as_json)
 
 
 def resume(
@@ -140,7 +142,7 @@ def update_now(
     if as_json:
         print_json({"feed": name, "requested": True, "fresh": fresh})
     else:
-        hint = f"`{this_command()} history` shows what it decides"
+        hint = f"`{to_type('history')}` shows what it decides"
         say(escape(f"asked the learner of {name} for an update{known}; {hint}"))
 
 
@@ -195,8 +197,24 @@ def _change(before: LiveRecord, live: LiveRecord) -> str:
     return f"{live.feed}: version {before.version} → {live.version}{base} (revision {live.revision})"
 
 
+def _left_behind(registry: "Registry", before: LiveRecord, live: LiveRecord) -> str:
+    """What a promotion costs where the new version does not descend from the one that was live; "" if not known."""
+    from driftline.artefact.manifest import decode_manifest
+
+    ancestor = live.version
+    try:
+        while ancestor > before.version:  # a parent's number is smaller than its child's
+            ancestor = decode_manifest(registry.manifest(live.feed, ancestor).document).parent
+    except UnknownVersion:
+        return ""
+    if ancestor == before.version:
+        return ""
+    aside = "examples that only versions left behind learned are set aside"
+    return f"; version {live.version} does not build on {before.version}: {aside}"
+
+
 def _pause_in_words(live: LiveRecord) -> str:
-    return f"; automatic promotion is paused: `{this_command()} resume`" if live.paused else ""
+    return f"; automatic promotion is paused: `{to_type('resume')}`" if live.paused else ""
 
 
 def _set_aside(config: Config, feed: str) -> str:
@@ -205,21 +223,18 @@ def _set_aside(config: Config, feed: str) -> str:
         return ""
     with _opened(config, read_only=True) as buffer:
         count = buffer.counts(feed).set_aside
-    if not count:
-        return ""
-    remedy = f"`{this_command()} pause`, then `{this_command()} resume --relearn`"
-    return f"; {count_of(count, 'example')} set aside by rollbacks: to learn them again, {remedy}"
+    return f"; {set_aside_in_words(count)}" if count else ""
 
 
 def _require_learnable(config: Config, live: LiveRecord) -> int | None:
     """How many fresh examples an update would have, None if not known here. DriftlineError if it could not start."""
     if live.paused:
-        raise DriftlineError(f"{live.feed} is paused ({live.pause_reason}): `{this_command()} resume` first")
+        raise DriftlineError(f"{live.feed} is paused ({live.pause_reason}): `{to_type('resume')}` first")
     fresh = _fresh(config, live.feed)
     if fresh == 0:
         raise DriftlineError(
-            f"{live.feed} has no fresh example to learn from: bring labelled events first (`{this_command()} produce`);"
-            f" `{this_command()} status` says what is awaited"
+            f"{live.feed} has no fresh example to learn from: bring labelled events first "
+            f"(`{to_type('produce FILE.jsonl')}`); `{to_type('status')}` says what is awaited"
         )
     return fresh
 
@@ -249,7 +264,7 @@ def _relearn(config: Config, feed: str, registry: "Registry") -> int:
     live = registry.live(feed)
     if not live.paused:
         raise DriftlineError(
-            f"--relearn needs {feed} to be paused meanwhile: `{this_command()} pause`, then resume --relearn"
+            f"--relearn needs {feed} to be paused meanwhile: `{to_type('pause')}`, then resume --relearn"
         )
     with _opened(config) as buffer:
         buffer.reconcile(feed, live.version)

@@ -112,6 +112,9 @@ def _buffer(config: Config) -> Iterator[Finding]:
         buffer.check_split()
         for feed in config.feed:
             yield Finding(f"buffer of {feed}", True, count_of(buffer.counts(feed).examples, "example"))
+        others = [f"{feed} ({count_of(examples, 'example')})" for feed, examples in buffer.others().items()]
+        if others:
+            yield Finding("buffer", True, f"also holds {', '.join(others)}, which this config does not name")
 
 
 def _topics(config: Config) -> Iterator[Finding]:
@@ -162,7 +165,12 @@ def _labels(config: Config, feed: str, base: "Base") -> Iterator[Finding]:
     targets = lora_targets(base.model, section.learner.target_modules)
     detail = f"{len(section.labels)} classes; LoRA on {count_of(len(targets), 'layer')}"
     yield Finding(f"labels of {feed}", True, detail)
-    for name, manifest in _in_use(config, feed):
+    try:
+        in_use = _in_use(config, feed)
+    except DriftlineError as error:  # whether that is wrong is told under redis and keys
+        yield Finding(f"live version of {feed}", True, f"not compared with this config: {error}")
+        return
+    for name, manifest in in_use:
         yield _fits(name, manifest, section, base)
 
 
@@ -187,19 +195,15 @@ def _fits(name: str, manifest: "Manifest", section: FeedConfig, base: "Base") ->
 
 
 def _in_use(config: Config, feed: str) -> "list[tuple[str, Manifest]]":
-    """The live version and the anchor, if it is another one: signatures aside, and nothing where they cannot be read,
-    which is told under redis and keys."""
+    """The live version and the anchor, if it is another one; signatures aside."""
     from driftline.artefact.manifest import decode_manifest
 
-    try:
-        registry = existing_registry(config)
-        live = registry.live(feed) if registry else None
-        if registry is None or live is None:
-            return []
-        names = {live.anchor: f"anchor of {feed}", live.version: f"live version of {feed}"}
-        return [(name, decode_manifest(registry.manifest(feed, n).document)) for n, name in names.items() if n]
-    except DriftlineError:
+    registry = existing_registry(config)
+    if registry is None:
         return []
+    live = registry.live(feed)
+    names = {live.anchor: f"anchor of {feed}", live.version: f"live version of {feed}"}
+    return [(name, decode_manifest(registry.manifest(feed, n).document)) for n, name in names.items() if n]
 
 
 def _live_manifest(config: Config, feed: str) -> "SignedManifest | None":

@@ -11,13 +11,18 @@ from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, Json
 from driftline.cli.output import count_of, print_json, print_table, say
 from driftline.cli.status import existing_buffer
 from driftline.config import load_config
+from driftline.errors import UsageError
 from driftline.names import DEAD_LETTER_REASONS, StateFiles
 
 if TYPE_CHECKING:
     from driftline.buffer.outbox import LetterRow
 
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="At most N per feed; default: 20, JSON: all.")]
-IdsOption = Annotated[list[int] | None, typer.Option("--id", help="Only these, by the number that `list` shows.")]
+OfReasonOption = Annotated[str | None, typer.Option("--reason", metavar="REASON", help="Only those of this reason.")]
+IdsArgument = Annotated[
+    list[int] | None, typer.Argument(metavar="[ID]...", help="Only these, by the number that `list` shows.")
+]
+IdsOption = Annotated[list[int] | None, typer.Option("--id", help="The same as an option.")]
 SHOWN = 20
 ALL = 1 << 31
 
@@ -29,52 +34,66 @@ def list_letters(
     config: ConfigOption = DEFAULT_CONFIG,
     feed: FeedOption = None,
     limit: LimitOption = None,
+    reason: OfReasonOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """The dead letters with their reasons; JSON has the original bytes, too."""
     loaded = load_config(config)
+    if reason is not None and reason not in DEAD_LETTER_REASONS:
+        raise UsageError(f"--reason {reason}: no such reason; there are: {', '.join(DEAD_LETTER_REASONS)}")
     most = limit or (ALL if as_json else SHOWN)
     buffer = existing_buffer(loaded)
-    if buffer is None:
-        found: list[LetterRow] = []
-    else:
+    found: list[LetterRow] = []
+    total = 0
+    if buffer is not None:
         with closing(buffer):
-            found = [row for name in choose_feeds(loaded, feed) for row in buffer.letters(name, most)]
+            for name in choose_feeds(loaded, feed):
+                found.extend(buffer.letters(name, most, reason))
+                by_reason = buffer.counts(name).by_reason
+                total += sum(by_reason.values()) if reason is None else by_reason.get(reason, 0)
     if as_json:
-        print_json({"dead_letters": [_row(row) for row in found]})
+        print_json({"dead_letters": [_row(row) for row in found], "total": total})
     elif not found:
-        say("no dead letters")
+        say("no dead letters" if reason is None else f"no dead letters of the reason {reason}")
     else:
-        print_table(
-            (">id", "feed", "position", "reason", "detail", "state"),
-            [
-                (row.id, row.letter.feed, row.letter.position, row.letter.reason, row.letter.detail, row.state)
-                for row in found
-            ],
-        )
-        _explain({row.letter.reason for row in found})
+        _show(found, total)
 
 
 @dead_letters.command("retry")
 def retry(
+    ids: IdsArgument = None,
     config: ConfigOption = DEFAULT_CONFIG,
     feed: FeedOption = None,
-    ids: IdsOption = None,
+    more_ids: IdsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Mark dead letters; ingest decodes them again under their original positions."""
+    """Mark dead letters, all or those named; ingest decodes them again under their original positions."""
     from driftline.cli.wiring import open_buffer
 
     loaded = load_config(config)
+    chosen = [*(ids or []), *(more_ids or [])] or None
     marked = 0
     if StateFiles(loaded.state.path).buffer.exists():
         with closing(open_buffer(loaded)) as buffer:
             for name in choose_feeds(loaded, feed):
-                marked += buffer.mark_for_retry(name, ids)
+                marked += buffer.mark_for_retry(name, chosen)
     if as_json:
         print_json({"marked": marked})
     else:
         say(f"{count_of(marked, 'dead letter')} marked; ingest tries them again")
+
+
+def _show(found: "list[LetterRow]", total: int) -> None:
+    print_table(
+        (">id", "feed", "position", "reason", "detail", "state"),
+        [
+            (row.id, row.letter.feed, row.letter.position, row.letter.reason, row.letter.detail, row.state)
+            for row in found
+        ],
+    )
+    if len(found) < total:
+        say(f"{len(found):,} of {total:,}, newest first; --limit N, --reason REASON")
+    _explain({row.letter.reason for row in found})
 
 
 def _row(row: "LetterRow") -> dict[str, Any]:

@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feed
-from driftline.cli.output import print_json, print_table, say, this_command
+from driftline.cli.output import print_json, print_table, say, to_type
 from driftline.cli.status import existing_buffer
 from driftline.config import load_config
 
@@ -66,7 +66,7 @@ def read_rows(buffer: "Buffer", feed: str, limit: int | None) -> list[dict[str, 
 
 def _show(feed: str, rows: list[dict[str, Any]]) -> None:
     if not rows:
-        say(escape(f"{feed} has no example yet; see `{this_command()} status` for what is awaited"))
+        say(escape(f"{feed} has no example yet; see `{to_type('status')}` for what is awaited"))
         return
     shown = [
         (

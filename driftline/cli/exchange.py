@@ -18,7 +18,7 @@ from rich.markup import escape
 from driftline.artefact.fit import check_fit
 from driftline.cli.admin import open_registry
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feed
-from driftline.cli.output import check_writable, err, print_json, say, this_command
+from driftline.cli.output import check_writable, err, print_json, say, to_type
 from driftline.cli.status import existing_buffer
 from driftline.config import Config, feed_sha256, load_config
 from driftline.errors import ArtefactError, RegistryConflict, UsageError
@@ -76,7 +76,7 @@ def import_(
 ) -> None:
     """Register an adapter folder as a new version. It is never promoted by this: `driftline promote` does."""
     if not directory.is_dir():
-        raise UsageError(f"{directory}: no such folder: name one that `driftline export` or PEFT wrote")
+        raise UsageError(f"{directory}: no such folder: name one that `export` or PEFT wrote")
     loaded = load_config(config)
     name = choose_feed(loaded, feed)
     with err.status("verifying…"):
@@ -85,7 +85,7 @@ def import_(
         print_json({"feed": name, "version": manifest.version, "imported_from": manifest.imported_from})
     else:
         version = manifest.version
-        say(escape(f"registered as version {version} of {name}; `{this_command()} promote {version}` makes it live"))
+        say(escape(f"registered as version {version} of {name}; `{to_type(f'promote {version}')}` makes it live"))
 
 
 def import_folder(config: Config, feed: str, folder: Path, *, re_sign: bool) -> Manifest:

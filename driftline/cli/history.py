@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feed
-from driftline.cli.output import print_json, print_table, say, this_command
+from driftline.cli.output import print_json, print_table, say, to_type
 from driftline.cli.reasons import decision_in_words
 from driftline.cli.status import existing_registry
 from driftline.config import load_config
@@ -89,7 +89,7 @@ def _verdict(manifest: Manifest) -> str:
 
 def _show(live: LiveRecord, manifests: list[Manifest], audit: list[AuditEntry]) -> None:
     if not manifests and not audit:
-        say(f"{escape(live.feed)} has no version yet; see `{escape(this_command())} status` for what is awaited")
+        say(f"{escape(live.feed)} has no version yet; see `{escape(to_type('status'))}` for what is awaited")
         return
     gone = withdrawn(audit)
     base = [("→ 0", None, None, None, "the base without adapter, live")] if live.version == 0 else []

@@ -6,10 +6,21 @@ from typing import Annotated
 
 import typer
 
+from driftline.cli.output import name_config
 from driftline.config import Config
 from driftline.errors import UsageError
 
-ConfigOption = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The config file.")]
+DEFAULT_CONFIG = Path("driftline.toml")
+
+
+def _named_config(path: Path) -> Path:
+    name_config(None if path == DEFAULT_CONFIG else path)
+    return path
+
+
+ConfigOption = Annotated[
+    Path, typer.Option("--config", "-c", metavar="FILE", help="The config file.", callback=_named_config)
+]
 FeedOption = Annotated[str | None, typer.Option("--feed", metavar="NAME", help="Which feed; optional with one feed.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it goes into the audit.")]
@@ -18,8 +29,6 @@ RevisionOption = Annotated[
     int | None,
     typer.Option("--revision", min=0, help="Act only if the live record is still at this revision."),
 ]
-
-DEFAULT_CONFIG = Path("driftline.toml")
 
 
 def choose_feed(config: Config, feed: str | None) -> str:

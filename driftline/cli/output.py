@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -22,6 +23,8 @@ from driftline.records import iso
 
 PIPE_COLUMNS = 160
 """Width of tables where the output is no terminal and COLUMNS does not say."""
+HINT = re.compile("`driftline ([^`]+)`")
+WITHOUT_CONFIG = ("init", "demo")
 
 
 def _width() -> int | None:
@@ -39,7 +42,7 @@ def say(text: str) -> None:
 
 def say_error(message: str) -> None:
     """An error without traceback, on stderr, first line marked. Hints from below the CLI get a command to be typed."""
-    hinted = message.replace("`driftline ", f"`{this_command()} ")
+    hinted = HINT.sub(lambda hint: f"`{_typed(hint[1])}`", message)
     err.print(f"[bold red]error:[/] {escape(hinted)}")
 
 
@@ -67,6 +70,28 @@ def this_command() -> str:
         return "driftline"
     here = Path.cwd()
     return shlex.quote(str(typed.relative_to(here) if typed.is_relative_to(here) else typed))
+
+
+class _Named:
+    """The config file that this process was told to use; None: the one that verbs take by default."""
+
+    config: Path | None = None
+
+
+def name_config(path: Path | None) -> None:
+    """Remember the config file as the user named it, for hints; None: the default one, which needs no naming."""
+    _Named.config = path
+
+
+def to_type(verb: str) -> str:
+    """What to type, for a hint: this command with the verb, its arguments, and the config file that was named."""
+    config = "" if _Named.config is None else f" -c {shlex.quote(str(_Named.config))}"
+    return f"{this_command()} {verb}{config}"
+
+
+def _typed(hint: str) -> str:
+    complete = hint.startswith(WITHOUT_CONFIG) or " -c " in hint
+    return f"{this_command()} {hint}" if complete else to_type(hint)
 
 
 def check_writable(path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import IO, Annotated, cast
 
 import msgspec
 import typer
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feed
@@ -62,6 +63,8 @@ def produce(
             records = _send(topics, target, _outgoing(lines, id_field), rate, file)
     finally:
         topics.close()
+    if not records:
+        err.print(f"[bold yellow]warning:[/] {escape(str(file))} holds no record: nothing went out")
     _report(target, records, time.monotonic() - started, as_json)
 
 
@@ -86,8 +89,9 @@ def _send(topics: Topics, target: str, records: Iterator[Outgoing], rate: float 
             if rate is not None:
                 time.sleep(max(0.0, started + sent / rate - time.monotonic()))
     except (OSError, EOFError, zlib.error) as error:
-        gone = f"its first {count_of(sent, 'record')} went out onto {target}"
-        raise UsageError(f"{file}: cannot be read to its end ({error}); {gone}: mend the file, send the rest") from None
+        gone = f"its first {count_of(sent, 'record')} went out onto {target}: mend the file, send the rest"
+        gone = gone if sent else "nothing of it went out: mend the file, then send it"
+        raise UsageError(f"{file}: cannot be read to its end ({error}); {gone}") from None
     return sent
 
 

@@ -9,6 +9,8 @@ _SETS = {"pooled": "all hold-outs", "recent": "the latest hold-outs"}
 
 def decision_in_words(decision: GateDecision) -> str:
     """One sentence: what was decided, and the reasons that decided it."""
+    if any(reason.code == "imported" for reason in decision.reasons):
+        return "imported, not judged by the gate"
     verdict = "promoted" if decision.promote else "rejected"
     telling = [r for r in decision.reasons if not r.holds] if not decision.promote else _for_promotion(decision)
     return f"{verdict}: {'; '.join(reason_in_words(reason) for reason in telling)}" if telling else verdict
@@ -26,7 +28,7 @@ def reason_in_words(reason: GateReason) -> str:
         case "paused":
             return "automatic promotion is paused"
         case "imported":
-            return "imported; promote it by hand"
+            return "imported"
         case _:
             return _comparison(reason)
 

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feeds
-from driftline.cli.output import count_of, percent, print_json, print_table, say, this_command
+from driftline.cli.output import count_of, percent, print_json, print_table, say, to_type
 from driftline.cli.supervisor import supervised
 from driftline.config import Config, FeedConfig, load_config
 from driftline.errors import DriftlineError, RegistryUnavailable
@@ -69,7 +69,7 @@ def existing_registry(config: Config) -> "Registry | None":
         if not files.redis.exists():
             return None
         if running_embedded(files) is None:
-            raise RegistryUnavailable(f"the embedded Redis is not running: `{this_command()} up` starts it")
+            raise RegistryUnavailable(f"the embedded Redis is not running: `{to_type('up')}` starts it")
     return build_registry(config)
 
 
@@ -168,9 +168,9 @@ def prequential_accuracy(buffer: "Buffer", feed: str, section: FeedConfig) -> di
 def awaited(counts: "FeedCounts | None", live: LiveRecord | None, section: FeedConfig) -> str:
     """What has to come before the next update, in words: `112 of 250 examples`, and why it is not more."""
     if live is not None and live.paused:
-        return f"paused ({live.pause_reason or 'no reason given'}); `{this_command()} resume` goes on"
+        return f"paused ({live.pause_reason or 'no reason given'}); `{to_type('resume')}` goes on"
     if counts is None:
-        return f"ingest has not run yet: `{this_command()} up`"
+        return f"ingest has not run yet: `{to_type('up')}`"
     if counts.event_records == 0:
         return "; ".join(["no event has come yet", *_waiting_labels(counts)])
     if counts.taken:
@@ -194,10 +194,15 @@ def _missing(counts: "FeedCounts") -> list[str]:
     if counts.awaiting_prediction:
         parts.append(f"{count_of(counts.awaiting_prediction, 'example')} without the answer that was served")
     if counts.set_aside:
-        parts.append(
-            f"{count_of(counts.set_aside, 'example')} set aside by rollbacks (`{this_command()} resume --relearn`)"
-        )
+        parts.append(set_aside_in_words(counts.set_aside))
     return parts
+
+
+def set_aside_in_words(count: int) -> str:
+    """How many examples stay unlearned after a rollback or a promotion by hand, and how to learn them again."""
+    remedy = f"`{to_type('pause')}`, then `{to_type('resume --relearn')}`"
+    why = "learned only by versions that are not live any more"
+    return f"{count_of(count, 'example')} set aside: {why} (to learn them again: {remedy})"
 
 
 def _waiting_labels(counts: "FeedCounts") -> list[str]:
@@ -270,7 +275,7 @@ def _show_replicas(replicas: list[ReplicaStatus]) -> None:
 
 def _show_processes(processes: dict[str, dict[str, Any]]) -> None:
     if not processes:
-        say(f"`{escape(this_command())} up` does not run on this state folder")
+        say(f"`{escape(to_type('up'))}` does not run on this state folder")
         return
     rows = [(name, p["state"], p["pid"], p["restarts"], p["exit_code"]) for name, p in processes.items()]
     print_table(("process", "state", ">pid", ">restarts", ">last exit"), rows)

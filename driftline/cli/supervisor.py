@@ -199,7 +199,7 @@ def only_supervisor(file: Path) -> Iterator[None]:
             pid = _read(file).get("pid")
             who = f" (process {pid})" if pid else ""
             raise UsageError(
-                f"`driftline up` runs already on {file.parent}{who}: stop it, or use another state.path"
+                f"another `up` runs already on {file.parent}{who}: stop it, or use another state.path"
             ) from None
         yield
 

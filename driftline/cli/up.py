@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from driftline.cli.logs import configure_logging
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption
-from driftline.cli.output import say, this_command
+from driftline.cli.output import say, to_type
 from driftline.cli.ports import require_ports
 from driftline.cli.supervisor import Supervisor, only_supervisor
 from driftline.cli.wiring import state_files
@@ -84,7 +84,7 @@ class Answering:
         after = self._now() - self._started
         if is_ready(self._asked):
             self._done = True
-            say(f"answering on {escape(self._url)} after {after:.0f} s; `{escape(this_command())} status` shows more")
+            say(f"answering on {escape(self._url)} after {after:.0f} s; `{escape(to_type('status'))}` shows more")
         elif after - self._told >= TELL_EVERY_S:
             self._told = after
             say(f"waiting for serve to answer on {escape(self._url)} ({after:.0f} s)")

@@ -120,7 +120,8 @@ def test_promote_rollback_pause_and_resume(
     assert live(driftline)["version"] == 0
 
     assert driftline("promote", "1", "--actor", "ana", "--reason", "looks right").code == 0
-    assert driftline("promote", "2").code == 0
+    aside = "version 2 does not build on 1: examples that only versions left behind learned are set aside"
+    assert aside in driftline("promote", "2").out
     state = live(driftline)
     assert (state["version"], state["revision"], state["paused"]) == (2, 2, False)
 
@@ -161,7 +162,8 @@ def test_promote_rollback_pause_and_resume(
     assert "→ 1" in shown
     assert "2 → 1" in shown
     assert [version["withdrawn"] for version in document["versions"]] == [False, True]
-    assert "promote it by hand" in shown
+    assert "imported, not judged by the gate" in shown
+    assert "rejected" not in shown
 
 
 def test_a_change_of_what_is_live_is_seen(
@@ -313,6 +315,15 @@ def test_check_tells_of_an_anchor_that_the_learner_could_not_compare_with(
     assert "learner.rank = 4: version 2" in checks["anchor of reviews"]["detail"]
 
 
+def test_check_tells_of_feeds_that_the_config_does_not_name_any_more(driftline: Driftline, config: Config) -> None:
+    open_buffer(config).close()
+    assert "also holds" not in driftline("check").out
+    path = config.state.path.parent / "driftline.toml"
+    path.write_text(path.read_text().replace("feed.reviews", "feed.opinions"))
+    open_buffer(load_config(path)).close()
+    assert "also holds reviews (0 examples), which this config does not name" in driftline("check").out
+
+
 def test_reading_a_buffer_without_its_key_makes_no_other(driftline: Driftline, config: Config) -> None:
     key = StateFiles(config.state.path).holdout_key
     open_buffer(config).close()
@@ -445,7 +456,8 @@ def test_check_and_the_reading_verbs_start_nothing(driftline: Driftline, config:
     start_embedded(files)
     assert live(driftline)["version"] == 0
     stop_embedded(files)
-    assert "not running" in driftline("check").out
+    shown = driftline("check").out
+    assert "not compared with this config: the embedded Redis is not running: `driftline up` starts it" in shown
     status = json.loads(driftline("status", "--json").out)
     assert (status["feeds"]["reviews"]["version"], "not running" in status["problems"][0]) == (None, True)
     history = driftline("history")

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -25,18 +26,20 @@ from driftline.cli import app as cli
 from driftline.cli.history import withdrawn
 from driftline.cli.logs import configure_logging
 from driftline.cli.options import choose_actor, choose_feed
-from driftline.cli.output import this_command
+from driftline.cli.output import say_error, this_command, to_type
 from driftline.cli.ports import require_ports
 from driftline.cli.processes import with_serve_options
 from driftline.cli.produce import batches, record_key
+from driftline.cli.reasons import decision_in_words
 from driftline.cli.replay.source import read_lines
 from driftline.cli.status import awaited, dead_letters_in_words, prequential_accuracy, stopped_feed
 from driftline.cli.supervisor import only_supervisor
 from driftline.cli.up import Answering, commands
+from driftline.cli.wiring import open_buffer
 from driftline.config import Config, FeedConfig, FeedServeConfig, load_config, parse_config
 from driftline.errors import ConfigError, UsageError
 from driftline.names import StateFiles
-from driftline.records import AuditEntry, LiveRecord
+from driftline.records import AuditEntry, GateDecision, GateReason, LiveRecord
 from driftline.topics import Outgoing
 from tests.fixtures import buffers
 from tests.fixtures.cli import Driftline
@@ -185,6 +188,11 @@ def test_produce_refuses_what_it_cannot_read(driftline: Driftline, tmp_path: Pat
     result = driftline("produce", str(torn))
     assert result.code == 2
     assert "cannot be read to its end" in result.err
+    torn.write_bytes(gzip.compress(b'{"text": "x"}\n')[:-9])
+    assert "nothing of it went out" in driftline("produce", str(torn)).err
+    (tmp_path / "empty.jsonl").write_text("\n")
+    empty = driftline("produce", "empty.jsonl")
+    assert (empty.code, "empty.jsonl holds no record" in empty.err) == (0, True)
 
 
 @pytest.mark.usefixtures("config")
@@ -414,14 +422,57 @@ def test_hints_can_be_typed_where_the_shell_does_not_find_driftline(tmp_path: Pa
         (["status"], "make one with `bin/driftline init`"),
         (["init", "a b"], "then: bin/driftline check -c 'a b/driftline.toml'"),
         (["examples"], "see `bin/driftline status`"),
+        (["examples", "-c", "driftline.toml"], "see `bin/driftline status`"),
+        (["examples", "-c", "a b/driftline.toml"], "see `bin/driftline status -c 'a b/driftline.toml'`"),
+        (["status", "-c", "no.toml"], "make one with `bin/driftline init`"),
     ):
-        if verb == ["examples"]:
+        if verb[0] == "examples":
             config.write_text(ONE_FEED)
         command = [sys.executable, str(script), *verb]
         run = subprocess.run(
             command, capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, "PATH": os.defpath}
         )
         assert hint in run.stdout + run.stderr
+
+
+def test_hints_from_below_the_command_line_name_the_config_too(
+    driftline: Driftline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    driftline("status", "-c", "my/feed.toml")
+    say_error("start `driftline ingest` (or `driftline up -c x`) first, or `driftline init`")
+    assert "start `driftline ingest -c my/feed.toml` (or `driftline up -c x`) first, or `driftline init`" in (
+        capsys.readouterr().err
+    )
+    driftline("status")
+    assert to_type("status") == "driftline status"
+
+
+def test_others_loggers_are_quiet_in_verbs_and_heard_in_processes_only_with_errors() -> None:
+    for process, kafka in ((None, logging.CRITICAL), ("ingest", logging.ERROR)):
+        configure_logging(process=process)
+        assert logging.getLogger("kafka.net.manager").getEffectiveLevel() == kafka
+        assert logging.getLogger("huggingface_hub.utils._http").getEffectiveLevel() == kafka
+
+
+def test_dead_letters_say_how_many_there_are_and_go_by_reason_and_number(driftline: Driftline, config: Path) -> None:
+    letters = [buffers.letter(buffers.EVENTS, number) for number in range(24)]
+    letters.append(buffers.letter(buffers.EVENTS, 24, "no_event"))
+    with closing(open_buffer(load_config(config))) as buffer:
+        buffer.append(letters, buffers.up_to(buffers.EVENTS, 25), buffers.at(9))
+    assert "20 of 25, newest first; --limit N, --reason REASON" in driftline("dead-letters", "list").out
+    few = driftline("dead-letters", "list", "--reason", "no_event")
+    assert ("no_event" in few.out, "undecodable" in few.out, "newest first" in few.out) == (True, False, False)
+    few_json = json.loads(driftline("dead-letters", "list", "--reason", "no_event", "--json").out)
+    assert (few_json["total"], [row["reason"] for row in few_json["dead_letters"]]) == (1, ["no_event"])
+    unknown = driftline("dead-letters", "list", "--reason", "nosuch")
+    assert (unknown.code, "there are: undecodable" in unknown.err) == (2, True)
+    assert "2 dead letters marked" in driftline("dead-letters", "retry", "1", "--id", "2").out
+    assert "23 dead letters marked" in driftline("dead-letters", "retry").out
+
+
+def test_an_imported_version_was_not_rejected() -> None:
+    decision = GateDecision(promote=False, reasons=(GateReason(code="imported", holds=False),))
+    assert decision_in_words(decision) == "imported, not judged by the gate"
 
 
 def entry(action: str, before: int, after: int) -> AuditEntry:
