@@ -51,9 +51,10 @@ def run_serve(config: Config) -> None:
 
     Topics are not asked for here: answering needs none, and an append makes its topic where it is missing.
     """
+    stop = stop_on_signals()
+    log.info("loading_base_model", model=config.base.model)
     from serving.server import Server
 
-    stop = stop_on_signals()
     with closing(wiring.build_topics(config)) as topics:
         registry, base = wiring.build_registry(config), wiring.build_base(config)
         engine = wiring.build_engine(config, base)
@@ -67,6 +68,7 @@ def run_scorer(config: Config) -> None:
     if not feeds:
         raise ConfigError("feed.NAME.serve.score is false for every feed: nothing to score")
     stop, shown = stop_on_signals(), config.metrics
+    log.info("loading_base_model", model=config.base.model)
     with (
         metrics.exposed(metrics.SERVING, shown.host, shown.score_port, "metrics.score_port"),
         closing(wiring.build_topics(config)) as topics,

@@ -1,8 +1,12 @@
-"""SIGTERM and SIGINT as an event: what is in hand is finished, then the process ends."""
+"""SIGTERM, SIGINT and SIGHUP: a process finishes what is in hand, a verb that runs once cleans up; then it ends."""
 
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
+
+from driftline.cli.output import err
 
 
 def stop_on_signals() -> threading.Event:
@@ -18,3 +22,30 @@ def stop_on_signals() -> threading.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     return stop
+
+
+@contextlib.contextmanager
+def unwound_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the block as Ctrl-C does, by an exception, so that all it opened is closed again; then the
+    process ends with 128 + the signal's number. Main thread only.
+
+    Meanwhile further ones are ignored, since a closing terminal may send several. What was ignored before (as nohup
+    does) stays ignored.
+    """
+    received: list[int] = []
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        if not received:
+            received.append(number)
+            raise SystemExit(128 + number)
+
+    asked = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, on_signal) for number in asked}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if received:
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                err.print(f"stopped by {signal.Signals(received[0]).name}; what it had started is cleaned up")

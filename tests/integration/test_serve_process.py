@@ -113,6 +113,13 @@ def serving(
     process.kill()
 
 
+def test_what_takes_long_at_the_start_is_announced(serving: ServeProcess, tiny_base_dir: Path) -> None:
+    told = [line for line in serving.lines if "loading_base_model" in line or "listening" in line]
+    assert "loading_base_model" in told[0]
+    assert str(tiny_base_dir) in told[0]
+    assert "listening" in told[1]
+
+
 def test_sigterm_under_load_drops_no_request(serving: ServeProcess) -> None:
     assert eventually(lambda: httpx.get(f"{serving.url}/readyz").status_code == 200)
     warm = threading.Barrier(5)

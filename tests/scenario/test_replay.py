@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.markup import escape
 
 from driftline.cli.replay import ticks as ticks_module
 from driftline.cli.replay.plot import accuracy_figure, render_page
@@ -174,8 +175,10 @@ def test_the_report_has_the_fields_of_the_design(replay: Replay, tmp_path: Path)
         *(
             "dead_letters",
             "label_dead_letters",
+            "dead_letters_by_reason",
             "label_dead_letters_by_reason",
             "labels",
+            "schedule",
             "duplicates",
             "prequential",
             "baselines",
@@ -268,6 +271,7 @@ def test_every_dirty_line_is_accounted_for(replay: Replay, tmp_path: Path) -> No
     expected = {reason: len(lines) for reason, lines in dirty.items() if reason not in report}
     assert reasons == expected
     assert report["dead_letters"] == sum(expected.values())
+    assert report["dead_letters_by_reason"] == expected
     assert report["duplicates"] == len(dirty["duplicates"])
     assert report["pending"] == len(dirty["pending"])
     assert report["examples"] == 120 + 1 + len(dirty["examples"])
@@ -411,8 +415,9 @@ def test_a_replay_without_examples_warns_and_shows_life(
     result = driftline("replay", "events.jsonl", "--limit", "40")
     assert result.code == 0
     assert "replay: 40 events, no version yet, 0 updates" in result.err
-    assert "warning: no example in 40 events" in result.err
-    assert "set `labels` of [feed.reviews]" in result.err
+    assert "Loading the base model" in result.err
+    assert "no example in 40 events" in result.out
+    assert "set `labels` of [feed.reviews]" in result.out
     assert "the feed's labels are bad, good" in result.out
 
 
@@ -425,9 +430,13 @@ def test_a_gzip_that_is_cut_short_is_named(tiny_base_dir: Path, tmp_path: Path) 
         run_replay(config(tiny_base_dir), FEED, [path], limit=100_000)
 
 
-def test_an_empty_stream_is_refused(replay: Replay) -> None:
-    with pytest.raises(UsageError, match=r"no events in .*events\.jsonl"):
-        replay([])
+def test_a_replay_without_updates_says_why_in_words_and_on_the_page(replay: Replay) -> None:
+    report = replay(plain(40, every_s=0.5))
+    assert (report["versions"], report["schedule"]["min_examples"]) == ([], 50)
+    told = nothing_learned(report)
+    assert f"there were {report['examples'] - report['holdout_examples']} examples to train on" in told
+    assert escape(told) in summarise(report)
+    assert told[1:].partition(":")[0] in render_page(report)
 
 
 def test_labels_of_another_config_are_told_on_the_page(replay: Replay) -> None:

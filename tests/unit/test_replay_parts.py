@@ -11,17 +11,19 @@ from typing import Any
 import pytest
 
 from driftline.buffer import Scored
+from driftline.cli.demo import Narrator
 from driftline.cli.reasons import reason_in_words
 from driftline.cli.replay import words
 from driftline.cli.replay.labels import LabelQueue, TakenTexts
 from driftline.cli.replay.report import prequential, quantile
-from driftline.cli.replay.source import LATEST, UNDATED_START, StreamItem, stream_items
+from driftline.cli.replay.source import LATEST, UNDATED_START, StreamItem, check_events, stream_items
 from driftline.cli.replay.ticks import Ticks
-from driftline.cli.replay.verb import Progress, run_replay
-from driftline.config import FieldsConfig, ScheduleConfig, parse_config
+from driftline.cli.replay.verb import Progress
+from driftline.config import FieldsConfig, ScheduleConfig
 from driftline.errors import UsageError
 from driftline.records import GateReason
 from learner.schedule import next_tick
+from tests.fixtures.cli import Driftline
 
 START = datetime(2026, 3, 1, 12, 0, 7, tzinfo=UTC)
 
@@ -210,6 +212,10 @@ def counted(**changes: Any) -> dict[str, Any]:
         "unlabelled": 0,
         "pending": 60,
         "dead_letters": 0,
+        "dead_letters_by_reason": {},
+        "holdout_examples": 0,
+        "schedule": {"min_examples": 250, "every_s": 60.0, "cron": None},
+        "versions": [],
         "duplicates": 0,
         "label_dead_letters_by_reason": {},
         **changes,
@@ -239,12 +245,33 @@ def test_labels_that_are_lost_are_told_with_the_labels_of_the_feed() -> None:
 )
 def test_a_replay_without_examples_says_what_to_do(changes: dict[str, Any], remedy: str) -> None:
     assert remedy in words.nothing_learned(counted(**changes))
-    assert words.nothing_learned(counted(**changes, examples=1)) == ""
+    assert words.nothing_learned(counted(**changes, examples=1, versions=[{}])) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, ["240 examples to train on (60 more are held out)", "starts from 250 (min_examples of", "longer stream"]),
+        (
+            {"min_examples": 240},
+            ["no tick of the schedule came after number 240 (every 60 s", "or every_s to come more"],
+        ),
+        ({"min_examples": 9, "every_s": None, "cron": "0 5 * * *"}, ['(at "0 5 * * *"', "cron to come more often"]),
+    ],
+)
+def test_a_replay_without_updates_says_why(changes: dict[str, Any], told: list[str]) -> None:
+    report = counted(events=300, examples=300, holdout_examples=60, pending=0)
+    report["schedule"] |= changes
+    assert all(part in words.nothing_learned(report) for part in ["no update in 300 events", *told])
+    assert words.nothing_learned(report | {"versions": [{}]}) == ""
 
 
 def test_pending_and_negative_forgetting_are_explained() -> None:
     assert "60 pending (labels still awaited at the end), 0 dead letters" in words.counts_in_words(counted())
-    assert "0 pending, 1 dead letter," in words.counts_in_words(counted(pending=0, dead_letters=1))
+    refused = words.counts_in_words(counted(label_dead_letters_by_reason={"unknown_label": 60}))
+    assert "60 pending (no usable label came), 0 dead letters" in refused
+    dead = counted(pending=0, dead_letters=3, dead_letters_by_reason={"not_json": 1, "no_text": 2})
+    assert "0 pending, 3 dead letters (no_text 2, not_json 1)," in words.counts_in_words(dead)
     better = words.forgetting_in_words({"forgetting": -0.012, "backward_transfer": 0.02})
     assert better == "forgetting -1.2 points (below 0: it improved), backward transfer +2.0 points"
     assert "improved" not in words.forgetting_in_words({"forgetting": 0.0, "backward_transfer": 0.0})
@@ -262,11 +289,52 @@ def test_a_p_value_is_shown_where_it_tells_something(p_value: float, holds: bool
 # --- the verb
 
 
-def test_an_events_file_without_events_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "empty.jsonl").write_bytes(b"\n\r\n")
-    config = parse_config({"feed": {"reviews": {"labels": ["bad", "good"]}}}, root=tmp_path)
-    with pytest.raises(UsageError, match=r"no events in .*empty\.jsonl"):
-        run_replay(config, "reviews", [tmp_path / "empty.jsonl"])
+@pytest.mark.parametrize(
+    ("content", "wrong"),
+    [
+        (None, "no such file"),
+        (b"", "no events in"),
+        (b"\n \r\n\t\n", "no events in"),
+        (b"id,text\n1,good\n", "none of its first 2 lines is a JSON object"),
+        (b"[1]", "its only line is not a JSON object"),
+        (gzip.compress(b'{"text": "good"}\n' * 10_000)[:-20], "cannot be read"),
+        (gzip.compress(b'{"text": "good"}\n')[:12], "cannot be read"),
+    ],
+)
+def test_what_is_no_events_file_is_refused_before_anything_is_loaded(
+    driftline: Driftline, tmp_path: Path, content: bytes | None, wrong: str
+) -> None:
+    (tmp_path / "driftline.toml").write_text('[feed.reviews]\nlabels = ["a", "b"]\n')
+    if content is not None:
+        (tmp_path / "events").write_bytes(content)
+    result = driftline("replay", "events")
+    assert result.code == 2
+    assert wrong in result.err
+    assert "events" in result.err
+    assert "Loading" not in result.err
+
+
+def test_a_folder_is_no_events_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is a folder"):
+        check_events([tmp_path])
+
+
+def test_an_events_file_may_start_dirty_and_one_of_several_may_be_empty(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    (tmp_path / "dirty").write_bytes(b'half a line"}\n{"text": "good"}\n')
+    check_events([tmp_path / "empty", tmp_path / "dirty"])
+
+
+def test_the_demo_shows_life_where_nothing_happens_and_names_its_end(capfd: pytest.CaptureFixture[str]) -> None:
+    clock = itertools.count(step=10.0)
+    narrator = Narrator(128, lambda: float(next(clock)))
+    for events in (32, 64, 96, 128):
+        narrator.tell(SimpleNamespace(tally=SimpleNamespace(cycles=[], events=events)))
+    assert [line.strip() for line in capfd.readouterr().out.splitlines()] == [
+        "64 of 128 events answered …",
+        "128 of 128 events answered …",
+        "All events are answered. The last labels come, and what was kept of the past is measured …",
+    ]
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(None, [1024, 2016]), (100, [32, 64, 96]), (50_000, [1024, 2016])])

@@ -11,7 +11,14 @@ from markupsafe import Markup
 
 from driftline.cli.output import percent
 from driftline.cli.reasons import decision_in_words
-from driftline.cli.replay.words import LABELS_KNOWN, counts_in_words, few_windows, forgetting_in_words, lost_labels
+from driftline.cli.replay.words import (
+    LABELS_KNOWN,
+    counts_in_words,
+    few_windows,
+    forgetting_in_words,
+    lost_labels,
+    nothing_learned,
+)
 from driftline.records import GateDecision, GateReason
 
 OURS = "#1f5fa8"
@@ -40,6 +47,7 @@ def render_page(report: dict[str, Any]) -> str:
         verdict=verdict(report),
         counts=counts_in_words(report),
         lost=lost_labels(report),
+        nothing=nothing_learned(report),
         forgetting=forgetting_in_words(report["retention"]),
         labels_known=LABELS_KNOWN,
         few_windows=few_windows(report),

@@ -11,7 +11,7 @@ from driftline.buffer import Scored
 from driftline.cli.replay.driver import Driver
 from driftline.cli.replay.pipeline import Pipeline
 from driftline.cli.replay.source import StreamItem
-from driftline.config import feed_sha256
+from driftline.config import ScheduleConfig, feed_sha256
 from driftline.records import GateReason, iso
 from learner.evaluation import accuracy, average_accuracy, backward_transfer, forgetting, macro_f1, windows
 
@@ -38,9 +38,11 @@ def build_report(driver: Driver, total_seconds: float, evaluation: Iterable[Stre
         "unlabelled": counts.unlabelled,
         "pending": counts.pending,
         "dead_letters": counts.dead_letters,
+        "dead_letters_by_reason": {code: n for code, n in counts.by_reason.items() if code not in LABEL_REASONS},
         "label_dead_letters": counts.label_dead_letters,
         "label_dead_letters_by_reason": {code: n for code in LABEL_REASONS if (n := counts.by_reason.get(code))},
         "labels": list(pipe.section.labels),
+        "schedule": schedule(pipe.section.schedule),
         "duplicates": counts.duplicates,
         "prequential": prequential(scored, pipe.section.labels),
         "baselines": baselines(driver, scored),
@@ -52,6 +54,12 @@ def build_report(driver: Driver, total_seconds: float, evaluation: Iterable[Stre
         "seconds": {"total": total_seconds + time.perf_counter() - start} | tally.seconds,
         "examples_per_s": tally.trained_examples / tally.seconds["train"] if tally.seconds["train"] else None,
     }
+
+
+def schedule(section: ScheduleConfig) -> dict[str, Any]:
+    """What had to be there for an update; of `every_s` and `cron` one is null."""
+    every_s = section.period_s if section.cron is None else None
+    return {"min_examples": section.min_examples, "every_s": every_s, "cron": section.cron}
 
 
 def prequential(scored: list[Scored], labels: tuple[str, ...]) -> dict[str, Any]:

@@ -4,12 +4,13 @@ What ingest will refuse goes to the topic as it is, so that it is dead-lettered 
 JSON object, an id or a label of the wrong type.
 """
 
+import collections
 import gzip
 import itertools
 import json
 import zlib
 from codecs import BOM_UTF8
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,6 +30,8 @@ LATEST = datetime(9000, 1, 1, tzinfo=UTC)
 """Times beyond (a typing error, then) are taken for this one, so that there is always a next tick."""
 LABEL_AT = "label_at"
 STEP = timedelta(seconds=1)
+PROBED_LINES = 100
+"""Of these at least one must be a JSON object, or it is another kind of file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +53,40 @@ class StreamItem:
         return max(self.label_at or self.at, self.at)
 
 
+def check_events(paths: Sequence[Path]) -> None:
+    """UsageError if a file cannot be read or is no JSON lines, or if none of them holds an event.
+
+    A gzip is read to its end: only there it shows that it was cut short.
+    """
+    found = [_check_lines(path) for path in paths]
+    if not any(found):
+        raise UsageError(f"no events in {', '.join(map(str, paths))}: name a file with one JSON object a line")
+
+
+def _check_lines(path: Path) -> bool:
+    """Whether the file has any. Some may be dirty, the first too."""
+    if not path.is_file():
+        wrong = "is a folder" if path.is_dir() else "no such file"
+        raise UsageError(f"{path}: {wrong}: name an events file, JSON lines, gzip or not")
+    lines = (line for line in read_lines(path) if line.strip())
+    first = list(itertools.islice(lines, PROBED_LINES))
+    if first and not any(_object(line) is not None for line in first):
+        what = "its only line is not" if len(first) == 1 else f"none of its first {len(first)} lines is"
+        raise UsageError(f"{path}: {what} a JSON object: name an events file, one JSON object a line, gzip or not")
+    if _is_gzip(path):
+        collections.deque(lines, maxlen=0)
+    return bool(first)
+
+
+def _is_gzip(path: Path) -> bool:
+    with path.open("rb") as probe:
+        return probe.read(2) == b"\x1f\x8b"
+
+
 def read_lines(path: Path) -> Iterator[bytes]:
     """The file's lines without their ends; empty lines are left out. UsageError if it cannot be read."""
     try:
-        with path.open("rb") as probe:
-            opener = gzip.open if probe.read(2) == b"\x1f\x8b" else open
+        opener = gzip.open if _is_gzip(path) else open
         with opener(path, "rb") as lines:
             for line in lines:
                 if stripped := line.rstrip(b"\r\n"):

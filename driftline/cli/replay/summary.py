@@ -5,7 +5,7 @@ from typing import Any
 from rich.markup import escape
 
 from driftline.cli.output import count_of, percent
-from driftline.cli.replay.words import LABELS_KNOWN, counts_in_words, forgetting_in_words, lost_labels
+from driftline.cli.replay.words import LABELS_KNOWN, counts_in_words, forgetting_in_words, lost_labels, nothing_learned
 
 
 def summarise(report: dict[str, Any]) -> str:
@@ -16,7 +16,7 @@ def summarise(report: dict[str, Any]) -> str:
     lines = [
         f"[bold]{count_of(report['events'], 'event')}[/], {count_of(report['examples'], 'example')}"
         f" ({report['holdout_examples']} held out), {counts_in_words(report)}",
-        *([f"[yellow]{escape(lost)}[/]"] if (lost := lost_labels(report)) else []),
+        *(f"[yellow]{escape(caution)}[/]" for caution in _cautions(report)),
         f"{count_of(promoted, 'version')} promoted, {rejected} rejected;"
         f" {report['swaps']['count']} swaps, {report['swaps']['requests_failed']} failed requests",
         "",
@@ -33,6 +33,11 @@ def summarise(report: dict[str, Any]) -> str:
         _seconds(report),
     ]
     return "\n".join(lines)
+
+
+def _cautions(report: dict[str, Any]) -> list[str]:
+    lost, nothing = lost_labels(report), nothing_learned(report)
+    return [caution for caution in ("" if lost in nothing else lost, nothing) if caution]
 
 
 def _first_version(row: dict[str, Any]) -> list[str]:

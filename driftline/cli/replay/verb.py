@@ -12,7 +12,9 @@ from rich.markup import escape
 from driftline.cli.logs import configure_logging
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, choose_feed
 from driftline.cli.output import check_writable, count_of, err, print_json, say
+from driftline.cli.replay.source import check_events
 from driftline.cli.replay.words import nothing_learned
+from driftline.cli.signals import unwound_by_signals
 from driftline.config import Config, load_config
 from driftline.errors import UsageError
 
@@ -54,13 +56,14 @@ def replay(
     loaded = load_config(config)
     chosen = choose_feed(loaded, feed)
     factor = speed_factor(speed)
-    for path in [*events, *([evaluation] if evaluation else [])]:
-        if not path.is_file():
-            raise UsageError(f"{path}: no such file: name an events file, JSON lines, gzip or not")
+    for paths in (events, [evaluation] if evaluation else None):
+        if paths:
+            check_events(paths)
     for output in (report, plot):
         if output is not None:
             _check_output(output)
-    with Progress(limit) as progress:
+    err.print("Loading the base model …")
+    with unwound_by_signals(), Progress(limit) as progress:
         document = run_replay(
             loaded,
             chosen,
@@ -72,9 +75,9 @@ def replay(
             on_step=progress.update,
         )
     write_outputs(document, report, plot)
-    if warning := nothing_learned(document):
-        err.print(f"[bold yellow]warning:[/] {escape(warning)}")
     if as_json:
+        if warning := nothing_learned(document):
+            err.print(f"[bold yellow]warning:[/] {escape(warning)}")
         print_json(document)
     else:
         from driftline.cli.replay.summary import summarise
@@ -113,15 +116,13 @@ def run_replay(
     factor: float | None = None,
     on_step: Callable[[Any], None] | None = None,
 ) -> dict[str, Any]:
-    """The whole replay; returns the report (DESIGN §6). UsageError if the files hold no event."""
+    """The whole replay; returns the report (DESIGN §6). The files are those that `check_events` lets pass."""
     from driftline.cli.replay.driver import Driver, Pace
     from driftline.cli.replay.pipeline import open_pipeline, replay_config, state_folder
     from driftline.cli.replay.report import build_report
-    from driftline.cli.replay.source import EPOCH, read_lines, stream_items
+    from driftline.cli.replay.source import EPOCH, stream_items
     from driftline.clock import SimulatedClock
 
-    if not any(True for path in events for _ in read_lines(path)):
-        raise UsageError(f"no events in {', '.join(map(str, events))}: name a file with one JSON object a line")
     start = time.perf_counter()
     fields = config.feed[feed].fields
     with state_folder(state) as folder:

@@ -13,11 +13,11 @@ FEW_WINDOWS = 8
 
 def counts_in_words(report: dict[str, Any]) -> str:
     """What became of the events that are no examples."""
-    pending = f"{report['pending']} pending" + (" (labels still awaited at the end)" if report["pending"] else "")
-    return (
-        f"{report['unlabelled']} unlabelled, {pending}, {count_of(report['dead_letters'], 'dead letter')},"
-        f" {count_of(report['duplicates'], 'duplicate')}"
-    )
+    why = "no usable label came" if report["label_dead_letters_by_reason"] else "labels still awaited at the end"
+    pending = f"{report['pending']} pending" + (f" ({why})" if report["pending"] else "")
+    reasons = ", ".join(f"{code} {n:,}" for code, n in sorted(report["dead_letters_by_reason"].items()))
+    dead = count_of(report["dead_letters"], "dead letter") + (f" ({reasons})" if reasons else "")
+    return f"{report['unlabelled']} unlabelled, {pending}, {dead}, {count_of(report['duplicates'], 'duplicate')}"
 
 
 def lost_labels(report: dict[str, Any]) -> str:
@@ -31,9 +31,30 @@ def lost_labels(report: dict[str, Any]) -> str:
 
 
 def nothing_learned(report: dict[str, Any]) -> str:
-    """Why a replay without any example has none, and what to do; nothing if it has some."""
-    if report["examples"]:
+    """Why there was no update, and what to do; nothing if there was one."""
+    if report["versions"]:
         return ""
+    return _no_update(report) if report["examples"] else _no_example(report)
+
+
+def _no_update(report: dict[str, Any]) -> str:
+    schedule, trainable = report["schedule"], report["examples"] - report["holdout_examples"]
+    least, section = schedule["min_examples"], f"[feed.{report['feed']}.schedule]"
+    have = f"{count_of(trainable, 'example')} to train on ({report['holdout_examples']:,} more are held out)"
+    if trainable < least:
+        why = f"an update starts from {least:,} (min_examples of {section}); set it lower"
+    else:
+        key = "every_s" if schedule["cron"] is None else "cron"
+        ticks = f"every {schedule['every_s']:g} s" if schedule["cron"] is None else f'at "{schedule["cron"]}"'
+        why = (
+            f"no tick of the schedule came after number {least:,} ({ticks} of stream time; {key} and min_examples of"
+            f" {section}); set min_examples lower or {key} to come more often"
+        )
+    start = f"no update in {count_of(report['events'], 'event')}, so all answers are those of an untrained model"
+    return f"{start}: there were {have}, but {why}, or replay a longer stream"
+
+
+def _no_example(report: dict[str, Any]) -> str:
     section, lost = f"[feed.{report['feed']}]", lost_labels(report)
     if "unknown_label" in report["label_dead_letters_by_reason"]:
         why = f"{lost}: set `labels` of {section} to those of the file"
