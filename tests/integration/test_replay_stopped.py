@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.processes import is_alive
+from tests.fixtures.replicas import eventually
+
 WITHIN_S = 60.0
 
 
@@ -32,7 +35,7 @@ def test_a_stopped_replay_leaves_no_redis_and_no_folder(
     assert f"stopped by {number.name}" in end
     assert "Traceback" not in end
     assert not folder.exists()
-    assert not alive(redis)
+    assert eventually(lambda: not is_alive(redis))
 
 
 def waiting_replay(base: Path, folder: Path) -> subprocess.Popen[str]:
@@ -62,11 +65,3 @@ def told_until(process: subprocess.Popen[str], sign: str) -> list[str]:
 def servers(folder: Path) -> list[int]:
     """The Redis servers of a state folder, by the files they wrote."""
     return [int(path.read_text()) for path in folder.rglob("*.pid")]
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

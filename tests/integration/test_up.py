@@ -21,6 +21,7 @@ from driftline.names import StateFiles
 from driftline.registry.embedded_home import Home
 from stream.simulate import Simulation, simulate
 from tests.fixtures.ports import free_ports
+from tests.fixtures.processes import is_alive
 
 EVENTS = 400
 START_S = 120.0
@@ -63,14 +64,6 @@ class Installation:
 def run_verb(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "driftline.cli", *arguments, "-c", str(config)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 @pytest.fixture
@@ -146,5 +139,5 @@ def test_up_learns_answers_survives_and_drains(installation: Installation) -> No
     pids = [process["pid"] for process in at.status()["processes"].values()]
     at.process.send_signal(signal.SIGTERM)
     assert at.process.wait(90) == 0, at.log.read_text()[-3000:]
-    assert all(is_gone(pid) for pid in pids)
+    assert all(not is_alive(pid) for pid in pids)
     assert "no embedded Redis was running" in at.run("stop").stdout

@@ -15,6 +15,7 @@ import pytest
 from driftline.cli.supervisor import LONGEST_PAUSE_S, STEADY_S, Supervisor, only_supervisor, pause_s, supervised
 from driftline.clock import Deadline
 from driftline.errors import UsageError
+from tests.fixtures.processes import is_alive
 
 # A supervisor in a process of its own, as `up` is; its children are Python one-liners.
 RUN = """
@@ -77,14 +78,6 @@ def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
     while not condition():
         assert not deadline.expired(), "waited too long"
         tick.wait(0.02)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return not Path(f"/proc/{pid}/stat").read_text().split(")")[1].startswith(" Z")
 
 
 def test_pauses_double_up_to_a_limit() -> None:
