@@ -30,7 +30,7 @@ def test_a_stopped_replay_leaves_no_redis_and_no_folder(
         _, end = process.communicate(timeout=WITHIN_S)
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
     assert process.returncode == 128 + number, end
     assert f"stopped by {number.name}" in end
     assert "Traceback" not in end
