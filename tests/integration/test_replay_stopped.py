@@ -48,7 +48,13 @@ def waiting_replay(base: Path, folder: Path) -> subprocess.Popen[str]:
     (folder / "temporary").mkdir()
     command = [sys.executable, "-m", "driftline.cli", "replay", "events.jsonl", "--speed", "real", "--limit", "2"]
     environment = os.environ | {"TMPDIR": str(folder / "temporary")}
-    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+
+    def as_from_a_terminal() -> None:  # the suite itself may run under nohup, which a replay would respect
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=as_from_a_terminal
+    )
 
 
 def told_until(process: subprocess.Popen[str], sign: str) -> list[str]:
