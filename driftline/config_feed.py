@@ -96,7 +96,7 @@ class LearnerConfig(Section):
     replay_ratio: Annotated[float, Field(ge=0, le=10)] = 1.0
     """Replayed examples per fresh one."""
     reservoir: Literal["uniform", "class_balanced"] = "uniform"
-    """uniform: every past example is kept alike, best where subjects change. class_balanced: where classes are uneven."""
+    """uniform: every past example kept alike, best where subjects change. class_balanced: where classes are uneven."""
     reservoir_examples: Count = 2000
     """How many past examples the reservoir keeps."""
     recent_examples: Count = 1000
