@@ -45,8 +45,9 @@ def _ci(folder: Path) -> list[Row]:
     minutes = (time.monotonic() - start) / 60
     counts = {name: int(n) for n, name in re.findall(r"(\d+) (passed|failed|skipped|error)", done.stdout[-2000:])}
     skips = counts.get("skipped", 0)
+    failed = ", ".join(re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE))
     held = done.returncode == 0 and minutes < CI_MINUTES
     return [
         judged(".ci/run after the first installation", f"{minutes:.1f} min", f"under {CI_MINUTES:.0f} min", held),
-        judged("  its tests", told(counts), "all pass, none skipped", not done.returncode and not skips),
+        judged("  its tests", told(counts), "all pass, none skipped", not done.returncode and not skips, failed),
     ]
