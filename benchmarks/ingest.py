@@ -43,10 +43,10 @@ from stream.simulate import Simulation, simulate
 TOPIC = "bench"
 BATCH = 500
 SECTION = IngestConfig(batch_records=BATCH, max_waiting_examples=1 << 30)
+FEED = FeedConfig(labels=LABELS, serve={"score": False})  # type: ignore[arg-type]
 NAMES = FeedTopics(
     events=TOPIC, labels=f"{TOPIC}.labels", predictions=f"{TOPIC}.predictions", dead_letters=f"{TOPIC}.dead-letters"
 )
-FEED = FeedConfig(labels=LABELS, serve={"score": False})  # type: ignore[arg-type]
 POLL_S = 1.0
 WITHIN_S = 600.0
 FSYNCS = 50

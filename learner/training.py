@@ -53,9 +53,10 @@ class Training:
     def plan(self, fresh: list[Example], parent: Version, seed: int) -> Plan:
         """What the next update learns from: these, what the strategy replays with them, and what only is remembered."""
         section = self._section.learner
-        replayed = self._strategy.draw(fresh, self._state_of(parent), section, np.random.default_rng([seed, 0]))
-        if parent.state is not None and not self._learned_from_this_buffer(parent):
+        state = self._state_of(parent)
+        if parent.state is not None and state is not parent.state:
             self._warn_of_another_buffer(parent, parent.state)
+        replayed = self._strategy.draw(fresh, state, section, np.random.default_rng([seed, 0]))
         retired = self._buffer.retired(self._feed, section.reservoir_examples)
         return Plan(fresh=_numbers(fresh), replayed=tuple(replayed), retired=_numbers(retired))
 

@@ -26,7 +26,7 @@ from driftline.cli.options import (
     choose_feed,
 )
 from driftline.cli.output import count_of, err, print_json, say, to_type
-from driftline.cli.status import set_aside_in_words
+from driftline.cli.status import existing_buffer, set_aside_in_words
 from driftline.cli.supervisor import supervised
 from driftline.config import Config, load_config
 from driftline.errors import DriftlineError, RegistryConflict, UnknownVersion
@@ -34,7 +34,6 @@ from driftline.names import StateFiles
 from driftline.records import LiveRecord
 
 if TYPE_CHECKING:
-    from driftline.buffer import Buffer
     from driftline.registry import Registry
 
 VersionArgument = Annotated[int, typer.Argument(min=1, help="The version to make live.")]
@@ -219,9 +218,10 @@ def _pause_in_words(live: LiveRecord) -> str:
 
 def _set_aside(config: Config, feed: str) -> str:
     """What a resume without --relearn leaves unlearned, as far as this machine's buffer knows."""
-    if not StateFiles(config.state.path).buffer.exists():
+    buffer = existing_buffer(config)
+    if buffer is None:
         return ""
-    with _opened(config, read_only=True) as buffer:
+    with closing(buffer):
         count = buffer.counts(feed).set_aside
     return f"; {set_aside_in_words(count)}" if count else ""
 
@@ -256,6 +256,8 @@ def _relearn(config: Config, feed: str, registry: "Registry") -> int:
 
     Only while the feed is paused, so that no update starts in between; RegistryConflict if what is live changed.
     """
+    from driftline.cli.wiring import open_buffer
+
     if not StateFiles(config.state.path).buffer.exists():
         raise DriftlineError(
             f"--relearn needs the buffer that {feed} is learned from, and there is none in {config.state.path}: do it "
@@ -266,7 +268,7 @@ def _relearn(config: Config, feed: str, registry: "Registry") -> int:
         raise DriftlineError(
             f"--relearn needs {feed} to be paused meanwhile: `{to_type('pause')}`, then resume --relearn"
         )
-    with _opened(config) as buffer:
+    with closing(open_buffer(config)) as buffer:
         buffer.reconcile(feed, live.version)
         require_unchanged(registry, live)
         count = buffer.relearn(feed)
@@ -283,13 +285,8 @@ def require_unchanged(registry: "Registry", live: LiveRecord) -> None:
 
 def _fresh(config: Config, feed: str) -> int | None:
     """Fresh examples in this machine's buffer; None if the learner's buffer is not here."""
-    if not StateFiles(config.state.path).buffer.exists():
+    buffer = existing_buffer(config)
+    if buffer is None:
         return None
-    with _opened(config, read_only=True) as buffer:
+    with closing(buffer):
         return buffer.fresh_count(feed)
-
-
-def _opened(config: Config, *, read_only: bool = False) -> "closing[Buffer]":
-    from driftline.cli.wiring import open_buffer
-
-    return closing(open_buffer(config, read_only=read_only))

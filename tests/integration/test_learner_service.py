@@ -225,17 +225,23 @@ def idle(school: School) -> FeedLearner:
     return FeedLearner(section=school.section, learner=cast(Learner, Idle()), lease=lease)
 
 
+def learned_and_lost(school: School, versions: int, redis_url: str, prefix: str) -> None:
+    """So many versions were learned, and Redis lost the body of the last one."""
+    learner = school.learner()
+    for _ in range(versions):
+        school.add(60)
+        assert learner.turn() is not None
+    learner.lease.release()
+    client = connect(redis_url, prefix)
+    client.delete(Keys(prefix).blob(FEED, school.blobs(versions)[0]))
+    client.close()
+
+
 def test_a_stopped_feed_is_told_and_tried_again_after_a_rollback(
     make: Any, journal: Journal, redis_url: str, unique: str, tmp_path: Path
 ) -> None:
     school = make(**OFTEN)
-    learner = school.learner()
-    for _ in range(2):
-        school.add(60)
-        assert learner.turn() is not None
-    learner.lease.release()
-    client = connect(redis_url, unique)
-    client.delete(Keys(unique).blob(FEED, school.blobs(2)[0]))
+    learned_and_lost(school, 2, redis_url, unique)
     school.add(60)
     document = {"redis": {"url": redis_url, "prefix": unique}, "feed": {FEED: {"labels": list(LABELS)}}}
     config = parse_config(document, root=tmp_path / "elsewhere")
@@ -250,20 +256,13 @@ def test_a_stopped_feed_is_told_and_tried_again_after_a_rollback(
         assert eventually(lambda: school.live() > 2)
         assert service.alive
         assert eventually(lambda: collect(config, [FEED])["feeds"][FEED]["stopped"] is None)
-    client.close()
 
 
 def test_a_stopped_feed_keeps_its_share_waiting_and_the_rest_goes_to_replay(
     make: Any, journal: Journal, redis_url: str, unique: str
 ) -> None:
     school = make(**NEVER)
-    learner = school.learner()
-    school.add(60)
-    assert learner.turn() is not None
-    learner.lease.release()
-    client = connect(redis_url, unique)
-    client.delete(Keys(unique).blob(FEED, school.blobs(1)[0]))
-    client.close()
+    learned_and_lost(school, 1, redis_url, unique)
     other = school.registry.lease(FEED, "learner", ttl_s=60)
     with running(school, journal, beside={"other": idle(school)}, keep_waiting=20) as service:
         school.registry.request_update(FEED, "ana")
@@ -288,14 +287,7 @@ def test_a_rollback_while_the_turn_fails_is_no_change_missed(
     make: Any, journal: Journal, redis_url: str, unique: str
 ) -> None:
     school = make(**OFTEN)
-    learner = school.learner()
-    for _ in range(2):
-        school.add(60)
-        assert learner.turn() is not None
-    learner.lease.release()
-    client = connect(redis_url, unique)
-    client.delete(Keys(unique).blob(FEED, school.blobs(2)[0]))
-    client.close()
+    learned_and_lost(school, 2, redis_url, unique)
     registry = Interposed(school.registry)
 
     def roll_back() -> None:
