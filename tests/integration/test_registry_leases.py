@@ -51,11 +51,12 @@ def test_a_killed_holders_lease_runs_out(registry: Registry, redis_client: Clien
     assert redis_client.exists(keys.lease(FEED, "learner")) == 1, "a late release does not end the new holder's lease"
 
 
-def test_a_lease_is_renewed_for_as_long_as_it_is_held(registry: Registry, redis_client: Client) -> None:
-    with registry.lease(FEED, "learner", ttl_s=0.3) as lease:
+def test_a_lease_is_renewed_for_as_long_as_it_is_held(registry: Registry, redis_client: Client, keys: Keys) -> None:
+    with registry.lease(FEED, "learner", ttl_s=3) as lease:
         assert lease.acquire()
-        start = redis_client.time()
-        wait_until(lambda: redis_client.time()[0] - start[0] >= 2)
+        for _ in range(2):
+            wait_until(lambda: redis_client.pttl(keys.lease(FEED, "learner")) < 2500)
+            wait_until(lambda: redis_client.pttl(keys.lease(FEED, "learner")) > 2500)
         assert lease.held
         assert not registry.lease(FEED, "learner", ttl_s=1).acquire()
 
@@ -137,8 +138,8 @@ def test_a_lease_taken_during_an_outage_of_its_holder_is_lost(redis_process: Red
     redis_client = connect(redis_process.url)
     with own.lease(FEED, "learner", ttl_s=0.6) as lease, own.lease(FEED, "learner", ttl_s=60) as newer:
         assert lease.acquire()
-        redis_client.delete(Keys("own").lease(FEED, "learner"))
-        assert newer.acquire()
+        # Again if the holder was quicker: it takes its lease back as long as nobody else used it.
+        wait_until(lambda: redis_client.delete(Keys("own").lease(FEED, "learner")) and newer.acquire())
         wait_until(lambda: not lease.held)
         assert newer.held
         newer.release()
