@@ -46,6 +46,14 @@ class Installation:
     def feed(self) -> dict[str, Any]:
         return dict(self.status()["feeds"]["reviews"])
 
+    def ready(self) -> bool:
+        """Whether the serving process answers; it may come up after the learner."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=30) as response:
+                return bool(response.status == 200)
+        except OSError:
+            return False
+
     def predict(self, text: str) -> dict[str, Any]:
         body = json.dumps({"inputs": [{"id": "q", "text": text}]}).encode()
         url = f"http://127.0.0.1:{self.port}/v1/feeds/reviews/predict"
@@ -104,6 +112,7 @@ def test_up_learns_answers_survives_and_drains(installation: Installation) -> No
     produce(at, 0, 200)
 
     at.wait_for(lambda: at.feed()["version"])
+    at.wait_for(at.ready)
     at.wait_for(lambda: at.predict("The battery lasts a whole week.")["adapter_version"] >= 1)
     assert at.predict("The battery lasts a whole week.")["label"] in ("negative", "neutral", "positive")
 

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from driftline.cli.supervisor import Supervisor, only_supervisor
 file = Path(sys.argv[1])
 with only_supervisor(file):
     commands = {f"child{n}": [sys.executable, "-c", code] for n, code in enumerate(sys.argv[2:])}
-    sys.exit(Supervisor(commands, file, drain_s=5).run())
+    sys.exit(Supervisor(commands, file, drain_s=600).run())
 """
 WAIT = "import signal; signal.pause()"
 DRAINS = """
@@ -53,6 +52,8 @@ mark.touch()
 sys.exit(2 if seen else 1)
 """
 
+WITHIN_S = 60.0
+
 Start = Callable[..., subprocess.Popen[bytes]]
 
 
@@ -72,7 +73,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         process.wait()
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = WITHIN_S) -> None:
     deadline = Deadline(seconds)
     tick = threading.Event()
     while not condition():
@@ -103,7 +104,7 @@ def test_a_stop_lets_the_children_finish(start: Start, tmp_path: Path) -> None:
     process = start(*(DRAINS.format(path=str(mark)) for mark in marks))
     wait_for(lambda: all(mark.exists() and mark.read_text() == "ready" for mark in marks))
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
+    assert process.wait(WITHIN_S) == 0
     assert [mark.read_text() for mark in marks] == ["drained", "drained"]
     assert supervised(tmp_path / "up.json") == {}
     assert not (tmp_path / "up.json").exists()
@@ -112,19 +113,17 @@ def test_a_stop_lets_the_children_finish(start: Start, tmp_path: Path) -> None:
 def test_a_second_signal_does_not_wait_for_a_child_that_will_not_end(start: Start, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     process = start(STUBBORN.format(path=str(mark)))
-    wait_for(mark.exists)
+    wait_for(lambda: mark.exists() and supervised(tmp_path / "up.json").get("child0", {}).get("pid"))
     pid = supervised(tmp_path / "up.json")["child0"]["pid"]
-    began = time.monotonic()
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 0
-    assert time.monotonic() - began < 4.5
+    assert process.wait(WITHIN_S) == 0
     assert not is_alive(pid)
 
 
 def test_a_child_that_refuses_its_config_at_the_start_stops_everything(start: Start, tmp_path: Path) -> None:
     process = start(WAIT, "raise SystemExit(2)")
-    assert process.wait(20) == 2
+    assert process.wait(WITHIN_S) == 2
     assert supervised(tmp_path / "up.json") == {}
 
 
