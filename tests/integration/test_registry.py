@@ -210,7 +210,7 @@ def test_waiting_ends_when_something_changes(publisher: Publisher, registry: Reg
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(registry.wait_for_change, seen, 4)
         publisher.promote_up_to(1)
-        assert waiting.result(timeout=10) == {FEED: "1-0"}
+        assert waiting.result(timeout=60) == {FEED: "1-0"}
     registry.pause("other", **WHO)
     assert registry.wait_for_change(seen, 4) == {FEED: "1-0", "other": "0-1"}
     assert registry.wait_for_change({FEED: "1-0", "other": "0-1"}, 0.05) == {}

@@ -235,12 +235,12 @@ def test_run_waits_until_ready_and_through_what_passes(
 
     runner = threading.Thread(target=scorer.run, args=(stop, is_ready))
     runner.start()
-    assert asked.wait(10)
+    assert asked.wait(60)
     assert predictions(topics, unique) == []
     ready.set()
     assert eventually(lambda: [one["id"] for one in predictions(topics, unique)] == ["a"])
     stop.set()
-    runner.join(10)
+    runner.join(60)
     assert not runner.is_alive()
 
 
@@ -262,12 +262,12 @@ def test_on_kafka_two_scorers_share_the_events_and_a_lost_one_is_replaced(
     clusters[0].append(unique, events(*ids[:100]))
     assert eventually(lambda: {one["id"] for one in predictions(clusters[0], unique)} == set(ids[:100]))
     stops[0].set()
-    threads[0].join(30)
+    threads[0].join(60)
     scorers[0].close()
     clusters[0].append(unique, events(*ids[100:]))
     assert eventually(lambda: {one["id"] for one in predictions(clusters[1], unique)} == set(ids))
     stops[1].set()
-    threads[1].join(30)
+    threads[1].join(60)
     assert {one["adapter_version"] for one in predictions(clusters[1], unique)} == {1}
     for cluster in clusters:
         cluster.close()
