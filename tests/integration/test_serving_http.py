@@ -467,11 +467,12 @@ def test_admin_verbs_change_the_live_record_and_are_audited(
     admin: httpx.Client, client: httpx.Client, trainer: Publisher, base: Base, replica: Replica, registry: Registry
 ) -> None:
     trainer.publish(random_weights(base, 3, seed=2))
+    assert eventually(lambda: replica.live("f") == 2)
     order = {"reason": "complaints", "actor": "ana"}
     response = admin.post("/v1/feeds/f/rollback", json=order)
     assert response.status_code == 200
     assert (response.json()["version"], response.json()["revision"], response.json()["paused"]) == (1, 3, True)
-    assert eventually(lambda: replica.live("f") == 1, within_s=2.0)
+    assert eventually(lambda: replica.engine.active("f") == (1, 3))
     assert predict(client, "good").json()["predictions"][0]["adapter_version"] == 1
     conflict = admin.post("/v1/feeds/f/promote", json={"version": 2, "expected_revision": 2})
     error(conflict, 409, "conflict")
@@ -504,12 +505,13 @@ def test_admin_verbs_refuse_what_replicas_would_refuse(
     stranger = load_or_create_keys(StateFiles(tmp_path / "stranger"))
     trainer.publish(random_weights(base, 3, seed=2), signer=stranger)
     trainer.publish(random_weights(base, 3, seed=3))
+    assert eventually(lambda: replica.live("f") == 3)
     before = registry.live("f")
     for verb, order in (("promote", {"version": 2}), ("rollback", {"version": 2}), ("rollback", {})):
         error(admin.post(f"/v1/feeds/f/{verb}", json=order), 409, "untrusted_key")
     assert registry.live("f") == before
     assert admin.post("/v1/feeds/f/rollback", json={"version": 1}).json()["version"] == 1
-    assert eventually(lambda: replica.live("f") == 1)
+    assert eventually(lambda: replica.engine.active("f") == (1, 4))
 
 
 def test_admin_verbs_say_that_a_version_is_no_longer_kept(
@@ -524,6 +526,17 @@ def test_admin_verbs_say_that_a_version_is_no_longer_kept(
         message = error(admin.post(f"/v1/feeds/f/{verb}", json=order), 404, "unknown_version")
         assert "version 2 cannot go live: its blobs are no longer kept" in message
     assert registry.live("f") == before
+
+
+def test_admin_verbs_say_that_redis_lost_what_was_promoted(
+    admin: httpx.Client, trainer: Publisher, base: Base, redis_url: str, unique: str
+) -> None:
+    client, key = connect(redis_url, unique), Keys(unique).live("f")
+    before = client.hgetall(key)
+    trainer.publish(random_weights(base, 3, seed=2))
+    client.hset(key, mapping=before)  # a Redis that was restored from before the promotion
+    assert "Restore Redis" in error(admin.post("/v1/feeds/f/promote", json={"version": 1}), 409, "registry_lost")
+    client.close()
 
 
 def test_version_0_is_gone_back_to_and_not_promoted(admin: httpx.Client, registry: Registry) -> None:
