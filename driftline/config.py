@@ -155,6 +155,13 @@ class ServeConfig(Section):
     threads: Count | None = None
     """Threads of the engine's matrix products; unset: one per core."""
 
+    @field_validator("replica")
+    @classmethod
+    def _names_a_file(cls, replica: str) -> str:
+        if not NAME.fullmatch(replica):
+            raise ValueError("use letters, digits, - and _, at most 64")
+        return replica
+
     @field_validator("heartbeat_s")
     @classmethod
     def _often_enough(cls, heartbeat_s: float) -> float:

@@ -9,6 +9,7 @@
     │   └── PositionLost       the stored position is no longer on the topic
     ├── BufferStoreError       the SQLite buffer cannot be used
     │   ├── BufferInUse        another ingest process holds it
+    │   ├── BufferBusy         (retriable) another process keeps it locked
     │   └── BufferFull         (retriable) the disk is full; nothing was written
     ├── RegistryError          Redis holds something we cannot go on with
     │   ├── RegistryUnavailable (retriable) Redis does not answer, or is out of memory
@@ -73,6 +74,12 @@ class BufferStoreError(DriftlineError):
 
 class BufferInUse(BufferStoreError):
     """Another ingest process holds the buffer's lock."""
+
+
+class BufferBusy(BufferStoreError):
+    """Another process keeps the buffer locked. The transaction was rolled back; try again."""
+
+    retriable = True
 
 
 class BufferFull(BufferStoreError):

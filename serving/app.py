@@ -20,7 +20,7 @@ from driftline.clock import Clock, SystemClock
 from driftline.config import FeedConfig, FeedTopics, ServeConfig
 from driftline.errors import BadInput, NotReady, Overloaded
 from driftline.records import Prediction
-from driftline.topics import Outgoing, Topics
+from driftline.topics import Topics
 from driftline.topics.codec import encode_label
 from serving.auth import Tokens, authorize
 from serving.bodies import (
@@ -215,7 +215,8 @@ class _Predictor:
 
 
 class _Labeller:
-    """POST /labels. An append may hold its thread for half a minute when Kafka is gone, so only a few may wait."""
+    """POST /labels. A body may hold a hundred thousand labels, so threads read it, not the event loop; and an append
+    may hold its thread for half a minute when Kafka is gone, so only a few may wait."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -223,10 +224,24 @@ class _Labeller:
         self._pending = 0  # touched by the event loop only
 
     async def accept(self, feed: str, request: Request) -> Response:
-        parts = self._parts
-        known = parts.engine.labels(feed)  # 404 for an unknown feed
-        body = parse(await read_body(request, parts.section.max_body_bytes), LabelsRequest, LABELS_EXAMPLE)
-        now = parts.clock.now()
+        known = self._parts.engine.labels(feed)  # 404 for an unknown feed
+        body = await read_body(request, self._parts.section.max_body_bytes)
+        accepted = await self._when_free(partial(self._append, feed, known, body))
+        return reply({"accepted": accepted}, 202)
+
+    async def _when_free(self, append: Callable[[], int]) -> int:
+        """What `append` returns, done by a thread. Overloaded when too many requests wait for the topics."""
+        if self._pending >= MAX_PENDING_APPENDS:
+            metrics.OVERLOADED.inc()
+            raise Overloaded(f"{self._pending} requests with labels wait for the topics: send them again later", 1.0)
+        appended = asyncio.get_running_loop().run_in_executor(self._workers, append)
+        self._pending += 1
+        appended.add_done_callback(self._appended)
+        return await appended
+
+    def _append(self, feed: str, known: Sequence[str], given: bytes) -> int:
+        """Durable when it returns; how many. BadInput for the first label that is wrong, TopicUnavailable."""
+        body, now = parse(given, LabelsRequest, LABELS_EXAMPLE), self._parts.clock.now()
         records = []
         for index, one in enumerate(body.labels):
             event_id = checked_id(one.id, f"labels[{index}].id")
@@ -237,21 +252,10 @@ class _Labeller:
                 message = f"labels[{index}].label = {one.label!r:.80} is no label of feed {feed!r}"
                 raise BadInput("unknown_label", f"{message}; its labels: {', '.join(known)}")
             records.append(encode_label(event_id, label, now, one.labeller))
-        await self._append(parts.names[feed].labels, records)
-        return reply({"accepted": len(records)}, 202)
+        self._parts.topics.append(self._parts.names[feed].labels, records)
+        return len(records)
 
-    async def _append(self, topic: str, records: Sequence[Outgoing]) -> None:
-        """Durable when it returns. Overloaded when too many requests wait for the topics; TopicUnavailable."""
-        if self._pending >= MAX_PENDING_APPENDS:
-            metrics.OVERLOADED.inc()
-            raise Overloaded(f"{self._pending} requests with labels wait for the topics: send them again later", 1.0)
-        loop = asyncio.get_running_loop()
-        appended = loop.run_in_executor(self._workers, self._parts.topics.append, topic, records)
-        self._pending += 1
-        appended.add_done_callback(self._appended)
-        await appended
-
-    def _appended(self, _: "asyncio.Future[None]") -> None:
+    def _appended(self, _: "asyncio.Future[int]") -> None:
         self._pending -= 1
 
 

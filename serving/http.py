@@ -26,6 +26,8 @@ from driftline.errors import (
     NotReady,
     Overloaded,
     RegistryConflict,
+    RegistryError,
+    RegistryLost,
     RegistryUnavailable,
     ServingError,
     TopicUnavailable,
@@ -122,6 +124,8 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (TopicUnavailable, 503, "topic_unavailable"),
     (UnknownVersion, 404, "unknown_version"),
     (RegistryConflict, 409, "conflict"),
+    (RegistryLost, 409, "registry_lost"),
+    (RegistryError, 500, "registry_error"),
     (ServingError, 500, "prediction_failed"),
 )
 

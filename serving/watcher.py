@@ -181,9 +181,11 @@ class Watcher:
         again = before is not None and before.record == record
         busy = isinstance(error, Overloaded)  # passes by itself, soon
         wait_s = min(before.wait_s * 2, LAST_RETRY_S) if before is not None and again and not busy else FIRST_RETRY_S
-        retriable = isinstance(error, DriftlineError) and error.retriable
+        if not isinstance(error, DriftlineError):  # nobody foresaw it, memory that ran out for a moment say
+            wait_s = LAST_RETRY_S
+        final = isinstance(error, DriftlineError) and not error.retriable
         reason = f"{_code(error)}: {error}"
-        self._failures[feed] = _Failure(record, reason, time.monotonic() + wait_s if retriable else None, wait_s)
+        self._failures[feed] = _Failure(record, reason, None if final else time.monotonic() + wait_s, wait_s)
         if before is not None and again and before.reason == reason:
             return
         metrics.REFUSALS.labels(feed, _code(error)).inc()

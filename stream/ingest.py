@@ -96,7 +96,7 @@ class Ingest:
             self._restart()
         self._press_back()
         if not self._in_hand:
-            self._in_hand = self._poll(timeout_s)
+            self._poll(timeout_s)
         count = self._write()
         self._expire()
         self._commit(at_least_s=COMMIT_EVERY_S)
@@ -148,19 +148,16 @@ class Ingest:
         if self._paused:
             self._pause()
 
-    def _poll(self, timeout_s: float) -> dict[str, list[RawRecord]]:
-        """What is there, of all feeds; waits only if there is nothing."""
-        found = self._poll_each(0.0)
-        if found or timeout_s <= 0:
-            return found
-        return self._poll_each(timeout_s / len(self._sources))
+    def _poll(self, timeout_s: float) -> None:
+        """Take in hand what is there, of all feeds; waits only if there is nothing."""
+        self._poll_each(0.0)
+        if not self._in_hand and timeout_s > 0:
+            self._poll_each(timeout_s / len(self._sources))
 
-    def _poll_each(self, timeout_s: float) -> dict[str, list[RawRecord]]:
-        found: dict[str, list[RawRecord]] = {}
-        for feed, source in self._sources.items():
-            if records := source.reader.poll(self._section.batch_records, 0.0 if found else timeout_s):
-                found[feed] = records
-        return found
+    def _poll_each(self, timeout_s: float) -> None:
+        for feed, source in self._sources.items():  # a later feed's error must not lose what an earlier one gave
+            if records := source.reader.poll(self._section.batch_records, 0.0 if self._in_hand else timeout_s):
+                self._in_hand[feed] = records
 
     def _write(self) -> int:
         if not self._in_hand:

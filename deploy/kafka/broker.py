@@ -1,6 +1,6 @@
 """A single-node Apache Kafka broker (KRaft) on a loopback port, without Docker: to try things out, and for the tests.
 
-    python deploy/kafka/broker.py --port 9092 --data state/kafka
+    python3 deploy/kafka/broker.py --port 9092 --data state/kafka
 
 Runs in the foreground until Ctrl-C or SIGTERM, and goes on with the same data folder. The first start fetches Kafka's
 jars from Maven Central (about 45 MB, a minute). Needs Java 17 and Maven and nothing of Driftline. Loopback only, no

@@ -132,7 +132,7 @@ def acknowledge(
         "UPDATE cycles SET outcome = ?, adopted = ? WHERE cycle_id = ?", (outcome, outcome == "promoted", cycle_id)
     )
     if outcome != "promoted" and _promoted_by_hand(db, feed):
-        _settle(db, feed, tally)
+        _settle(db, feed, {*plan.fresh, *plan.retired}, tally)
 
 
 def _give_back(db: sqlite3.Connection, feed: int, seqs: Sequence[int], max_attempts: int | None, tally: Tally) -> None:
@@ -182,22 +182,35 @@ def lineage(parent_of: dict[int, int], version: int) -> list[int]:
 def reconcile(db: sqlite3.Connection, feed: int, live_version: int, tally: Tally) -> None:
     """Make learned and set-aside fit the live version, after a promotion or rollback by whomever."""
     inside = json.dumps(lineage(parents(db, feed), live_version))
-    adopted = db.execute(
-        "UPDATE cycles SET adopted = 1 WHERE feed = ? AND adopted = 0 AND outcome = 'rejected' "
-        "AND version IN (SELECT value FROM json_each(?))",
-        (feed, inside),
-    ).rowcount
+    by_hand = "feed = ? AND adopted = 0 AND outcome = 'rejected' AND version IN (SELECT value FROM json_each(?))"
+    changed = {version for (version,) in db.execute(f"SELECT version FROM cycles WHERE {by_hand}", (feed, inside))}
+    db.execute(f"UPDATE cycles SET adopted = 1 WHERE {by_hand}", (feed, inside))
     rows = db.execute(
         "SELECT version FROM cycles WHERE feed = ? AND adopted = 1 "
         "AND version NOT IN (SELECT value FROM json_each(?)) ORDER BY version",
         (feed, inside),
     )
-    outside = json.dumps([version for (version,) in rows])
-    (before,) = db.execute("SELECT outside FROM feeds WHERE id = ?", (feed,)).fetchone()
-    if outside != before:
-        db.execute("UPDATE feeds SET outside = ? WHERE id = ?", (outside, feed))
-    if adopted or outside != before:
-        _settle(db, feed, tally)
+    outside = [version for (version,) in rows]
+    changed |= _outside(db, feed).symmetric_difference(outside)
+    if changed:
+        db.execute("UPDATE feeds SET outside = ? WHERE id = ?", (json.dumps(outside), feed))
+        _settle(db, feed, _named(db, feed, changed), tally)
+
+
+def _outside(db: sqlite3.Connection, feed: int) -> set[int]:
+    """The adopted versions that were outside the live lineage when it was last looked at."""
+    (document,) = db.execute("SELECT outside FROM feeds WHERE id = ?", (feed,)).fetchone()
+    return set(json.loads(document))
+
+
+def _named(db: sqlite3.Connection, feed: int, versions: Iterable[int]) -> set[int]:
+    """The fresh and retired examples of these versions' plans."""
+    rows = db.execute(
+        "SELECT plan FROM cycles WHERE feed = ? AND adopted = 1 AND version IN (SELECT value FROM json_each(?))",
+        (feed, json.dumps(sorted(versions))),
+    )
+    plans = [json.loads(plan) for (plan,) in rows]
+    return {seq for plan in plans for seq in (*plan["fresh"], *plan["retired"])}
 
 
 def _promoted_by_hand(db: sqlite3.Connection, feed: int) -> bool:
@@ -206,10 +219,12 @@ def _promoted_by_hand(db: sqlite3.Connection, feed: int) -> bool:
     return db.execute(query, (feed,)).fetchone() is not None
 
 
-def _settle(db: sqlite3.Connection, feed: int, tally: Tally) -> None:
-    """Learned: what a version of the live lineage learned. Set aside: what only adopted versions outside it did."""
-    (document,) = db.execute("SELECT outside FROM feeds WHERE id = ?", (feed,)).fetchone()
-    outside = set(json.loads(document))
+def _settle(db: sqlite3.Connection, feed: int, among: set[int], tally: Tally) -> None:
+    """Learned: what a version of the live lineage learned. Set aside: what only adopted versions outside it did.
+
+    Only examples `among` these are touched, so that a change costs what it changes.
+    """
+    outside = _outside(db, feed)
     learned: set[int] = set()
     remembered: set[int] = set()
     lost: set[int] = set()
@@ -221,11 +236,11 @@ def _settle(db: sqlite3.Connection, feed: int, tally: Tally) -> None:
             learned.update(seqs["fresh"])
             remembered.update(seqs["retired"])
     for state in (FRESH, RETIRED, SET_ASIDE, REMEMBERED):
-        move(db, feed, learned, state, LEARNED, tally)
+        move(db, feed, among & learned, state, LEARNED, tally)
     for state in (RETIRED, SET_ASIDE):
-        move(db, feed, remembered - learned, state, REMEMBERED, tally)
+        move(db, feed, among & (remembered - learned), state, REMEMBERED, tally)
     for state in (LEARNED, REMEMBERED):
-        move(db, feed, lost - learned - remembered, state, SET_ASIDE, tally)
+        move(db, feed, among & (lost - learned - remembered), state, SET_ASIDE, tally)
 
 
 def relearn(db: sqlite3.Connection, feed: int, tally: Tally) -> int:

@@ -39,7 +39,7 @@ def retired(db: sqlite3.Connection, feed: int, limit: int) -> list[Example]:
 def after(db: sqlite3.Connection, feed: int, seq: int) -> list[Example]:
     """All the feed's examples with a greater number, hold-outs included."""
     return [
-        _example(row) for row in db.execute(f"SELECT {_COLUMNS} WHERE seq > ? AND feed = ? ORDER BY seq", (seq, feed))
+        _example(row) for row in db.execute(f"SELECT {_COLUMNS} WHERE seq > ? AND +feed = ? ORDER BY seq", (seq, feed))
     ]
 
 

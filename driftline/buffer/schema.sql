@@ -63,6 +63,7 @@ CREATE UNIQUE INDEX events_by_seq ON events (seq) WHERE seq IS NOT NULL;
 CREATE INDEX events_by_state ON events (feed, state, seq);
 CREATE INDEX events_pending ON events (feed, received_at) WHERE state = 0;
 CREATE INDEX events_awaiting ON events (feed, joined_at) WHERE state = 1;
+CREATE INDEX events_joined ON events (feed, arrival) WHERE seq IS NOT NULL;       -- examples as their events came
 CREATE INDEX events_returned ON events (feed) WHERE state = 2 AND attempts > 0;   -- fresh, given back by a rejection
 
 -- Labels and predictions that came before their event.

@@ -17,9 +17,9 @@ from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 
-from driftline.errors import BufferFull, BufferStoreError
+from driftline.errors import BufferBusy, BufferFull, BufferStoreError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 BUSY_TIMEOUT_MS = 30_000
 _KEY_SETTING = "holdout_key"
 _CACHE_KIB = 65_536
@@ -247,7 +247,7 @@ def buffer_error(error: sqlite3.Error, path: Path) -> Exception:
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY):
         return BufferFull(f"{path}: {error}; nothing was written: make room on the disk (or make the file writable)")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return BufferStoreError(f"{path}: another process has been writing for {BUSY_TIMEOUT_MS // 1000} s: stop it")
+        return BufferBusy(f"{path}: another process has kept it locked for {BUSY_TIMEOUT_MS // 1000} s: end that one")
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return BufferStoreError(f"{path}: {error}: restore it from a backup, or use another state.path")
     if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):

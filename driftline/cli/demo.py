@@ -1,6 +1,7 @@
 """The verb `driftline demo`: a simulated review feed through the real pipeline, told as it happens."""
 
 import json
+import os
 import shutil
 import socket
 import threading
@@ -76,9 +77,10 @@ def run(config: Config, events: Path, port: int, total: int) -> tuple[dict[str, 
     feed = next(iter(config.feed))
     start = time.perf_counter()
     with (
+        listen(port) as listener,
         state_folder(None) as folder,
         open_pipeline(replay_config(config, feed, folder), feed, SimulatedClock(EPOCH)) as pipeline,
-        open_http(pipeline, port) as url,
+        open_http(pipeline, listener) as url,
     ):
         say(f"Answering meanwhile at [bold]{url}[/]; in another terminal, now and again later:\n  {curl(url, feed)}\n")
         driver = Driver(pipeline, Pace(None), Narrator(total).tell)
@@ -87,16 +89,24 @@ def run(config: Config, events: Path, port: int, total: int) -> tuple[dict[str, 
         return build_report(driver, seconds, ()), seconds
 
 
+def listen(port: int) -> socket.socket:
+    """A socket on loopback. UsageError names --port."""
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise UsageError(f"--port {port}: {why}: name another, or leave it out for any free one") from None
+
+
 @contextmanager
-def open_http(pipeline: "Pipeline", port: int) -> Iterator[str]:
-    """The public app on loopback, in a thread, on the pipeline's own engine; yields its URL."""
+def open_http(pipeline: "Pipeline", listener: socket.socket) -> Iterator[str]:
+    """The public app, in a thread, on the pipeline's own engine; yields its URL."""
     import uvicorn
 
     from driftline.cli.wiring import build_parts
     from serving.app import create_app
 
     app = create_app(build_parts(pipeline.config, pipeline.engine, pipeline.watcher, pipeline.topics))
-    listener = socket.create_server(("127.0.0.1", port))
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http")
     thread.start()
@@ -155,7 +165,7 @@ def cycle_line(report: Any) -> str:
 
 def progress_line(driver: Any) -> str:
     """Accuracy over the last stretch of examples, ours and the baselines'."""
-    scored = driver.pipeline.buffer.scored(driver.pipeline.feed)[-PROGRESS_EVERY:]
+    scored = driver.pipeline.buffer.scored(driver.pipeline.feed, last=PROGRESS_EVERY)
     ours = share(s.predicted == s.label for s in scored)
     rivals = {
         name.replace("_", " "): share(answers.get(s.event_id) == s.label for s in scored)

@@ -6,13 +6,15 @@ Each runs until SIGTERM or SIGINT, then finishes what it has in hand and exits 0
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from driftline.cli.logs import configure_logging
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption
 from driftline.cli.output import say
 from driftline.cli.supervisor import supervised
-from driftline.config import Config, load_config
-from driftline.errors import DriftlineError
+from driftline.config import Config, ServeConfig, load_config
+from driftline.config_mistakes import explain
+from driftline.errors import ConfigError, DriftlineError
 from driftline.names import StateFiles
 
 Port = Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Instead of serve.port.")]
@@ -69,6 +71,10 @@ def stop(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 
 def with_serve_options(config: Config, **options: Any) -> Config:
-    """The config with serve.port, serve.admin_port and serve.replica replaced where an option was given."""
+    """The config with the serve section's port, admin_port, replica replaced where an option was given; ConfigError."""
     given = {key: value for key, value in options.items() if value is not None}
-    return config.model_copy(update={"serve": config.serve.model_copy(update=given)})
+    try:
+        serve = ServeConfig.model_validate(config.serve.model_dump() | given)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"serve.{line}" for line in explain(error, ServeConfig, {}))) from None
+    return config.model_copy(update={"serve": serve})

@@ -153,7 +153,8 @@ class Supervisor:
     def _stop(self, wake: int) -> None:
         """SIGTERM to all, wait for the drain; kill who is left at its end, or at a second request to stop."""
         deadline = time.monotonic() + self.drain_s
-        self.stops_asked = max(1, self.stops_asked)
+        if not self.stops_asked:  # one store, which a signal in between cannot be lost to
+            self.stops_asked = 1
         self._signal_all(signal.SIGTERM)
         while self._running() and self.stops_asked < 2 and time.monotonic() < deadline:
             select.select([wake], [], [], max(0.0, deadline - time.monotonic()))

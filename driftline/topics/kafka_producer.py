@@ -15,6 +15,7 @@ from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 
 from driftline.clock import Deadline
+from driftline.errors import TopicUnavailable
 from driftline.topics.kafka_client import translate
 
 _log = structlog.get_logger()
@@ -38,10 +39,11 @@ class KafkaRecord:
 
 
 class KafkaAppender:
-    """Owns the producer. Thread-safe.
+    """Owns the producer. Thread-safe: an append that fails gives the producer up, which ends the others' as well.
 
     Delivery: durable when `append` returns; at least once where the caller tries again. Ordering: of one call and key.
-    Atomicity: each record alone. Errors: TopicUnavailable after the delivery timeout, TopicError (too large, refused).
+    Atomicity: each record alone. Errors: TopicUnavailable after the delivery timeout, or when another append gave the
+    producer up; TopicError (too large, refused).
     """
 
     def __init__(self, build: Callable[[], KafkaProducer]) -> None:
@@ -57,6 +59,10 @@ class KafkaAppender:
                 _send(producer, topic, records[first : first + PART_RECORDS])
         except kafka_errors.KafkaError as error:
             self._give_up(producer, topic)  # also after a record that was too large: the next ones would fail with it
+            if isinstance(error, kafka_errors.IllegalStateError):  # closed, and what was in flight with it
+                raise TopicUnavailable(
+                    f"appending to topic {topic!r}: another append gave the producer up: it can be tried again"
+                ) from error
             raise translate(error, f"appending to topic {topic!r}") from error
 
     def close(self) -> None:

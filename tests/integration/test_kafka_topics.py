@@ -8,11 +8,12 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
 from driftline.clock import Deadline
 from driftline.config import FeedConfig, TopicsConfig
-from driftline.errors import ConfigError, PositionLost, TopicError
+from driftline.errors import ConfigError, PositionLost, TopicError, TopicUnavailable
 from driftline.records import DeadLetter, Event, Position, RawRecord
 from driftline.topics import Outgoing, Partition, Reader
 from driftline.topics.codec import decode_event
 from driftline.topics.kafka import CUT_BYTES, KafkaTopics
+from driftline.topics.kafka_producer import KafkaAppender, KafkaRecord
 
 WITHIN_S = 30.0
 
@@ -211,6 +212,20 @@ def test_a_dead_letter_too_large_for_its_topic_is_cut(
 def letter(offset: int, value: bytes) -> DeadLetter:
     position = Position(topic="reviews", partition=0, offset=offset)
     return DeadLetter(feed="reviews", reason="undecodable", detail="", position=position, value=value)
+
+
+def test_an_append_whose_producer_another_one_gave_up_can_be_tried_again(
+    topics: KafkaTopics, kafka_bootstrap: str, unique: str
+) -> None:
+    topics.ensure([unique])
+    given_up, whole = producer(kafka_bootstrap), producer(kafka_bootstrap)
+    given_up.close()  # as when another append fails after this one took the producer
+    ready = iter([given_up, whole])
+    appender = KafkaAppender(lambda: next(ready))
+    with pytest.raises(TopicUnavailable, match="another append gave the producer up"):
+        appender.append(unique, [KafkaRecord(value=b"a")])
+    appender.append(unique, [KafkaRecord(value=b"a")])
+    appender.close()
 
 
 def test_more_replicas_than_brokers_names_the_key(kafka_bootstrap: str, unique: str) -> None:

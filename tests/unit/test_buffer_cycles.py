@@ -195,10 +195,13 @@ def test_random_histories_against_the_definition(seed: int, tmp_path: Path) -> N
     rng = random.Random(seed)
     buffer = Buffer.open(tmp_path / "r.sqlite3", rules(await_predictions=False, max_attempts=100), KEY)
     buffer.append([event(f"e{i}", i, label="pos") for i in range(60)], up_to(EVENTS, 60), at(0))
-    parent, learned_by, live, ever_live = {0: None}, {0: set()}, 0, {0}
+    parent, learned_by, live, ever_live, rejected = {0: None}, {0: set()}, 0, {0}, {}
     for version in range(1, 25):
         if rng.random() < 0.3:
-            live = rng.choice(sorted(ever_live))
+            live = rng.choice(sorted(ever_live | rejected.keys()))
+            if live in rejected:  # promoted by hand
+                parent[live], learned_by[live] = rejected.pop(live)
+                ever_live.add(live)
             buffer.reconcile(FEED, live)
             if rng.random() < 0.5:
                 buffer.relearn(FEED)
@@ -207,6 +210,8 @@ def test_random_histories_against_the_definition(seed: int, tmp_path: Path) -> N
         if outcome == "promoted":
             parent[version], learned_by[version], live = live, set(fresh), version
             ever_live.add(version)
+        elif outcome == "rejected":
+            rejected[version] = live, set(fresh)
         buffer.reconcile(FEED, live)
         line, place = set(), live
         while place is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from driftline.buffer import Buffer
-from driftline.errors import BufferFull, BufferStoreError
+from driftline.errors import BufferBusy, BufferFull, BufferStoreError
 from tests.fixtures.buffers import EVENTS, FEED, KEY, at, event, rules, up_to
 
 WITHIN_S = 60.0
@@ -238,8 +238,9 @@ def test_a_writer_that_never_ends_is_named(path: Path) -> None:
     buffer._store._connection.execute("PRAGMA busy_timeout = 50")
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(BufferStoreError, match="another process"):
+    with pytest.raises(BufferBusy, match="another process") as caught:
         buffer.append([event("a", 0)], up_to(EVENTS, 1), at(0))
+    assert caught.value.retriable
     other.execute("ROLLBACK")
     other.close()
     buffer.append([event("a", 0)], up_to(EVENTS, 1), at(0))
@@ -252,6 +253,8 @@ def test_a_writer_that_never_ends_is_named(path: Path) -> None:
         "SELECT seq FROM events WHERE feed = 1 AND state = 2 AND seq IS NOT NULL ORDER BY seq LIMIT 5",
         "SELECT arrival FROM events WHERE feed = 1 AND event_id IN ('a', 'b')",
         "SELECT event_id FROM events WHERE seq IN (SELECT value FROM json_each('[1, 2]'))",
+        "SELECT seq FROM events WHERE seq > 5 AND +feed = 1 ORDER BY seq",
+        "SELECT seq FROM events WHERE feed = 1 AND seq IS NOT NULL ORDER BY arrival DESC LIMIT 5",
         "SELECT id FROM labels WHERE feed = 1 ORDER BY received_at, id LIMIT 5",
         "SELECT id FROM predictions WHERE feed = 1 ORDER BY received_at, id LIMIT 5",
         "SELECT id FROM letters WHERE state = 'to_send' ORDER BY id LIMIT 5",

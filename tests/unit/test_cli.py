@@ -32,6 +32,7 @@ from driftline.cli.processes import with_serve_options
 from driftline.cli.produce import batches, record_key
 from driftline.cli.reasons import decision_in_words
 from driftline.cli.replay.source import read_lines
+from driftline.cli.replay.verb import write_outputs
 from driftline.cli.status import awaited, dead_letters_in_words, prequential_accuracy, stopped_feed
 from driftline.cli.supervisor import only_supervisor
 from driftline.cli.up import Answering, commands
@@ -368,6 +369,20 @@ def test_a_taken_port_is_told_before_anything_starts(driftline: Driftline, confi
     assert not StateFiles(config.parent / "state").redis.exists()
 
 
+def test_a_taken_port_is_told_by_the_demo(driftline: Driftline, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = driftline("demo", "--dir", str(tmp_path / "demo"), "--port", str(port))
+    assert result.code == 2
+    assert f"--port {port}: Address already in use: name another" in " ".join(result.err.split())
+
+
+def test_a_report_that_finds_no_room_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UsageError, match=r"/dev/full: cannot be written .*the report is printed instead"):
+        write_outputs({"events": 7}, Path("/dev/full"), None)
+    assert json.loads(capsys.readouterr().out) == {"events": 7}
+
+
 def test_two_keys_for_one_port_are_told() -> None:
     config = parse_config(
         {"feed": {"reviews": {"labels": ["x", "y"]}}, "serve": {"port": 8123}, "metrics": {"learn_port": 8123}},
@@ -519,6 +534,8 @@ def test_up_says_when_it_answers(capsys: pytest.CaptureFixture[str]) -> None:
 def test_options_override_the_serve_section() -> None:
     config = with_serve_options(one_feed(), port=0, admin_port=None, replica="b")
     assert (config.serve.port, config.serve.admin_port, config.serve.replica) == (0, 8081, "b")
+    with pytest.raises(ConfigError, match=r"serve.replica = 'b/c': use letters, digits"):
+        with_serve_options(one_feed(), replica="b/c")
 
 
 def test_the_only_feed_needs_no_name() -> None:

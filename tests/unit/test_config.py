@@ -58,6 +58,8 @@ def test_with_the_least_room_a_rejected_update_never_keeps_ingest_from_bringing_
         ({"serve": {"port": 99999}}, ["serve.port", "99999", "65535"]),
         ({"serve": {"port": "eighty"}}, ["serve.port", "'eighty'"]),
         ({"serve": {"heartbeat_s": 2.5}}, ["serve.heartbeat_s = 2.5", "at most 2", "counts as gone"]),
+        ({"serve": {"replica": "../x"}}, ["serve.replica = '../x'", "letters, digits"]),
+        ({"serve": {"replica": ""}}, ["serve.replica = ''", "letters, digits"]),
         ({"redis": {"url": "http://x"}}, ["redis.url", "http://x", "rediss://"]),
         ({"feed": {"a/b": {"labels": LABELS}}}, ["a/b", "letters, digits"]),
         ({"feed": {"reviews": {"labels": ["x", "x"]}}}, ["labels", "distinct"]),

@@ -135,13 +135,19 @@ def run_replay(
 
 
 def write_outputs(document: dict[str, Any], report: Path | None, plot: Path | None) -> None:
-    """Write the report and the page, where asked for."""
-    if report is not None:
-        report.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    if plot is not None:
-        from driftline.cli.replay.plot import render_page
+    """Write the report and the page, where asked for. UsageError if one cannot be; the report is printed then."""
+    try:
+        if report is not None:
+            report.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        if plot is not None:
+            from driftline.cli.replay.plot import render_page
 
-        plot.write_text(render_page(document), encoding="utf-8")
+            plot.write_text(render_page(document), encoding="utf-8")
+    except OSError as error:  # the disk filled up meanwhile: hours of work must not be lost with it
+        print(json.dumps(document))
+        raise UsageError(
+            f"{error.filename or report or plot}: cannot be written ({error.strerror}): the report is printed instead"
+        ) from None
 
 
 class Progress:
