@@ -33,6 +33,7 @@ class Store:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self.path = path
         self._connection = connection
+        self._file = _file_at(path)
         self._lock = threading.Lock()
         self._feeds: dict[str, int] = {}
 
@@ -51,6 +52,7 @@ class Store:
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
         with self._lock:
+            self._check_in_place()
             try:
                 self._connection.execute(begin)
                 yield self._connection
@@ -60,6 +62,14 @@ class Store:
                 if isinstance(error, sqlite3.Error):
                     raise buffer_error(error, self.path) from error
                 raise
+
+    def _check_in_place(self) -> None:
+        """SQLite would go on in a file that was deleted, and all that it takes in would be gone with the process."""
+        if _file_at(self.path) != self._file:
+            raise BufferStoreError(
+                f"{self.path}: was deleted or replaced while this process used it: end all processes of this state "
+                "folder, then put the file back, or start again and follow what ingest says of the stored positions"
+            )
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:  # a full disk makes SQLite roll back by itself
@@ -146,6 +156,15 @@ def _wait_until_made(path: Path) -> None:
 
 def _lock_file(path: Path) -> Path:
     return path.with_name(path.name + ".opening")
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    """Which file the path names now."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _quoted(path: Path) -> str:

@@ -233,6 +233,21 @@ def test_a_file_that_may_not_grow_writes_nothing_and_goes_on_afterwards(path: Pa
     buffer.close()
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_is_deleted_in_use_takes_nothing_more_in(path: Path, replaced: bool) -> None:
+    buffer = Buffer.open(path, rules(), KEY)
+    buffer.append([event("a", 0)], up_to(EVENTS, 1), at(0))
+    for file in path.parent.glob(f"{path.name}*"):
+        file.unlink()
+    if replaced:
+        Buffer.open(path, rules(), KEY).close()
+    with pytest.raises(BufferStoreError, match="deleted or replaced while this process used it"):
+        buffer.append([event("b", 1)], up_to(EVENTS, 2), at(1))
+    with pytest.raises(BufferStoreError, match="deleted or replaced"):
+        buffer.counts(FEED)
+    buffer.close()
+
+
 def test_a_writer_that_never_ends_is_named(path: Path) -> None:
     buffer = Buffer.open(path, rules(), KEY)
     buffer._store._connection.execute("PRAGMA busy_timeout = 50")
