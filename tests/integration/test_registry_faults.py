@@ -128,7 +128,7 @@ def test_an_admin_verb_that_was_sent_twice_is_done_once(redis_process: RedisProc
     with own.lease(FEED, "learner", ttl_s=60) as lease:
         assert lease.acquire()
         Publisher(own, lease).promote_up_to(2)
-    redis_client = ThawingClient.from_url(redis_process.url, socket_timeout=1.5, retry=None, protocol=2)
+    redis_client = ThawingClient.from_url(redis_process.url, socket_timeout=5.0, retry=None, protocol=2)
     registry = Registry(redis_client, Keys("own"))
     calls: dict[str, Callable[[], LiveRecord]] = {
         "rollback": lambda: registry.rollback(FEED, 1, expected_revision=2, **WHO),

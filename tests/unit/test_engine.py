@@ -142,7 +142,7 @@ def test_a_b_a_and_back_to_zero(
     engine.activate("f", 0, 4)
     assert engine.predict("f", TEXTS)[0].label is None
     assert len(engine.pauses_ms) == 4
-    assert all(0 <= pause < 1000 for pause in engine.pauses_ms)
+    assert all(pause >= 0 for pause in engine.pauses_ms)
 
 
 def test_a_swap_accounts_for_all_the_time_that_it_held_the_engine(
