@@ -17,7 +17,7 @@ def decision_in_words(decision: GateDecision) -> str:
 
 
 def reason_in_words(reason: GateReason) -> str:
-    """`not worse than version 3 on all hold-outs: 76.2 % against 75.0 % of 410`."""
+    """`not shown to be worse than the incumbent on all hold-outs: 76.2 % against 75.0 % of 410`."""
     match reason.code:
         case "too_few_holdouts":
             return f"too few hold-outs to compare ({reason.n or 0}), only the sanity checks decided"
@@ -40,11 +40,9 @@ def set_in_words(name: str | None) -> str:
 
 
 def _comparison(reason: GateReason) -> str:
-    what = reason.code.replace("_", " ")
-    against = f" the {reason.against}" if reason.against and reason.against not in reason.code else ""
-    than = " than" if reason.code == "not_worse" else ""
-    figures = _figures(reason)
-    return f"{what}{than}{against} on {set_in_words(reason.reference)}{figures}"
+    shown = "not shown" if reason.holds else "shown"
+    than = f" than the {reason.against}" if reason.against else ""
+    return f"{shown} to be worse{than} on {set_in_words(reason.reference)}{_figures(reason)}"
 
 
 def _figures(reason: GateReason) -> str:

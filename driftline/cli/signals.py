@@ -26,8 +26,8 @@ def stop_on_signals() -> threading.Event:
 
 @contextlib.contextmanager
 def unwound_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the block as Ctrl-C does, by an exception, so that all it opened is closed again; then the
-    process ends with 128 + the signal's number. Main thread only.
+    """SIGINT (Ctrl-C), SIGTERM and SIGHUP end the block by an exception, so that all it opened is closed again; then
+    the process ends with 128 + the signal's number. For a verb that writes its report afterwards. Main thread only.
 
     Meanwhile further ones are ignored, since a closing terminal may send several. What was ignored before (as nohup
     does) stays ignored.
@@ -39,7 +39,7 @@ def unwound_by_signals() -> Iterator[None]:
             received.append(number)
             raise SystemExit(128 + number)
 
-    asked = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+    asked = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
     before = {number: signal.signal(number, on_signal) for number in asked}
     try:
         yield
@@ -48,4 +48,5 @@ def unwound_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
         if received:
             with contextlib.suppress(OSError):  # the terminal may be gone
-                err.print(f"stopped by {signal.Signals(received[0]).name}; what it had started is cleaned up")
+                name = signal.Signals(received[0]).name
+                err.print(f"stopped by {name}; what it had started is cleaned up, and no report was written")

@@ -15,7 +15,7 @@ from tests.fixtures.replicas import eventually
 WITHIN_S = 60.0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stopped_replay_leaves_no_redis_and_no_folder(
     number: signal.Signals, tiny_base_dir: Path, tmp_path: Path
 ) -> None:
@@ -32,7 +32,7 @@ def test_a_stopped_replay_leaves_no_redis_and_no_folder(
         process.kill()
         process.communicate()
     assert process.returncode == 128 + number, end
-    assert f"stopped by {number.name}" in end
+    assert f"stopped by {number.name}; what it had started is cleaned up, and no report was written" in end
     assert "Traceback" not in end
     assert not folder.exists()
     assert eventually(lambda: not is_alive(redis))
@@ -49,8 +49,9 @@ def waiting_replay(base: Path, folder: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "driftline.cli", "replay", "events.jsonl", "--speed", "real", "--limit", "2"]
     environment = os.environ | {"TMPDIR": str(folder / "temporary")}
 
-    def as_from_a_terminal() -> None:  # the suite itself may run under nohup, which a replay would respect
+    def as_from_a_terminal() -> None:  # the suite itself may run under nohup or with &, which a replay would respect
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     return subprocess.Popen(
         command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=as_from_a_terminal

@@ -17,6 +17,7 @@ import pytest
 from rich.markup import escape
 
 from driftline.cli.replay import ticks as ticks_module
+from driftline.cli.replay.comparison import verdict, verdict_after_cold_start
 from driftline.cli.replay.plot import accuracy_figure, render_page
 from driftline.cli.replay.summary import summarise
 from driftline.cli.replay.verb import run_replay
@@ -182,6 +183,7 @@ def test_the_report_has_the_fields_of_the_design(replay: Replay, tmp_path: Path)
             "duplicates",
             "prequential",
             "baselines",
+            "after_cold_start",
             "retention",
             "evaluation",
         ),
@@ -218,6 +220,24 @@ def test_the_frozen_first_version_is_measured_from_its_promotion_on(replay: Repl
     row = report["baselines"]["first_version"]
     assert (row["n"], row["version"]) == (n, 1)
     assert row["ours"] == pytest.approx(accuracy, abs=1e-12)
+    warm = report["after_cold_start"]
+    assert warm["prequential"] == {"accuracy": row["ours"], "n": n}
+    assert warm["baselines"]["first_version"] == {"accuracy": row["accuracy"], "n": n}
+    assert {name: one["n"] for name, one in warm["baselines"].items()} == dict.fromkeys(report["baselines"], n)
+    assert report["prequential"]["n"] - n == sum(e["label"] is not None for e in events[:since])
+    cold = accuracy * n / report["prequential"]["n"]
+    assert report["prequential"]["accuracy"] == pytest.approx(cold, abs=1e-12), "before, all counted as wrong"
+
+
+def test_the_summary_and_the_page_say_where_we_stand_and_what_the_cold_start_was(replay: Replay) -> None:
+    report = replay(simulated(300))
+    told, page = summarise(report), render_page(report)
+    assert report["after_cold_start"]["prequential"]["n"]
+    for sentence in (verdict(report), verdict_after_cold_start(report)):
+        assert sentence in told
+        assert sentence in page
+    assert f"Configuration: sha256 {report['config_sha256'][:12]}…" in page
+    assert "by the wall clock" in page
 
 
 def test_the_blind_baselines_equal_a_plain_loop(replay: Replay) -> None:
@@ -231,6 +251,8 @@ def test_the_blind_baselines_equal_a_plain_loop(replay: Replay) -> None:
         seen.update(event["label"] for event in events[start : start + 32])
     assert report["holdout_examples"] == 0
     assert report["baselines"]["majority"]["accuracy"] == right / 64
+    assert report["after_cold_start"]["prequential"] == {"accuracy": None, "n": 0}
+    assert verdict(report) in summarise(report)
 
 
 # --- dirty streams

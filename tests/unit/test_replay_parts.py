@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,9 @@ from driftline.buffer import Scored
 from driftline.cli.demo import Narrator
 from driftline.cli.reasons import reason_in_words
 from driftline.cli.replay import words
+from driftline.cli.replay.comparison import comparison_rows, verdict, verdict_after_cold_start
 from driftline.cli.replay.labels import LabelQueue, TakenTexts
+from driftline.cli.replay.plot import RIVALS, matrix_figure
 from driftline.cli.replay.report import prequential, quantile
 from driftline.cli.replay.source import LATEST, UNDATED_START, StreamItem, check_events, stream_items
 from driftline.cli.replay.ticks import Ticks
@@ -178,7 +181,7 @@ def test_only_the_first_text_of_an_id_is_taken_again() -> None:
 # --- figures
 
 
-def test_no_answer_and_version_zero_count_as_wrong() -> None:
+def test_a_missing_answer_and_version_zero_count_as_wrong() -> None:
     rows = [("a", "a", 2), ("b", "a", 2), ("a", None, 0), ("b", None, None)]
     scored = [
         Scored(
@@ -286,6 +289,77 @@ def test_a_p_value_is_shown_where_it_tells_something(p_value: float, holds: bool
     assert (f"p = {p_value:.3f}" in reason_in_words(reason)) == shown
 
 
+def test_a_loss_that_is_not_shown_is_no_contradiction() -> None:
+    kept = GateReason(
+        code="not_worse", holds=True, against="incumbent", reference="pooled", n=143,
+        candidate_accuracy=0.916, reference_accuracy=0.923, p_value=1.0,
+    )  # fmt: skip
+    told = "to be worse than the incumbent on all hold-outs: 91.6 % against 92.3 % of 143"
+    assert reason_in_words(kept) == f"not shown {told}"
+    lost = replace(kept, code="worse_than_incumbent", holds=False, p_value=0.01)
+    assert reason_in_words(lost) == f"shown {told}, p = 0.010"
+
+
+def compared(ours: float | None, head: float | None, n: int = 1500) -> dict[str, Any]:
+    rows = {"online_head": head, "last_label": 0.5, "majority": 0.6}
+    baselines = {name: {"accuracy": accuracy, "n": n} for name, accuracy in rows.items()}
+    return {"prequential": {"accuracy": ours, "n": n}, "baselines": baselines}
+
+
+def compared_twice(*, whole: dict[str, Any], warm: dict[str, Any], first: float | None) -> dict[str, Any]:
+    """A report whose first promoted version is 2."""
+    row = {"accuracy": first, "n": warm["prequential"]["n"]}
+    warm["baselines"]["first_version"] = row
+    whole["baselines"]["first_version"] = row | {"ours": warm["prequential"]["accuracy"], "version": 2}
+    return whole | {"after_cold_start": warm}
+
+
+def test_where_a_baseline_wins_the_verdict_says_by_how_much_and_what_the_cold_start_cost() -> None:
+    report = compared_twice(whole=compared(0.623, 0.738), warm=compared(0.763, 0.75, 1224), first=0.641)
+    assert verdict(report) == (
+        "Over the whole stream Driftline was right for 62.3 % of 1,500 events,"
+        " 11.5 points behind the best baseline, online head on the frozen base (73.8 %)."
+    )
+    assert verdict_after_cold_start(report) == (
+        "276 events came before version 2, the first to go live, and so counted as wrong."
+        " After this cold start Driftline was right for 76.3 % of 1,224 events,"
+        " 1.3 points before the best baseline, online head on the frozen base (75.0 %)."
+    )
+    assert [(row.name.split()[0], row.whole, row.warm) for row in comparison_rows(report)] == [
+        ("online", 0.738, 0.75), ("Driftline,", 0.623, 0.763), ("majority", 0.6, 0.6), ("last", 0.5, 0.5),
+        ("first", None, 0.641),
+    ]  # fmt: skip
+
+
+def test_after_the_cold_start_the_frozen_first_version_may_be_the_best() -> None:
+    report = compared_twice(whole=compared(0.7, 0.7), warm=compared(0.7, 0.7, 9), first=0.8)
+    assert ", level with the best baseline, online head" in verdict(report)
+    assert "10.0 points behind the best baseline, first version, frozen (80.0 %)" in verdict_after_cold_start(report)
+
+
+def test_without_labels_or_versions_there_is_nothing_to_compare() -> None:
+    report = compared_twice(whole=compared(None, None, 0), warm=compared(None, None, 0), first=None)
+    assert "nothing to compare" in verdict(report)
+    assert verdict_after_cold_start(report) == ""
+
+
+def test_when_labels_come_and_what_a_missing_answer_counts_is_said_plainly() -> None:
+    assert words.LABELS_KNOWN.startswith("Each label comes at the time its event names (label_at), else ")
+    assert "a missing answer counts as wrong" in words.LABELS_KNOWN
+
+
+def test_the_baselines_are_told_apart_by_dash_and_symbol() -> None:
+    for mark in ("color", "dash", "symbol"):
+        assert len({style[mark] for style in RIVALS.values()}) == len(RIVALS)
+
+
+def test_a_matrix_of_few_segments_is_small_and_has_its_numbers() -> None:
+    few = matrix_figure([[0.91, None], [0.8, 0.75]])
+    assert few.layout.width < 400
+    assert [*map(list, few.data[0].text)] == [["91", ""], ["80", "75"]]
+    assert matrix_figure([[0.5] * 16] * 16).layout.width is None, "as wide as the page"
+
+
 # --- the verb
 
 
@@ -322,7 +396,13 @@ def test_a_folder_is_no_events_file(tmp_path: Path) -> None:
 def test_an_events_file_may_start_dirty_and_one_of_several_may_be_empty(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     (tmp_path / "dirty").write_bytes(b'half a line"}\n{"text": "good"}\n')
-    check_events([tmp_path / "empty", tmp_path / "dirty"])
+    assert check_events([tmp_path / "empty", tmp_path / "dirty"]) == 2
+
+
+def test_the_events_of_all_files_are_counted_for_the_progress_bar(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_bytes(b'{"text": "good"}\n\n' * 404)
+    (tmp_path / "zipped").write_bytes(gzip.compress(b'{"text": "good"}\r\n' * 7 + b'{"text": "no newline"}'))
+    assert check_events([tmp_path / "plain", tmp_path / "zipped"]) == 412
 
 
 def test_the_demo_shows_life_where_nothing_happens_and_names_its_end(capfd: pytest.CaptureFixture[str]) -> None:
@@ -337,13 +417,13 @@ def test_the_demo_shows_life_where_nothing_happens_and_names_its_end(capfd: pyte
     ]
 
 
-@pytest.mark.parametrize(("limit", "expected"), [(None, [1024, 2016]), (100, [32, 64, 96]), (50_000, [1024, 2016])])
+@pytest.mark.parametrize(("total", "expected"), [(100, [32, 64, 96]), (50_000, [1024, 2016])])
 def test_without_a_terminal_a_line_now_and_then_shows_life(
-    capfd: pytest.CaptureFixture[str], limit: int | None, expected: list[int]
+    capfd: pytest.CaptureFixture[str], total: int, expected: list[int]
 ) -> None:
-    with Progress(limit) as progress:
-        for events in range(32, 130 if limit == 100 else 2100, 32):
-            tally = SimpleNamespace(swaps=[(3, 0)], cycles=[None], events=min(events, limit or events))
+    with Progress(total) as progress:
+        for events in range(32, 130 if total == 100 else 2100, 32):
+            tally = SimpleNamespace(swaps=[(3, 0)], cycles=[None], events=min(events, total))
             progress.update(SimpleNamespace(tally=tally))
     lines = capfd.readouterr().err.splitlines()
     assert lines[:3] == [f"replay: {events:,} events, live version 3, 1 update" for events in expected]

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from driftline.cli.output import percent
 from driftline.cli.reasons import decision_in_words
+from driftline.cli.replay.comparison import NAMES, OURS, comparison_rows, verdict, verdict_after_cold_start
 from driftline.cli.replay.words import (
     LABELS_KNOWN,
     counts_in_words,
@@ -21,13 +22,15 @@ from driftline.cli.replay.words import (
 )
 from driftline.records import GateDecision, GateReason
 
-OURS = "#1f5fa8"
-RIVALS = {"online_head": "#c2571a", "last_label": "#8a8f98", "majority": "#b9bec6"}
-RIVAL_NAMES = {
-    "online_head": "online head on the frozen base",
-    "last_label": "last label",
-    "majority": "majority label",
+COLOUR = "#1f5fa8"
+RIVALS = {
+    "online_head": {"color": "#c2571a", "dash": "solid", "symbol": "square"},
+    "last_label": {"color": "#8d5aa6", "dash": "dash", "symbol": "diamond"},
+    "majority": {"color": "#4d7a52", "dash": "dot", "symbol": "x"},
 }
+"""Told apart in grey print too: by the dash, and by the symbol where there are few windows."""
+PAGE_WIDTH = 1000
+"""Pixels that a figure has; a matrix of few segments takes less."""
 FONT = "system-ui, -apple-system, Segoe UI, Roboto, sans-serif"
 SCALE = [[0.0, "#f7f2e8"], [0.5, "#9db9d6"], [1.0, "#1f5fa8"]]
 
@@ -43,8 +46,10 @@ def render_page(report: dict[str, Any]) -> str:
         accuracy=_embed(accuracy_figure(report), script=True),
         matrix=_embed(matrix_figure(report["retention"]["matrix"])) if report["retention"]["segments"] else None,
         rows=comparison_rows(report),
+        ours=OURS,
         versions=version_rows(report),
         verdict=verdict(report),
+        verdict_after_cold_start=verdict_after_cold_start(report),
         counts=counts_in_words(report),
         lost=lost_labels(report),
         nothing=nothing_learned(report),
@@ -59,17 +64,20 @@ def accuracy_figure(report: dict[str, Any]) -> go.Figure:
     windows = report["prequential"]["windows"]
     middles = [(w["start"] + w["end"]) / 2 for w in windows]
     figure = go.Figure()
-    for name, colour in RIVALS.items():
-        accuracies = report["baselines"][name]["windows"]
-        dash = "solid" if name == "online_head" else "dot"
+    for name, style in RIVALS.items():
         figure.add_scatter(
-            x=middles, y=accuracies, name=RIVAL_NAMES[name], line={"color": colour, "width": 1.8, "dash": dash}
+            x=middles,
+            y=report["baselines"][name]["windows"],
+            name=NAMES[name],
+            line={"color": style["color"], "width": 1.8, "dash": style["dash"]},
+            marker={"symbol": style["symbol"], "size": 7},
         )
     figure.add_scatter(
         x=middles,
         y=[w["accuracy"] for w in windows],
-        name="Driftline, as served",
-        line={"color": OURS, "width": 3},
+        name=OURS,
+        line={"color": COLOUR, "width": 3},
+        cliponaxis=False,
         customdata=[w["version"] for w in windows],
         hovertemplate="%{y:.1%} with version %{customdata}",
     )
@@ -79,12 +87,17 @@ def accuracy_figure(report: dict[str, Any]) -> go.Figure:
         y=[0.02] * len(swaps),
         name="swap to a new version",
         mode="markers",
-        marker={"symbol": "line-ns-open", "size": 11, "color": OURS, "line": {"width": 1.5}},
+        marker={"symbol": "line-ns-open", "size": 11, "color": COLOUR, "line": {"width": 1.5}},
         customdata=[s["version"] for s in swaps],
         hovertemplate="version %{customdata} live",
     )
     figure.update_layout(hovermode="x unified", height=420, **_layout())
-    figure.update_xaxes(title="labelled events, in the order they were answered", gridcolor="#eceef1", zeroline=False)
+    figure.update_xaxes(
+        title="labelled events, in the order they were answered",
+        rangemode="tozero",
+        gridcolor="#eceef1",
+        zeroline=False,
+    )
     figure.update_yaxes(
         title="accuracy in the window", range=[0, 1], tickformat=".0%", gridcolor="#eceef1", zeroline=False
     )
@@ -111,27 +124,13 @@ def matrix_figure(matrix: list[list[float | None]]) -> go.Figure:
             hoverongaps=False,
         )
     )
-    figure.update_layout(height=140 + 34 * max(len(matrix), 4), **_layout())
+    width = 180 + 72 * max(len(matrix), 3)  # the axis title needs as much
+    figure.update_layout(
+        height=140 + 34 * max(len(matrix), 4), width=width if width < PAGE_WIDTH else None, **_layout()
+    )
     figure.update_xaxes(title="measured on the hold-outs of segment", type="category", showgrid=False, side="bottom")
     figure.update_yaxes(title="after learning segment", type="category", autorange="reversed", showgrid=False)
     return figure
-
-
-def comparison_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """Ours and the baselines, best first, so that it is plain who won."""
-    rows = [{"name": "Driftline, as served", "ours": True, **_pick(report["prequential"])}]
-    rows += [{"name": RIVAL_NAMES[name], "ours": False, **_pick(report["baselines"][name])} for name in RIVAL_NAMES]
-    return sorted(rows, key=lambda row: -(row["accuracy"] or 0.0))
-
-
-def verdict(report: dict[str, Any]) -> str:
-    """Who won over the whole stream, in one sentence, also where it is not us."""
-    if not report["prequential"]["n"]:
-        return "No event got a label that could be used, so there is nothing to compare."
-    best, second = comparison_rows(report)[:2]
-    lead = 100 * ((best["accuracy"] or 0.0) - (second["accuracy"] or 0.0))
-    winner = f"{best['name']} ({percent(best['accuracy'])})"
-    return f"Over the whole stream the best was: {winner}, {lead:.1f} points before {second['name']}."
 
 
 def version_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
@@ -153,10 +152,6 @@ def _decision(row: dict[str, Any]) -> GateDecision:
     return GateDecision(
         promote=row["decision"] == "promoted", reasons=tuple(GateReason(**reason) for reason in row["reasons"])
     )
-
-
-def _pick(row: dict[str, Any]) -> dict[str, Any]:
-    return {"accuracy": row["accuracy"], "n": row["n"]}
 
 
 def _embed(figure: go.Figure, *, script: bool = False) -> Markup:

@@ -3,7 +3,7 @@
 import statistics
 import time
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from driftline.artefact.manifest import decode_manifest
@@ -46,6 +46,7 @@ def build_report(driver: Driver, total_seconds: float, evaluation: Iterable[Stre
         "duplicates": counts.duplicates,
         "prequential": prequential(scored, pipe.section.labels),
         "baselines": baselines(driver, scored),
+        "after_cold_start": after_cold_start(driver, scored),
         "retention": retention(pipe),
         "evaluation": evaluate(pipe, evaluation),
         "versions": [version_row(pipe, version) for version in sorted(pipe.registry.versions(pipe.feed))],
@@ -63,7 +64,7 @@ def schedule(section: ScheduleConfig) -> dict[str, Any]:
 
 
 def prequential(scored: list[Scored], labels: tuple[str, ...]) -> dict[str, Any]:
-    """Accuracy of the served answers; no answer counts as wrong."""
+    """Accuracy of the served answers; a missing answer counts as wrong."""
     truth, predicted = [s.label for s in scored], [s.predicted for s in scored]
     versions = [s.version or 0 for s in scored]
     return {
@@ -86,16 +87,29 @@ def baselines(driver: Driver, scored: list[Scored]) -> dict[str, Any]:
             "n": len(scored),
             "windows": [w["accuracy"] for w in windowed],
         }
-    frozen = driver.rivals.first_answers
-    ours = [s for s in scored if s.event_id in frozen]
-    truth = [s.label for s in ours]
+    warm = after_cold_start(driver, scored)
     rows["first_version"] = {
-        "accuracy": accuracy([frozen[s.event_id] for s in ours], truth),
-        "ours": accuracy([s.predicted for s in ours], truth),
-        "n": len(ours),
+        **warm["baselines"]["first_version"],
+        "ours": warm["prequential"]["accuracy"],
         "version": driver.rivals.first_version,
     }
     return rows
+
+
+def after_cold_start(driver: Driver, scored: list[Scored]) -> dict[str, Any]:
+    """Ours and every baseline on the events from a trained version's first answer on; before, version 0 answered."""
+    rivals = driver.rivals
+    warm = [s for s in scored if s.event_id in rivals.first_answers]
+
+    def row(answers: Mapping[str, str | None]) -> dict[str, Any]:
+        predicted = [answers.get(s.event_id) for s in warm]
+        return {"accuracy": accuracy(predicted, [s.label for s in warm]), "n": len(warm)}
+
+    answered = rivals.answers | {"first_version": rivals.first_answers}
+    return {
+        "prequential": row({s.event_id: s.predicted for s in warm}),
+        "baselines": {name: row(answers) for name, answers in answered.items()},
+    }
 
 
 def retention(pipe: Pipeline) -> dict[str, Any]:

@@ -4,7 +4,6 @@ What ingest will refuse goes to the topic as it is, so that it is dead-lettered 
 JSON object, an id or a label of the wrong type.
 """
 
-import collections
 import gzip
 import itertools
 import json
@@ -53,18 +52,19 @@ class StreamItem:
         return max(self.label_at or self.at, self.at)
 
 
-def check_events(paths: Sequence[Path]) -> None:
-    """UsageError if a file cannot be read or is no JSON lines, or if none of them holds an event.
+def check_events(paths: Sequence[Path]) -> int:
+    """How many events the files hold, all of them read to the end: only there a gzip shows that it was cut short.
 
-    A gzip is read to its end: only there it shows that it was cut short.
+    UsageError if a file cannot be read or is no JSON lines, or if none of them holds an event.
     """
-    found = [_check_lines(path) for path in paths]
-    if not any(found):
+    found = sum(_check_lines(path) for path in paths)
+    if not found:
         raise UsageError(f"no events in {', '.join(map(str, paths))}: name a file with one JSON object a line")
+    return found
 
 
-def _check_lines(path: Path) -> bool:
-    """Whether the file has any. Some may be dirty, the first too."""
+def _check_lines(path: Path) -> int:
+    """How many the file has; blank ones do not count. Some may be dirty, the first too."""
     if not path.is_file():
         wrong = "is a folder" if path.is_dir() else "no such file"
         raise UsageError(f"{path}: {wrong}: name an events file, JSON lines, gzip or not")
@@ -73,9 +73,7 @@ def _check_lines(path: Path) -> bool:
     if first and not any(_object(line) is not None for line in first):
         what = "its only line is not" if len(first) == 1 else f"none of its first {len(first)} lines is"
         raise UsageError(f"{path}: {what} a JSON object: name an events file, one JSON object a line, gzip or not")
-    if _is_gzip(path):
-        collections.deque(lines, maxlen=0)
-    return bool(first)
+    return len(first) + sum(1 for _ in lines)
 
 
 def _is_gzip(path: Path) -> bool:

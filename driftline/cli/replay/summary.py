@@ -5,12 +5,12 @@ from typing import Any
 from rich.markup import escape
 
 from driftline.cli.output import count_of, percent
+from driftline.cli.replay.comparison import OURS, comparison_rows, verdict, verdict_after_cold_start
 from driftline.cli.replay.words import LABELS_KNOWN, counts_in_words, forgetting_in_words, lost_labels, nothing_learned
 
 
 def summarise(report: dict[str, Any]) -> str:
     """A dozen lines of rich markup."""
-    ours, rivals = report["prequential"], report["baselines"]
     promoted = sum(row["decision"] == "promoted" for row in report["versions"])
     rejected = len(report["versions"]) - promoted
     lines = [
@@ -20,10 +20,7 @@ def summarise(report: dict[str, Any]) -> str:
         f"{count_of(promoted, 'version')} promoted, {rejected} rejected;"
         f" {report['swaps']['count']} swaps, {report['swaps']['requests_failed']} failed requests",
         "",
-        f"prequential accuracy   [bold]{percent(ours['accuracy'])}[/]  over {ours['n']:,} answers as served",
-        f"  [dim]{LABELS_KNOWN}[/]",
-        *(f"  {name:<20} {percent(row['accuracy'])}" for name, row in rivals.items() if name != "first_version"),
-        *_first_version(rivals["first_version"]),
+        *_prequential(report),
         *_retention(report["retention"]),
         *(
             f"evaluation {name:<12}{percent(row['accuracy'])}  of {row['n']:,}"
@@ -40,11 +37,19 @@ def _cautions(report: dict[str, Any]) -> list[str]:
     return [caution for caution in ("" if lost in nothing else lost, nothing) if caution]
 
 
-def _first_version(row: dict[str, Any]) -> list[str]:
-    if not row["n"]:
-        return ["  first_version        –  (no version was promoted)"]
-    ours = f"against ours {percent(row['ours'])} on its {row['n']:,} events"
-    return [f"  first version, frozen  {percent(row['accuracy'])}  {ours}"]
+def _prequential(report: dict[str, Any]) -> list[str]:
+    """The headline, where it stands, and the table that shows it."""
+    ours = report["prequential"]
+    rows = [f"  {row.name:<32}{percent(row.whole):>12}{percent(row.warm):>24}" for row in comparison_rows(report)]
+    return [
+        f"prequential accuracy   [bold]{percent(ours['accuracy'])}[/]  over {ours['n']:,} answers as served",
+        *filter(None, (verdict(report), verdict_after_cold_start(report))),
+        f"[dim]{LABELS_KNOWN}[/]",
+        "",
+        f"  {'accuracy of':<32}{'whole stream':>12}{'after the cold start':>24}",
+        *(f"[bold]{row}[/]" if OURS in row else row for row in rows),
+        "",
+    ]
 
 
 def _retention(row: dict[str, Any]) -> list[str]:

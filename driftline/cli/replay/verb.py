@@ -34,7 +34,7 @@ PlotOption = Annotated[
     Path | None, typer.Option("--plot", metavar="OUT.html", help="Write a page with the plots here.")
 ]
 LINE_EVENTS = 1000
-"""Where there is no bar: a line at least every so many events, and every tenth of `--limit`."""
+"""Where there is no bar: a line at least every so many events, and every tenth of the stream."""
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the report instead of the summary.")]
 
@@ -56,14 +56,14 @@ def replay(
     loaded = load_config(config)
     chosen = choose_feed(loaded, feed)
     factor = speed_factor(speed)
-    for paths in (events, [evaluation] if evaluation else None):
-        if paths:
-            check_events(paths)
+    total = check_events(events)
+    if evaluation:
+        check_events([evaluation])
     for output in (report, plot):
         if output is not None:
             _check_output(output)
     err.print("Loading the base model …")
-    with unwound_by_signals(), Progress(limit) as progress:
+    with unwound_by_signals(), Progress(min(total, limit or total)) as progress:
         document = run_replay(
             loaded,
             chosen,
@@ -153,7 +153,7 @@ def write_outputs(document: dict[str, Any], report: Path | None, plot: Path | No
 class Progress:
     """How far the replay is, on stderr: a bar on a terminal, elsewhere a line now and then."""
 
-    def __init__(self, total: int | None) -> None:
+    def __init__(self, total: int) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bar
 
@@ -167,7 +167,7 @@ class Progress:
             disable=not err.is_terminal,
         )
         self._task = self._bar.add_task("starting", total=total)
-        self._step = min(LINE_EVENTS, max((total or LINE_EVENTS * 10) // 10, 1))
+        self._step = min(LINE_EVENTS, max(total // 10, 1))
         self._next_line = self._step
 
     def __enter__(self) -> "Progress":

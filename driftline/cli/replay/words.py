@@ -5,8 +5,8 @@ from typing import Any
 from driftline.cli.output import count_of
 
 LABELS_KNOWN = (
-    "Labels come at label_at, else once their batch of at most 32 events is answered; no answer counts as wrong,"
-    " for the baselines too."
+    "Each label comes at the time its event names (label_at), else once its batch of at most 32 events is answered;"
+    " a missing answer counts as wrong, for the baselines too."
 )
 FEW_WINDOWS = 8
 
