@@ -312,6 +312,10 @@ def load_config(path: Path) -> Config:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"no config file {path}: make one with `driftline init`, or name one with -c FILE") from None
+    except IsADirectoryError:
+        raise ConfigError(
+            f"{path} is a folder: name the config file in it, such as {path / 'driftline.toml'}"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from None
     except tomllib.TOMLDecodeError as error:

@@ -73,6 +73,7 @@ class LearnerService:
         self._ticks_served = dict.fromkeys(feeds, 0)
         self._retry_at: dict[str, float] = {}
         self._stopped: dict[str, _Stop] = {}
+        self._standing_by: set[str] = set()
         self._running: tuple[str, float] | None = None
         self._fatal: BaseException | None = None
         self._stop = threading.Event()
@@ -152,7 +153,7 @@ class LearnerService:
         revision = None  # read before the step, so that a rollback while it fails is a change
         try:
             revision = self._registry.live(name).revision
-            if not self._still_stopped(name, revision) and (lease.held or lease.acquire()):
+            if not self._still_stopped(name, revision) and self._is_ours(name):
                 self._step(name)
         except LeaseLost as error:
             log.warning("lease_lost", feed=name, error=str(error))
@@ -165,6 +166,18 @@ class LearnerService:
             self._retry_at[name] = time.monotonic() + min(LAST_RETRY_S, spent_s)
         finally:
             self._running = None
+
+    def _is_ours(self, name: str) -> bool:
+        """Whether the lease is ours now, if need be by taking it. Says once when another holds it, once when we do."""
+        lease = self._feeds[name].lease
+        ours = lease.held or lease.acquire()
+        if ours and name in self._standing_by:
+            self._standing_by.remove(name)
+            log.info("took_over", feed=name)
+        elif not ours and name not in self._standing_by:
+            self._standing_by.add(name)
+            log.info("standing_by", feed=name, reason="another learner holds the lease, or was killed a moment ago")
+        return ours
 
     def _stop_feed(self, name: str, error: DriftlineError, revision: int | None) -> None:
         """One feed that cannot go on does not stop the others."""

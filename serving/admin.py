@@ -88,20 +88,24 @@ class _Verbs:
         if expected is None:
             expected = self._registry.live(feed).revision
         self._check_servable(feed, order.version)
-        return self._registry.promote(feed, order.version, expected_revision=expected, **self._signature(order))
+        return self._registry.promote(
+            feed, order.version, expected_revision=expected, **self._signature(order, "promoted")
+        )
 
     def _rollback(self, feed: str, order: Order) -> LiveRecord:
         live = self._registry.live(feed)
         version = self._registry.rollback_target(live) if order.version is None else order.version
         self._check_servable(feed, version)
         expected = live.revision if order.expected_revision is None else order.expected_revision
-        return self._registry.rollback(feed, version, expected_revision=expected, **self._signature(order))
+        return self._registry.rollback(
+            feed, version, expected_revision=expected, **self._signature(order, "rolled back")
+        )
 
     def _pause(self, feed: str, order: Order) -> LiveRecord:
-        return self._registry.pause(feed, **self._signature(order))
+        return self._registry.pause(feed, **self._signature(order, "paused"))
 
     def _resume(self, feed: str, order: Order) -> LiveRecord:
-        return self._registry.resume(feed, **self._signature(order))
+        return self._registry.resume(feed, **self._signature(order, "resumed"))
 
     def _update_now(self, feed: str, order: Order) -> LiveRecord:
         live = self._registry.live(feed)
@@ -117,8 +121,9 @@ class _Verbs:
             self._registry.require_kept(feed, version)
             self._parts.watcher.load_version(feed, version)
 
-    def _signature(self, order: Order) -> dict[str, Any]:
-        return {"actor": order.actor, "reason": order.reason, "at": self._parts.clock.now()}
+    def _signature(self, order: Order, done: str) -> dict[str, Any]:
+        reason = order.reason.strip() or f"{done} by the admin API"
+        return {"actor": order.actor, "reason": reason, "at": self._parts.clock.now()}
 
 
 def live_document(live: LiveRecord) -> dict[str, Any]:

@@ -52,9 +52,8 @@ class Source:
         self._check_ranks_fit()
         own = self.assigned = self.partitions()
         stored = buffer.positions()
+        self.check_known(own, stored)
         self._positions = {partition: stored[partition] for partition in own if partition in stored}
-        if not self._positions:
-            self._check_never_read(own)
         self._reader = self._topics.open({p: self._positions.get(p) for p in own}, commit_as=self.group)
 
     def partitions(self) -> list[Partition]:
@@ -76,7 +75,10 @@ class Source:
                 f"partitions, but there are {counts}: add partitions, or set of_ranks to 1"
             )
 
-    def _check_never_read(self, own: Sequence[Partition]) -> None:
+    def check_known(self, own: Sequence[Partition], stored: Mapping[Partition, int]) -> None:
+        """BufferStoreError if these partitions have been read before, and the buffer has `stored` no place in them."""
+        if any(partition in stored for partition in own):
+            return
         committed = self._topics.committed(self.group, own)
         if committed:
             topics = sorted({partition.topic for partition in committed})

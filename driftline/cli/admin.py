@@ -29,18 +29,28 @@ from driftline.cli.output import count_of, err, print_json, say, to_type
 from driftline.cli.status import existing_buffer, set_aside_in_words
 from driftline.cli.supervisor import supervised
 from driftline.config import Config, load_config
-from driftline.errors import DriftlineError, RegistryConflict, UnknownVersion
+from driftline.errors import DriftlineError, RegistryConflict, UnknownVersion, UsageError
 from driftline.names import StateFiles
 from driftline.records import LiveRecord
 
 if TYPE_CHECKING:
     from driftline.registry import Registry
 
-VersionArgument = Annotated[int, typer.Argument(min=1, help="The version to make live.")]
+
+def version_number(text: str) -> int:
+    """A version as it is typed."""
+    if not text.isdecimal():
+        raise typer.BadParameter(f"{text!r} is no version: write its number, such as 3")
+    return int(text)
+
+
+VersionArgument = Annotated[int, typer.Argument(parser=version_number, help="The version to make live.")]
 RollbackArgument = Annotated[
     int | None,
     typer.Argument(
-        min=0, help="The version to go back to; 0 is the base. Default: the one live before the current one."
+        parser=version_number,
+        help="The version to go back to; 0 is the base. Default: the one live before the current one was first "
+        "promoted, so that rollbacks never go round in circles.",
     ),
 ]
 RelearnOption = Annotated[
@@ -59,6 +69,8 @@ def promote(
 ) -> None:
     """Make a registered version live, whatever the gate decided."""
     name, loaded = _feed(config, feed)
+    if version == 0:
+        raise UsageError("version 0, the base, is not promoted but gone back to: `driftline rollback 0`")
     with open_registry(loaded) as registry:
         before = registry.live(name)
         expected = before.revision if revision is None else revision
@@ -84,11 +96,12 @@ def rollback(
     with open_registry(loaded) as registry:
         before = registry.live(name)
         expected = before.revision if revision is None else revision
+        last = _live_just_before(registry, before) if version is None else None
         _require_target(loaded, registry, name, registry.rollback_target(before) if version is None else version)
         live = registry.rollback(
             name, version, expected_revision=expected, actor=choose_actor(actor), reason=reason, at=datetime.now(UTC)
         )
-    _show(live, f"{_change(before, live)}{_pause_in_words(live)}", as_json)
+    _show(live, f"{_change(before, live)}{_pause_in_words(live)}{_not_the_last(last, before, live)}", as_json)
 
 
 def pause(
@@ -137,12 +150,15 @@ def update_now(
     with open_registry(loaded) as registry:
         fresh = _require_learnable(loaded, registry.live(name))
         registry.request_update(name, choose_actor(actor))
+        runs = registry.is_leased(name, "learner")
     known = f" with {count_of(fresh, 'fresh example')}" if fresh else ""
     if as_json:
-        print_json({"feed": name, "requested": True, "fresh": fresh})
-    else:
+        print_json({"feed": name, "requested": True, "fresh": fresh, "learner_runs": runs})
+    elif runs:
         hint = f"`{to_type('history')}` shows what it decides"
         say(escape(f"asked the learner of {name} for an update{known}; {hint}"))
+    else:
+        say(escape(f"no learner runs for {name} now; the first one that does will update at once{known}"))
 
 
 @contextmanager
@@ -210,6 +226,22 @@ def _left_behind(registry: "Registry", before: LiveRecord, live: LiveRecord) -> 
         return ""
     aside = "examples that only versions left behind learned are set aside"
     return f"; version {live.version} does not build on {before.version}: {aside}"
+
+
+def _live_just_before(registry: "Registry", live: LiveRecord) -> int | None:
+    """What was live until the last change of the version, by the audit; None if nothing ever changed."""
+    changes = (
+        entry.from_version for entry in reversed(registry.audit(live.feed)) if entry.from_version != live.version
+    )
+    return next(changes, None)
+
+
+def _not_the_last(last: int | None, before: LiveRecord, live: LiveRecord) -> str:
+    """Where a rollback without a version went further than one change back: how to come to that one instead."""
+    if last in (None, live.version):
+        return ""
+    chosen = f"version {live.version} was live before {before.version} was first promoted"
+    return f"\n{chosen}; the last change came from {last}: `{to_type(f'rollback {last}')}` goes to that one"
 
 
 def _pause_in_words(live: LiveRecord) -> str:

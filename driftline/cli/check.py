@@ -6,7 +6,7 @@ Changes and starts nothing: missing topics, keys, folders and the embedded Redis
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -17,17 +17,18 @@ from rich.markup import escape
 
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
 from driftline.cli.output import count_of, err, print_json, say
-from driftline.cli.ports import http_ports, metrics_ports, port_problem
+from driftline.cli.ports import port_problems
 from driftline.cli.status import existing_buffer, existing_registry
 from driftline.cli.supervisor import supervised
 from driftline.config import Config, FeedConfig, feed_topics, load_config
-from driftline.errors import ArtefactError, ConfigError, DriftlineError
+from driftline.errors import ArtefactError, BufferStoreError, ConfigError, DriftlineError
 from driftline.names import StateFiles
 
 if TYPE_CHECKING:
     from driftline.artefact.manifest import SignedManifest, Trust
     from driftline.base import Base
     from driftline.records import Manifest
+    from driftline.topics import Topics
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,26 @@ def _topics(config: Config) -> Iterator[Finding]:
             for topic in feed_topics(config, feed).model_dump().values():
                 found = "exists" if topics.exists(topic) else "missing; `up` creates it"
                 yield Finding(f"topic {topic}", True, f"{found} ({where})")
+        yield from _unknown_to_the_buffer(config, topics)
+
+
+def _unknown_to_the_buffer(config: Config, topics: "Topics") -> Iterator[Finding]:
+    """Feeds that ingest would not start on: their topics have been read before, and the buffer knows nothing of it.
+    A buffer that cannot be read is told elsewhere."""
+    from stream.source import Source
+
+    try:
+        buffer = existing_buffer(config)
+        with closing(buffer) if buffer else nullcontext():
+            stored = buffer.positions() if buffer else {}
+    except BufferStoreError:
+        return
+    for feed in config.feed:
+        source = Source(feed, feed_topics(config, feed), topics, config.ingest, config.redis.prefix)
+        try:
+            source.check_known(source.partitions(), stored)
+        except BufferStoreError as error:
+            yield Finding(f"positions of {feed}", False, str(error))
 
 
 def _redis(config: Config) -> Iterator[Finding]:
@@ -280,9 +301,7 @@ def _http(config: Config) -> Iterator[Finding]:
     if "serve" in supervised(StateFiles(config.state.path).supervisor):
         yield Finding("ports", True, f"{serve.port} and {serve.admin_port}, in use by the `up` that runs here")
         return
-    for port in (*http_ports(config), *metrics_ports(config)):
-        key, host, number = port
-        problem = port_problem(port)
+    for (key, host, number), problem in port_problems(config):
         yield Finding(key, problem is None, problem or f"{host}:{number} is free")
 
 

@@ -8,13 +8,14 @@ import typer
 from rich.markup import escape
 
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feeds
-from driftline.cli.output import count_of, print_json, print_table, say
+from driftline.cli.output import count_of, print_json, print_table, say, to_type
 from driftline.cli.status import existing_buffer
 from driftline.config import load_config
 from driftline.errors import UsageError
 from driftline.names import DEAD_LETTER_REASONS, StateFiles
 
 if TYPE_CHECKING:
+    from driftline.buffer import Buffer
     from driftline.buffer.outbox import LetterRow
 
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="At most N per feed; default: 20, JSON: all.")]
@@ -71,16 +72,26 @@ def retry(
     from driftline.cli.wiring import open_buffer
 
     loaded = load_config(config)
-    chosen = [*(ids or []), *(more_ids or [])] or None
-    marked = 0
+    feeds, chosen = choose_feeds(loaded, feed), {*(ids or []), *(more_ids or [])}
+    marked, unknown = 0, chosen
     if StateFiles(loaded.state.path).buffer.exists():
         with closing(open_buffer(loaded)) as buffer:
-            for name in choose_feeds(loaded, feed):
-                marked += buffer.mark_for_retry(name, chosen)
+            marked = sum(buffer.mark_for_retry(name, sorted(chosen) or None) for name in feeds)
+            unknown = _unknown(buffer, feeds, chosen) if marked < len(chosen) else set()
+    if unknown:
+        named = ", ".join(str(number) for number in sorted(unknown))
+        rest = f"; {count_of(marked, 'other')} marked" if marked else ""
+        raise UsageError(f"no dead letter {named}{rest}: `driftline dead-letters list` shows their numbers")
     if as_json:
         print_json({"marked": marked})
     else:
-        say(f"{count_of(marked, 'dead letter')} marked; ingest tries them again")
+        after = f"; ingest tries them again: `{to_type('dead-letters list')}` shows what is left" if marked else ""
+        say(escape(f"{count_of(marked, 'dead letter')} marked{after}"))
+
+
+def _unknown(buffer: "Buffer", feeds: list[str], chosen: set[int]) -> set[int]:
+    """Which of the chosen numbers no unresolved letter has; one that is marked already has its number still."""
+    return chosen - {row.id for name in feeds for row in buffer.letters(name, ALL)}
 
 
 def _show(found: "list[LetterRow]", total: int) -> None:

@@ -16,7 +16,9 @@ from driftline.records import AuditEntry, LiveRecord, Manifest
 if TYPE_CHECKING:
     from driftline.registry import Registry
 
-LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only the newest N versions.")]
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Only the newest N versions, and the last N changes.")
+]
 MOMENT = "%Y-%m-%d %H:%M:%S"
 
 
@@ -33,11 +35,12 @@ def history(
     live = registry.live(name) if registry else LiveRecord(feed=name)
     manifests = read_manifests(registry, name, limit) if registry else []
     audit = registry.audit(name) if registry else []
-    gone = withdrawn(audit)
+    gone, shown = withdrawn(audit), audit if limit is None else audit[-limit:]
     if as_json:
-        print_json({"feed": name, "live": live, "versions": [_row(m, live, gone) for m in manifests], "audit": audit})
+        rows = [_row(manifest, live, gone) for manifest in manifests]
+        print_json({"feed": name, "live": live, "versions": rows, "audit": shown})
     else:
-        _show(live, manifests, audit)
+        _show(live, manifests, shown, gone)
 
 
 def read_manifests(registry: "Registry", feed: str, limit: int | None) -> list[Manifest]:
@@ -87,11 +90,10 @@ def _verdict(manifest: Manifest) -> str:
     return "promoted" if manifest.decision.promote else "rejected"
 
 
-def _show(live: LiveRecord, manifests: list[Manifest], audit: list[AuditEntry]) -> None:
+def _show(live: LiveRecord, manifests: list[Manifest], audit: list[AuditEntry], gone: set[int]) -> None:
     if not manifests and not audit:
         say(f"{escape(live.feed)} has no version yet; see `{escape(to_type('status'))}` for what is awaited")
         return
-    gone = withdrawn(audit)
     base = [("→ 0", None, None, None, "the base without adapter, live")] if live.version == 0 else []
     rows = [*base, *(_cells(manifest, live, gone) for manifest in manifests)]
     print_table((">version", ">parent", "created (UTC)", ">examples + replay", "decision"), rows)

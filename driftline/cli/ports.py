@@ -6,19 +6,35 @@ from collections.abc import Iterator
 from driftline.config import Config
 from driftline.errors import ConfigError
 
-__all__ = ["http_ports", "metrics_ports", "port_problem", "require_ports"]
+__all__ = ["port_problems", "require_ports"]
 
 Port = tuple[str, str, int]
 """Config key, host, number."""
 
 
-def http_ports(config: Config) -> list[Port]:
+def port_problems(config: Config) -> Iterator[tuple[Port, str | None]]:
+    """Every port that `up` needs, and why it cannot have it, with the remedy; None: it can."""
+    taken: dict[tuple[str, int], str] = {}
+    for port in (*_http_ports(config), *_metrics_ports(config)):
+        key, host, number = port
+        other = taken.setdefault((host, number), key) if number else key
+        yield port, _bind_problem(port) if other == key else f"{key} is the port of {other}, too: set another {key}"
+
+
+def require_ports(config: Config) -> None:
+    """ConfigError that names every port which `up` needs and cannot have."""
+    problems = [problem for _, problem in port_problems(config) if problem is not None]
+    if problems:
+        raise ConfigError("; ".join(problems))
+
+
+def _http_ports(config: Config) -> list[Port]:
     """Where serve answers."""
     serve = config.serve
     return [("serve.port", serve.host, serve.port), ("serve.admin_port", serve.host, serve.admin_port)]
 
 
-def metrics_ports(config: Config) -> list[Port]:
+def _metrics_ports(config: Config) -> list[Port]:
     """Where the processes that `up` starts show their metrics, as far as the config wants it."""
     shown = config.metrics
     scores = any(feed.serve.score for feed in config.feed.values())
@@ -30,8 +46,8 @@ def metrics_ports(config: Config) -> list[Port]:
     return [(key, shown.host, port) for key, port in named.items() if port is not None]
 
 
-def port_problem(port: Port) -> str | None:
-    """Why the port cannot be had, with the remedy; None if it is free. Port 0 always is."""
+def _bind_problem(port: Port) -> str | None:
+    """Why the port cannot be had; None if it is free. Port 0 always is."""
     key, host, number = port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -41,20 +57,3 @@ def port_problem(port: Port) -> str | None:
     except OSError as error:
         return f"{host}:{number} cannot be used ({error.strerror}): set another {key}"
     return None
-
-
-def require_ports(config: Config) -> None:
-    """ConfigError that names every port which `up` needs and cannot have."""
-    problems = list(_problems([*http_ports(config), *metrics_ports(config)]))
-    if problems:
-        raise ConfigError("; ".join(problems))
-
-
-def _problems(ports: list[Port]) -> Iterator[str]:
-    taken: dict[tuple[str, int], str] = {}
-    for key, host, number in ports:
-        other = taken.setdefault((host, number), key) if number else key
-        if other != key:
-            yield f"{key} is the port of {other}, too: set another {key}"
-        elif (problem := port_problem((key, host, number))) is not None:
-            yield problem

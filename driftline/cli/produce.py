@@ -33,10 +33,19 @@ class Which(StrEnum):
     labels = "labels"
 
 
+def which(text: str) -> Which:
+    """The topic as it is typed."""
+    if text not in list(Which):
+        raise typer.BadParameter(f"{text!r} is none of the feed's topics to write on: {', '.join(Which)}")
+    return Which(text)
+
+
 FileArgument = Annotated[
     Path, typer.Argument(metavar="FILE.jsonl[.gz]", help="One record a line; - is standard input.")
 ]
-TopicOption = Annotated[Which, typer.Option("--topic", help="What the file holds.")]
+TopicOption = Annotated[
+    Which, typer.Option("--topic", parser=which, metavar="[events|labels]", help="What the file holds.")
+]
 RateOption = Annotated[float | None, typer.Option("--rate", min=0.001, help="Records per second; default: no limit.")]
 
 

@@ -29,7 +29,7 @@ NO_ANSWERS: dict[str, Any] = {"accuracy": None, "n": 0, "answered_share": None}
 
 
 def status(config: ConfigOption = DEFAULT_CONFIG, feed: FeedOption = None, as_json: JsonOption = False) -> None:
-    """What is live, what is awaited, and how good the answers are. Exit code 1 if something could not be read."""
+    """What is live, what is awaited, and how good the answers are. Exit code 1 if there is a problem."""
     loaded = load_config(config)
     document = collect(loaded, choose_feeds(loaded, feed))
     if as_json:
@@ -45,11 +45,19 @@ def collect(config: Config, feeds: list[str]) -> dict[str, Any]:
     problems: list[str] = []
     processes = supervised(StateFiles(config.state.path).supervisor)
     live, replicas, stopped = _registry_view(config, feeds, problems)
+    problems.extend(ended for name in processes if (ended := keeps_ending(name, processes)) is not None)
     return {
         "processes": processes,
         "replicas": replicas,
         "feeds": {
-            feed: _feed_view(config, feed, live.get(feed), stopped_feed(stopped.get(feed), processes), problems)
+            feed: _feed_view(
+                config,
+                feed,
+                live.get(feed),
+                stopped_feed(stopped.get(feed), processes),
+                keeps_ending("ingest", processes),
+                problems,
+            )
             for feed in feeds
         },
         "problems": problems,
@@ -97,8 +105,14 @@ def _registry_view(
 
 
 def _feed_view(
-    config: Config, feed: str, live: LiveRecord | None, stopped: str | None, problems: list[str]
+    config: Config,
+    feed: str,
+    live: LiveRecord | None,
+    stopped: str | None,
+    cut_off: str | None,
+    problems: list[str],
 ) -> dict[str, Any]:
+    """`stopped`: why nothing is learned. `cut_off`: why nothing comes in."""
     section = config.feed[feed]
     problems_before = len(problems)
     counts, prequential = _buffer_view(config, feed, problems)
@@ -107,6 +121,8 @@ def _feed_view(
         awaits = "unknown: the buffer cannot be read"
     if stopped:
         awaits = f"nothing is learned: {stopped}"
+    elif cut_off:
+        awaits = f"nothing comes in: {cut_off}"
     return {
         "version": live.version if live else None,
         "revision": live.revision if live else None,
@@ -127,13 +143,19 @@ def stopped_feed(reason: str | None, processes: dict[str, dict[str, Any]]) -> st
     supervises does not run. None if nothing is known to be wrong."""
     if reason is not None:
         return f"the learner stopped this feed, until its live version changes or it is restarted: {reason}"
-    learner = processes.get("learn", {})
-    if learner.get("state") == "refused":
-        return "the learner refused its config, the log of `up` says why: mend it, then start `up` again"
-    if learner.get("state") == "waiting" and learner["exit_code"] is not None:
-        code, restarts = learner["exit_code"], learner["restarts"]
-        return f"the learner ended with exit code {code}, restart {restarts} follows; the log of `up` says why"
-    return None
+    return keeps_ending("learn", processes)
+
+
+def keeps_ending(name: str, processes: dict[str, dict[str, Any]]) -> str | None:
+    """Why a process that `up` supervises does not run, and until when; None if it runs, or was not started yet."""
+    process = processes.get(name, {})
+    if not process.get("exit_code") or process["state"] not in ("waiting", "refused"):
+        return None
+    code, restarts = process["exit_code"], process["restarts"]
+    if process["state"] == "waiting":
+        return f"{name} ended with exit code {code}, restart {restarts} follows; its reason is in up's log"
+    after = f" after {count_of(restarts, 'restart')}" if restarts else ""
+    return f"{name} refused its config{after} (exit code {code}), up's log says why: mend it, then start `up` again"
 
 
 def _buffer_view(config: Config, feed: str, problems: list[str]) -> tuple["FeedCounts | None", dict[str, Any]]:
@@ -228,10 +250,8 @@ def _show_feed(name: str, view: dict[str, Any]) -> None:
     state = "  [yellow]paused[/]" if view["paused"] else ""
     say(f"[bold]{escape(name)}[/]  live: {live}{state}")
     say(f"  awaited     {escape(view['awaited'])}")
-    scored = view["prequential"]
-    share = scored["answered_share"]
-    asked = "" if share in (None, 1.0) else f"; {percent(share)} of these examples were answered"
-    say(f"  accuracy    {percent(scored['accuracy'])} of the last {count_of(scored['n'], 'answer')} as served{asked}")
+    if view["prequential"]["n"]:
+        _show_accuracy(view["prequential"])
     counts: FeedCounts | None = view["counts"]
     if counts is not None:
         say(f"  events      {counts.event_records:,} = {_balance(counts)}")
@@ -239,6 +259,12 @@ def _show_feed(name: str, view: dict[str, Any]) -> None:
     if counts is not None and counts.by_reason:
         say(f"  {escape(dead_letters_in_words(counts))}")
     say("")
+
+
+def _show_accuracy(scored: dict[str, Any]) -> None:
+    share = scored["answered_share"]
+    asked = "" if share == 1.0 else f"; {percent(share)} of these examples were answered"
+    say(f"  accuracy    {percent(scored['accuracy'])} of the last {count_of(scored['n'], 'answer')} as served{asked}")
 
 
 def dead_letters_in_words(counts: "FeedCounts") -> str:

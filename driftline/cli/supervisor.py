@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -28,6 +28,7 @@ from typing import Any, Literal
 
 import structlog
 
+from driftline.cli.output import say
 from driftline.errors import UsageError
 
 log = structlog.get_logger()
@@ -155,19 +156,26 @@ class Supervisor:
         deadline = time.monotonic() + self.drain_s
         if not self.stops_asked:  # one store, which a signal in between cannot be lost to
             self.stops_asked = 1
+        else:
+            self._tell_that_it_drains()
         self._signal_all(signal.SIGTERM)
         while self._running() and self.stops_asked < 2 and time.monotonic() < deadline:
             select.select([wake], [], [], max(0.0, deadline - time.monotonic()))
             _drain_pipe(wake)
             self._collect()
+        why = "second request" if self.stops_asked > 1 else f"not done after {self.drain_s:g} s"
         for child in self._running():
-            log.error("child_killed", child=child.name, drain_s=self.drain_s)
+            log.error("child_killed", child=child.name, reason=why)
         self._signal_all(signal.SIGKILL)
         for child in self._running():
             if child.process is not None:
                 child.process.wait()
         self._collect()
         self.file.unlink(missing_ok=True)
+
+    def _tell_that_it_drains(self) -> None:
+        with suppress(OSError, SystemExit):  # a `tee` may have ended by the same Ctrl-C; rich exits on a broken pipe
+            say(f"draining (up to {self.drain_s:g} s); Ctrl-C again ends it at once")
 
     def _collect(self) -> None:
         for child, code in self._polled():

@@ -109,7 +109,8 @@ def _translated(error: RedisError) -> DriftlineError:
         return RegistryError("Redis refuses this user: check the password in redis.url, and what its ACL allows")
     kind = type(error).__name__
     if isinstance(error, redis.ConnectionError | redis.TimeoutError):
-        return RegistryUnavailable(f"Redis does not answer ({kind}): is the server of redis.url running?")
+        remedy = "is the server of redis.url running? An embedded one is started again by `driftline up`"
+        return RegistryUnavailable(f"Redis does not answer ({kind}): {remedy}")
     if isinstance(error, ResponseError):
         return _translated_reply(_reply_code(error))
     return RegistryError(f"redis-py refused a command or a reply ({kind}): a mistake in Driftline, please report it")

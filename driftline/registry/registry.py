@@ -314,6 +314,10 @@ class Registry:
         alive = (status for seen_ms, status in known if seen_ms >= since_ms)
         return sorted(alive, key=lambda status: (status.replica, status.role))
 
+    def is_leased(self, feed: str, name: str) -> bool:
+        """Whether somebody holds the lease now. Reads only."""
+        return bool(self._client.exists(self._keys.lease(feed, name)))
+
     def lease(self, feed: str, name: str, *, ttl_s: float) -> Lease:
         """A lease to acquire; see `driftline.registry.lease`."""
         return Lease(self._client, self._keys, feed, name, ttl_s)

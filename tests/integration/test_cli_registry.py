@@ -18,9 +18,17 @@ from driftline.artefact.manifest import decode_manifest, load_or_create_keys
 from driftline.artefact.probe import PROBE_TEXTS
 from driftline.artefact.weights import pack_tensors
 from driftline.cli.admin import open_registry, require_unchanged
-from driftline.cli.wiring import build_base, build_learner_service, build_registry, open_buffer
+from driftline.cli.wiring import (
+    build_base,
+    build_ingest,
+    build_learner_service,
+    build_registry,
+    build_topics,
+    open_buffer,
+)
+from driftline.clock import SystemClock
 from driftline.config import Config, load_config
-from driftline.errors import ConfigError, RegistryConflict, RegistryError
+from driftline.errors import BufferStoreError, ConfigError, RegistryConflict, RegistryError
 from driftline.names import Keys, StateFiles
 from driftline.records import GateDecision, Manifest
 from driftline.registry import Registry, connect
@@ -126,7 +134,8 @@ def test_promote_rollback_pause_and_resume(
     assert (state["version"], state["revision"], state["paused"]) == (2, 2, False)
 
     back = driftline("rollback", "--reason", "angry users")
-    assert "version 2 → 1 (revision 3); automatic promotion is paused: `driftline resume`" in back.out
+    assert "version 2 → 1 (revision 3); automatic promotion is paused: `driftline resume`\n" in back.out
+    assert back.out.count("\n") == 1, "it is the one that was live just before: nothing more to say"
     state = live(driftline)
     assert (state["version"], state["revision"], state["paused"]) == (1, 3, True)
     assert "angry users" in state["awaited"]
@@ -164,6 +173,35 @@ def test_promote_rollback_pause_and_resume(
     assert [version["withdrawn"] for version in document["versions"]] == [False, True]
     assert "imported, not judged by the gate" in shown
     assert "rejected" not in shown
+
+
+def test_a_rollback_that_goes_further_than_one_change_says_so(
+    driftline: Driftline, running: Config, tmp_path: Path, tiny_base_dir: Path
+) -> None:
+    for seed in (1, 2):
+        imported(driftline, peft_folder(tmp_path / str(seed), tiny_base_dir, seed), "--re-sign")
+        assert driftline("promote", str(seed)).code == 0
+    assert driftline("rollback").code == 0
+    assert driftline("pause").code == 0
+    path = running.state.path.parent / "driftline.toml"
+    back = driftline("rollback", "-c", str(path)).out.splitlines()
+    assert "version 1 → 0" in back[0]
+    assert back[1:] == [
+        "version 0 was live before 1 was first promoted; the last change came from 2: "
+        f"`driftline rollback 2 -c {path}` goes to that one"
+    ]
+    assert "→ 2" in driftline("rollback", "2").out
+    limited = json.loads(driftline("history", "--limit", "1", "--json").out)
+    assert [entry["version"] for entry in limited["audit"]] == [2]
+    assert [version["version"] for version in limited["versions"]] == [2]
+
+
+def test_an_asked_update_says_whether_a_learner_runs(driftline: Driftline, running: Config) -> None:
+    alone = driftline("update-now").out
+    assert alone == "no learner runs for reviews now; the first one that does will update at once\n"
+    with closing(build_registry(running)) as registry, registry.lease("reviews", "learner", ttl_s=30) as lease:
+        assert lease.acquire()
+        assert "asked the learner of reviews for an update" in driftline("update-now").out
 
 
 def test_a_change_of_what_is_live_is_seen(
@@ -322,6 +360,35 @@ def test_check_tells_of_feeds_that_the_config_does_not_name_any_more(driftline: 
     path.write_text(path.read_text().replace("feed.reviews", "feed.opinions"))
     open_buffer(load_config(path)).close()
     assert "also holds reviews (0 examples), which this config does not name" in driftline("check").out
+
+
+def test_check_tells_that_the_buffer_of_read_topics_is_gone(
+    driftline: Driftline, config: Config, tmp_path: Path
+) -> None:
+    def told() -> list[str]:
+        checks = json.loads(driftline("check", "--json").out)["checks"]
+        return [one["detail"] for one in checks if one["name"] == "positions of reviews" and not one["ok"]]
+
+    def ingest() -> None:
+        with (
+            closing(open_buffer(config)) as buffer,
+            closing(build_topics(config)) as topics,
+            closing(build_ingest(config, topics, buffer, SystemClock())) as reading,
+        ):
+            assert reading.step(5.0) == 1
+
+    (tmp_path / "events.jsonl").write_text('{"text": "fine"}\n')
+    assert driftline("produce", "events.jsonl").code == 0
+    assert told() == []
+    ingest()
+    assert told() == []
+    for file in config.state.path.glob("buffer.sqlite3*"):
+        file.unlink()
+    missing = told()
+    with pytest.raises(BufferStoreError) as refused:
+        ingest()
+    assert missing == [str(refused.value)]
+    assert told() == missing, "the buffer is there again, and empty"
 
 
 def test_reading_a_buffer_without_its_key_makes_no_other(driftline: Driftline, config: Config) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from driftline import metrics
 from driftline.base import Base, load_base
@@ -17,6 +18,7 @@ from driftline.errors import RegistryLost
 from driftline.journal import Journal
 from driftline.names import Keys
 from driftline.registry import Registry, connect
+from learner import service
 from learner.cycle import Learner
 from learner.service import FeedLearner, LearnerService
 from tests.fixtures.learner_process import Nursery
@@ -309,6 +311,28 @@ def test_stopped_it_gives_its_lease_back(make: Any, journal: Journal) -> None:
         assert not other.acquire()
     assert other.acquire()
     other.release()
+
+
+def test_a_learner_says_once_that_it_stands_by_and_once_that_it_takes_over(
+    make: Any, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "POLL_S", 0.01)
+    school, refused = make(**NEVER), []
+    other = school.registry.lease(FEED, "learner", ttl_s=60)
+    assert other.acquire()
+
+    def told() -> list[str]:
+        return [log["event"] for log in logs if log["event"] in ("standing_by", "took_over") and log["feed"] == FEED]
+
+    with capture_logs() as logs, running(school, journal) as learner:
+        lease = learner.service._feeds[FEED].lease
+        acquire = lease.acquire
+        monkeypatch.setattr(lease, "acquire", lambda: acquire() or bool(refused.append(1)))
+        assert eventually(lambda: len(refused) > 3)
+        assert told() == ["standing_by"]
+        other.release()
+        assert eventually(lambda: lease.held)
+    assert told() == ["standing_by", "took_over"]
 
 
 def test_of_two_processes_one_stands_by_and_takes_over(

@@ -486,14 +486,15 @@ def test_admin_verbs_change_the_live_record_and_are_audited(
     assert request is not None
     registry.clear_update_request("f", request)
     assert admin.post("/v1/feeds/f/pause").json()["paused"] is True
-    assert "/v1/feeds/f/resume" in error(admin.post("/v1/feeds/f/update-now"), 409, "paused")
+    refused = error(admin.post("/v1/feeds/f/update-now"), 409, "paused")
+    assert "(paused by the admin API): POST /v1/feeds/f/resume first" in refused
     assert registry.update_request("f") is None
     entries = [(entry.action, entry.actor, entry.reason) for entry in registry.audit("f")][2:]
     assert entries == [
         ("rolled_back", "ana", "complaints"),
         ("promoted", "ana", "complaints"),
         ("resumed", "ana", "complaints"),
-        ("paused", "admin-api", ""),
+        ("paused", "admin-api", "paused by the admin API"),
     ]
     assert eventually(lambda: admin.get("/v1/status").json()["replicas"])
     status = admin.get("/v1/status").json()

@@ -83,6 +83,27 @@ def test_wrong_usage_is_2(driftline: Driftline, arguments: list[str]) -> None:
     assert driftline(*arguments).code == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "remedy"),
+    [
+        (["promote", "abc"], "'abc' is no version: write its number"),
+        (["rollback", "--", "-1"], "'-1' is no version: write its number"),
+        (["promote", "0", "-c", "./a/driftline.toml"], "`driftline rollback 0 -c a/driftline.toml`"),
+        (["produce", "events.jsonl", "--topic", "foo"], "none of the feed's topics to write on: events, labels"),
+        (["status", "-c", "a"], "a is a folder: name the config file in it, such as a/driftline.toml"),
+    ],
+)
+def test_what_is_mistyped_is_told_in_plain_words(
+    driftline: Driftline, tmp_path: Path, arguments: list[str], remedy: str
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "driftline.toml").write_text(ONE_FEED)
+    result = driftline(*arguments)
+    told = " ".join(result.err.replace("│", " ").split())
+    assert (result.code, remedy in told) == (2, True), told
+    assert not any(raw in told for raw in ("Value error", "Input should", "Errno"))
+
+
 def test_a_missing_config_is_2_and_names_the_remedy(driftline: Driftline) -> None:
     result = driftline("status")
     assert result.code == 2
@@ -136,7 +157,8 @@ def test_reading_verbs_make_nothing(driftline: Driftline, tmp_path: Path) -> Non
 
 @pytest.mark.usefixtures("config")
 def test_status_says_what_is_awaited(driftline: Driftline) -> None:
-    assert "driftline up" in driftline("status").out
+    shown = driftline("status").out
+    assert ("driftline up" in shown, "accuracy" in shown) == (True, False), "there is no answer yet"
     document = json.loads(driftline("status", "--json").out)
     assert document["processes"] == {}
     assert document["feeds"]["reviews"]["version"] == 0
@@ -313,6 +335,7 @@ def test_what_is_awaited_in_words(counts: FeedCounts | None, live: LiveRecord | 
         (None, {"learn": {"state": "waiting", "exit_code": None, "restarts": 0}}, None),
         (None, {"learn": {"state": "waiting", "exit_code": 1, "restarts": 3}}, "exit code 1, restart 3 follows"),
         (None, {"learn": {"state": "refused", "exit_code": 2, "restarts": 0}}, "then start `up` again"),
+        (None, {"learn": {"state": "refused", "exit_code": 2, "restarts": 4}}, "after 4 restarts (exit code 2)"),
         ("bad blob", {"learn": {"state": "running", "exit_code": None, "restarts": 0}}, "restarted: bad blob"),
     ],
 )
@@ -321,6 +344,24 @@ def test_status_tells_why_nothing_is_learned(
 ) -> None:
     told = stopped_feed(reason, learner)
     assert told is None if words is None else told is not None and words in told
+
+
+@pytest.mark.usefixtures("config")
+def test_a_process_that_keeps_ending_is_a_problem(driftline: Driftline, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    file = StateFiles(tmp_path / "state").supervisor
+    ended = {"pid": None, "state": "waiting", "restarts": 3, "exit_code": 1}
+    started = {"pid": 7, "state": "running", "restarts": 1, "exit_code": -9}
+    with only_supervisor(file):
+        file.write_text(json.dumps({"processes": {"ingest": ended, "learn": started, "score": ended}}))
+        result = driftline("status")
+    words = "ended with exit code 1, restart 3 follows; its reason is in up's log"
+    assert result.code == 1
+    assert f"nothing comes in: ingest {words}" in result.out
+    assert [line for line in result.out.splitlines() if "problem:" in line] == [
+        f"problem: ingest {words}",
+        f"problem: score {words}",
+    ]
 
 
 def test_quality_is_told_of_the_last_examples_and_without_scorer_which_share_was_answered(
@@ -390,6 +431,15 @@ def test_two_keys_for_one_port_are_told() -> None:
     )
     with pytest.raises(ConfigError, match=r"metrics\.learn_port is the port of serve\.port"):
         require_ports(config)
+
+
+def test_check_refuses_the_ports_that_up_refuses(driftline: Driftline, config: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    config.write_text(f'{ONE_FEED}[serve]\nport = {port}\nadmin_port = {port}\n[base]\nmodel = "no-such-model"\n')
+    checks = {finding["name"]: finding for finding in json.loads(driftline("check", "--json").out)["checks"]}
+    assert (checks["serve.port"]["ok"], checks["serve.admin_port"]["ok"]) == (True, False)
+    assert checks["serve.admin_port"]["detail"] in driftline("up").err
 
 
 @pytest.mark.usefixtures("config")
@@ -482,7 +532,18 @@ def test_dead_letters_say_how_many_there_are_and_go_by_reason_and_number(driftli
     unknown = driftline("dead-letters", "list", "--reason", "nosuch")
     assert (unknown.code, "there are: undecodable" in unknown.err) == (2, True)
     assert "2 dead letters marked" in driftline("dead-letters", "retry", "1", "--id", "2").out
-    assert "23 dead letters marked" in driftline("dead-letters", "retry").out
+    again = driftline("dead-letters", "retry", "1")
+    assert (again.code, again.out) == (0, "0 dead letters marked\n"), "it waits for its retry already"
+    wrong = driftline("dead-letters", "retry", "9999", "3")
+    assert wrong.code == 2
+    assert "no dead letter 9999; 1 other marked: `driftline dead-letters list` shows their numbers" in wrong.err
+    rest = driftline("dead-letters", "retry").out
+    assert "22 dead letters marked; ingest tries them again: `driftline dead-letters list` shows what is left" in rest
+
+
+@pytest.mark.usefixtures("config")
+def test_no_dead_letter_has_a_number_where_nothing_was_read(driftline: Driftline) -> None:
+    assert driftline("dead-letters", "retry", "7").code == 2
 
 
 def test_an_imported_version_was_not_rejected() -> None:

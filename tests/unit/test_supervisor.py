@@ -63,7 +63,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
     started: list[subprocess.Popen[bytes]] = []
 
     def run(*codes: str) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path / "up.json"), *codes])
+        with (tmp_path / "up.log").open("w") as log:
+            command = [sys.executable, "-c", RUN, str(tmp_path / "up.json"), *codes]
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         started.append(process)
         return process
 
@@ -116,9 +118,13 @@ def test_a_second_signal_does_not_wait_for_a_child_that_will_not_end(start: Star
     wait_for(lambda: mark.exists() and supervised(tmp_path / "up.json").get("child0", {}).get("pid"))
     pid = supervised(tmp_path / "up.json")["child0"]["pid"]
     process.send_signal(signal.SIGTERM)
+    log = tmp_path / "up.log"
+    wait_for(lambda: "draining (up to 600 s); Ctrl-C again ends it at once" in log.read_text())
     process.send_signal(signal.SIGINT)
     assert process.wait(WITHIN_S) == 0
     assert not is_alive(pid)
+    (killed,) = [line for line in log.read_text().splitlines() if "child_killed" in line]
+    assert "second request" in killed
 
 
 def test_a_child_that_refuses_its_config_at_the_start_stops_everything(start: Start, tmp_path: Path) -> None:
