@@ -18,7 +18,7 @@ from driftline.buffer.states import from_micros
 class Scored:
     """An example and its answer. `answered` False: none came, or none that counts; version and predicted are None then.
 
-    An answer of version 0 has predicted None: it counts as wrong, and so does a missing answer (in a feed with a scorer).
+    An answer of version 0 has predicted None: it counts as wrong, as does a missing answer (if the feed has a scorer).
     """
 
     seq: int
