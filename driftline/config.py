@@ -14,7 +14,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from driftline.config_feed import (
     Count,
@@ -60,9 +60,19 @@ __all__ = [
 ]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+NAME_RULE = "use letters, digits, - and _, a letter or digit first, at most 64"
 TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
-Port = Annotated[int, Field(ge=0, le=65535)]
 MAX_HEARTBEAT_S = 2.0  # of the registry's 5 s of silence: one heartbeat may get lost
+
+
+def _is_name(text: str) -> str:
+    if not NAME.fullmatch(text):
+        raise ValueError(NAME_RULE)
+    return text
+
+
+Name = Annotated[str, AfterValidator(_is_name)]
+Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class StateConfig(Section):
@@ -107,7 +117,7 @@ class RedisConfig(Section):
 
     url: str = "embedded"
     """embedded (a private Redis on this machine), redis://…, rediss://…, or "env:NAME"."""
-    prefix: str = "driftline"
+    prefix: Name = "driftline"
     """Every key and consumer group starts with this, so that installations can share one Redis and one Kafka."""
 
     @field_validator("url")
@@ -116,13 +126,6 @@ class RedisConfig(Section):
         if url == "embedded" or url.startswith(("redis://", "rediss://", "unix://", "env:")):
             return url
         raise ValueError('use "embedded", redis://HOST:PORT/DB, rediss://…, unix://PATH or "env:NAME"')
-
-    @field_validator("prefix")
-    @classmethod
-    def _fits_a_group_name(cls, prefix: str) -> str:
-        if not NAME.fullmatch(prefix):
-            raise ValueError("use letters, digits, - and _, at most 64")
-        return prefix
 
 
 class ServeConfig(Section):
@@ -134,7 +137,7 @@ class ServeConfig(Section):
     """Port of predict, labels, health and metrics."""
     admin_port: Port = 8081
     """Port of the admin verbs."""
-    replica: str = "a"
+    replica: Name = "a"
     """This replica's name; it stands in every prediction."""
     slots: Annotated[int, Field(ge=3, le=1024)] = 16
     """Adapter versions resident in the bank at once (version 0 takes none)."""
@@ -154,13 +157,6 @@ class ServeConfig(Section):
     """How often a replica tells what it serves; at most every 2 s, since one that is silent for 5 s counts as gone."""
     threads: Count | None = None
     """Threads of the engine's matrix products; unset: one per core."""
-
-    @field_validator("replica")
-    @classmethod
-    def _names_a_file(cls, replica: str) -> str:
-        if not NAME.fullmatch(replica):
-            raise ValueError("use letters, digits, - and _, at most 64")
-        return replica
 
     @field_validator("heartbeat_s")
     @classmethod
@@ -248,7 +244,7 @@ class Config(Section):
         owner: dict[str, str] = {}
         for name in self.feed:
             if not NAME.fullmatch(name):
-                raise ValueError(f"feed name {name!r}: use letters, digits, - and _, at most 64")
+                raise ValueError(f"feed name {name!r}: {NAME_RULE}")
             for topic in feed_topics(self, name).model_dump().values():
                 if not TOPIC_NAME.fullmatch(topic) or topic in (".", ".."):
                     raise ValueError(f"topic name {topic!r} of feed {name!r}: use letters, digits, '.', '_' and '-'")

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from typing import Any, NoReturn
 
@@ -226,7 +227,7 @@ class _Labeller:
     async def accept(self, feed: str, request: Request) -> Response:
         known = self._parts.engine.labels(feed)  # 404 for an unknown feed
         body = await read_body(request, self._parts.section.max_body_bytes)
-        accepted = await self._when_free(partial(self._append, feed, known, body))
+        accepted = await self._when_free(partial(self._append, feed, known, body, self._parts.clock.now()))
         return reply({"accepted": accepted}, 202)
 
     async def _when_free(self, append: Callable[[], int]) -> int:
@@ -239,9 +240,9 @@ class _Labeller:
         appended.add_done_callback(self._appended)
         return await appended
 
-    def _append(self, feed: str, known: Sequence[str], given: bytes) -> int:
+    def _append(self, feed: str, known: Sequence[str], given: bytes, now: datetime) -> int:
         """Durable when it returns; how many. BadInput for the first label that is wrong, TopicUnavailable."""
-        body, now = parse(given, LabelsRequest, LABELS_EXAMPLE), self._parts.clock.now()
+        body = parse(given, LabelsRequest, LABELS_EXAMPLE)
         records = []
         for index, one in enumerate(body.labels):
             event_id = checked_id(one.id, f"labels[{index}].id")

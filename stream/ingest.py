@@ -143,6 +143,7 @@ class Ingest:
         for source in self._sources.values():
             source.close()
             source.progress.restart()
+        self._in_hand = {}
         self._start()
         self._grown.clear()
         if self._paused:

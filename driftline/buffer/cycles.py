@@ -131,7 +131,7 @@ def acknowledge(
     db.execute(
         "UPDATE cycles SET outcome = ?, adopted = ? WHERE cycle_id = ?", (outcome, outcome == "promoted", cycle_id)
     )
-    if outcome != "promoted" and _promoted_by_hand(db, feed):
+    if outcome != "promoted":  # another version that has learned them may have gone live meanwhile
         _settle(db, feed, {*plan.fresh, *plan.retired}, tally)
 
 
@@ -213,16 +213,10 @@ def _named(db: sqlite3.Connection, feed: int, versions: Iterable[int]) -> set[in
     return {seq for plan in plans for seq in (*plan["fresh"], *plan["retired"])}
 
 
-def _promoted_by_hand(db: sqlite3.Connection, feed: int) -> bool:
-    """Whether a rejected version was made live by an operator, so that fresh examples may have been learned."""
-    query = "SELECT 1 FROM cycles WHERE feed = ? AND outcome = 'rejected' AND adopted = 1 LIMIT 1"
-    return db.execute(query, (feed,)).fetchone() is not None
-
-
 def _settle(db: sqlite3.Connection, feed: int, among: set[int], tally: Tally) -> None:
     """Learned: what a version of the live lineage learned. Set aside: what only adopted versions outside it did.
 
-    Only examples `among` these are touched, so that a change costs what it changes.
+    All adopted plans are read, but only examples `among` these are written.
     """
     outside = _outside(db, feed)
     learned: set[int] = set()

@@ -165,6 +165,11 @@ class Buffer:
         with self._store.reading() as db:
             return outbox.listed(db, self._feed(feed), limit, reason)
 
+    def letter_numbers(self, feed: str) -> list[int]:
+        """The numbers of the feed's dead letters that are not resolved, those marked for retry included."""
+        with self._store.reading() as db:
+            return outbox.numbers(db, self._feed(feed))
+
     def counts(self, feed: str) -> FeedCounts:
         """All counters of the feed, as of one moment."""
         with self._store.reading() as db:

@@ -94,6 +94,12 @@ def listed(db: sqlite3.Connection, feed: int, limit: int, reason: str | None) ->
     return [LetterRow(id=row[0], letter=_letter(row), state=row[8], at=from_micros(row[9])) for row in rows]
 
 
+def numbers(db: sqlite3.Connection, feed: int) -> list[int]:
+    """The numbers of the feed's letters that are not resolved."""
+    rows = db.execute("SELECT id FROM letters WHERE feed = ? AND state <> 'resolved' ORDER BY id", (feed,))
+    return [number for (number,) in rows]
+
+
 def mark_sent(db: sqlite3.Connection, letters: Sequence[tuple[int, str]]) -> None:
     """These (number, reason) stand on the dead-letter topic. One that was marked for retry meanwhile stays marked."""
     db.executemany(

@@ -65,7 +65,8 @@ class Store:
 
     def _check_in_place(self) -> None:
         """SQLite would go on in a file that was deleted, and all that it takes in would be gone with the process."""
-        if _file_at(self.path) != self._file:
+        found = _file_at(self.path)
+        if found is None or found != self._file:
             raise BufferStoreError(
                 f"{self.path}: was deleted or replaced while this process used it: end all processes of this state "
                 "folder, then put the file back, or start again and follow what ingest says of the stored positions"
@@ -159,10 +160,10 @@ def _lock_file(path: Path) -> Path:
 
 
 def _file_at(path: Path) -> tuple[int, int] | None:
-    """Which file the path names now."""
+    """Which file the path names now; None if it can be reached no more."""
     try:
         found = path.stat()
-    except FileNotFoundError:
+    except OSError:
         return None
     return found.st_dev, found.st_ino
 

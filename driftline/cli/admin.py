@@ -150,13 +150,15 @@ def update_now(
     with open_registry(loaded) as registry:
         fresh = _require_learnable(loaded, registry.live(name))
         registry.request_update(name, choose_actor(actor))
-        runs = registry.is_leased(name, "learner")
+        runs, stopped = registry.is_leased(name, "learner"), registry.stopped_feeds().get(name)
     known = f" with {count_of(fresh, 'fresh example')}" if fresh else ""
     if as_json:
         print_json({"feed": name, "requested": True, "fresh": fresh, "learner_runs": runs})
     elif runs:
         hint = f"`{to_type('history')}` shows what it decides"
         say(escape(f"asked the learner of {name} for an update{known}; {hint}"))
+    elif stopped:
+        say(escape(f"asked, but the learner has stopped {name}: {stopped}"))
     else:
         say(escape(f"no learner runs for {name} now; the first one that does will update at once{known}"))
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from driftline.base import Base
     from driftline.records import Manifest
     from driftline.topics import Topics
+    from stream.source import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,22 +136,29 @@ def _topics(config: Config) -> Iterator[Finding]:
 
 
 def _unknown_to_the_buffer(config: Config, topics: "Topics") -> Iterator[Finding]:
-    """Feeds that ingest would not start on: their topics have been read before, and the buffer knows nothing of it.
-    A buffer that cannot be read is told elsewhere."""
+    """Feeds that ingest would not start on: their topics have been read before, and the buffer knows nothing of it."""
     from stream.source import Source
 
+    for feed in config.feed:
+        source = Source(feed, feed_topics(config, feed), topics, config.ingest, config.redis.prefix)
+        # Twice, since an ingest that runs may have begun between the look at the buffer and that at the topics.
+        if _lost_positions(config, source) and (problem := _lost_positions(config, source)):
+            yield Finding(f"positions of {feed}", False, problem)
+
+
+def _lost_positions(config: Config, source: "Source") -> str | None:
+    """A buffer that cannot be read is told elsewhere."""
     try:
         buffer = existing_buffer(config)
         with closing(buffer) if buffer else nullcontext():
             stored = buffer.positions() if buffer else {}
     except BufferStoreError:
-        return
-    for feed in config.feed:
-        source = Source(feed, feed_topics(config, feed), topics, config.ingest, config.redis.prefix)
-        try:
-            source.check_known(source.partitions(), stored)
-        except BufferStoreError as error:
-            yield Finding(f"positions of {feed}", False, str(error))
+        return None
+    try:
+        source.check_known(source.partitions(), stored)
+    except BufferStoreError as error:
+        return str(error)
+    return None
 
 
 def _redis(config: Config) -> Iterator[Finding]:

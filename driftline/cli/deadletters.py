@@ -15,7 +15,6 @@ from driftline.errors import UsageError
 from driftline.names import DEAD_LETTER_REASONS, StateFiles
 
 if TYPE_CHECKING:
-    from driftline.buffer import Buffer
     from driftline.buffer.outbox import LetterRow
 
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="At most N per feed; default: 20, JSON: all.")]
@@ -73,25 +72,20 @@ def retry(
 
     loaded = load_config(config)
     feeds, chosen = choose_feeds(loaded, feed), {*(ids or []), *(more_ids or [])}
-    marked, unknown = 0, chosen
+    marked, known = 0, set[int]()
     if StateFiles(loaded.state.path).buffer.exists():
         with closing(open_buffer(loaded)) as buffer:
-            marked = sum(buffer.mark_for_retry(name, sorted(chosen) or None) for name in feeds)
-            unknown = _unknown(buffer, feeds, chosen) if marked < len(chosen) else set()
-    if unknown:
+            known = {number for name in feeds for number in buffer.letter_numbers(name)}
+            if chosen <= known:
+                marked = sum(buffer.mark_for_retry(name, sorted(chosen) or None) for name in feeds)
+    if unknown := chosen - known:
         named = ", ".join(str(number) for number in sorted(unknown))
-        rest = f"; {count_of(marked, 'other')} marked" if marked else ""
-        raise UsageError(f"no dead letter {named}{rest}: `driftline dead-letters list` shows their numbers")
+        raise UsageError(f"no dead letter {named}; none was marked: `driftline dead-letters list` shows their numbers")
     if as_json:
         print_json({"marked": marked})
     else:
         after = f"; ingest tries them again: `{to_type('dead-letters list')}` shows what is left" if marked else ""
         say(escape(f"{count_of(marked, 'dead letter')} marked{after}"))
-
-
-def _unknown(buffer: "Buffer", feeds: list[str], chosen: set[int]) -> set[int]:
-    """Which of the chosen numbers no unresolved letter has; one that is marked already has its number still."""
-    return chosen - {row.id for name in feeds for row in buffer.letters(name, ALL)}
 
 
 def _show(found: "list[LetterRow]", total: int) -> None:

@@ -107,7 +107,8 @@ def open_http(pipeline: "Pipeline", listener: socket.socket) -> Iterator[str]:
     from serving.app import create_app
 
     app = create_app(build_parts(pipeline.config, pipeline.engine, pipeline.watcher, pipeline.topics))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+    settings = uvicorn.Config(app, log_level="error", lifespan="off", timeout_graceful_shutdown=2)
+    server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http")
     thread.start()
     try:

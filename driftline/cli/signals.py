@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from types import FrameType
 
 from driftline.cli.output import err
+from driftline.clock import Deadline
+
+CLEANED_WITHIN_S = 10.0
 
 
 def stop_on_signals() -> threading.Event:
@@ -29,14 +32,17 @@ def unwound_by_signals() -> Iterator[None]:
     """SIGINT (Ctrl-C), SIGTERM and SIGHUP end the block by an exception, so that all it opened is closed again; then
     the process ends with 128 + the signal's number. For a verb that writes its report afterwards. Main thread only.
 
-    Meanwhile further ones are ignored, since a closing terminal may send several. What was ignored before (as nohup
-    does) stays ignored.
+    Further ones are ignored for a while, since a closing terminal may send several and cleaning up takes a moment; then
+    they count again, should that hang. What was ignored before (as nohup does) stays ignored.
     """
     received: list[int] = []
+    patience = Deadline(0.0)
 
     def on_signal(number: int, _: FrameType | None) -> None:
-        if not received:
+        nonlocal patience
+        if patience.expired():
             received.append(number)
+            patience = Deadline(CLEANED_WITHIN_S)
             raise SystemExit(128 + number)
 
     asked = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]

@@ -122,7 +122,7 @@ def _feed_view(
     if stopped:
         awaits = f"nothing is learned: {stopped}"
     elif cut_off:
-        awaits = f"nothing comes in: {cut_off}"
+        awaits = f"{awaits}; nothing comes in: {cut_off}"
     return {
         "version": live.version if live else None,
         "revision": live.revision if live else None,
@@ -149,7 +149,7 @@ def stopped_feed(reason: str | None, processes: dict[str, dict[str, Any]]) -> st
 def keeps_ending(name: str, processes: dict[str, dict[str, Any]]) -> str | None:
     """Why a process that `up` supervises does not run, and until when; None if it runs, or was not started yet."""
     process = processes.get(name, {})
-    if not process.get("exit_code") or process["state"] not in ("waiting", "refused"):
+    if process.get("exit_code") is None or process["state"] not in ("waiting", "refused"):
         return None
     code, restarts = process["exit_code"], process["restarts"]
     if process["state"] == "waiting":

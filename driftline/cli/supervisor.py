@@ -154,11 +154,12 @@ class Supervisor:
     def _stop(self, wake: int) -> None:
         """SIGTERM to all, wait for the drain; kill who is left at its end, or at a second request to stop."""
         deadline = time.monotonic() + self.drain_s
-        if not self.stops_asked:  # one store, which a signal in between cannot be lost to
+        told_to = bool(self.stops_asked)
+        if not told_to:  # one store, which a signal in between cannot be lost to
             self.stops_asked = 1
-        else:
-            self._tell_that_it_drains()
         self._signal_all(signal.SIGTERM)
+        if told_to:
+            self._tell_that_it_drains()
         while self._running() and self.stops_asked < 2 and time.monotonic() < deadline:
             select.select([wake], [], [], max(0.0, deadline - time.monotonic()))
             _drain_pipe(wake)

@@ -172,6 +172,16 @@ def test_an_operators_promotion_in_the_middle_of_a_cycle(buffer: Buffer) -> None
     assert states(buffer) == {"fresh": 25, "learned": 5}, "version 1 is live and has learned five of them"
 
 
+def test_a_return_to_a_version_in_the_middle_of_a_cycle_that_learns_the_same_again(buffer: Buffer) -> None:
+    learn(buffer, 1, 0, 5)
+    buffer.reconcile(FEED, 0)
+    buffer.relearn(FEED)
+    buffer.take(cycle(2, [1, 2, 3, 4, 5, 6]))
+    buffer.reconcile(FEED, 1)
+    buffer.ack("cycle-2", "abandoned")
+    assert states(buffer) == {"fresh": 25, "learned": 5}, "version 1 is live again and has learned five of them"
+
+
 def test_lineage_follows_parents_and_knows_imports_as_children_of_the_base(buffer: Buffer) -> None:
     learn(buffer, 1, 0, 2)
     learn(buffer, 2, 1, 2)

@@ -38,7 +38,7 @@ from driftline.cli.supervisor import only_supervisor
 from driftline.cli.up import Answering, commands
 from driftline.cli.wiring import open_buffer
 from driftline.config import Config, FeedConfig, FeedServeConfig, load_config, parse_config
-from driftline.errors import ConfigError, UsageError
+from driftline.errors import ConfigError, DriftlineError, UsageError
 from driftline.names import StateFiles
 from driftline.records import AuditEntry, GateDecision, GateReason, LiveRecord
 from driftline.topics import Outgoing
@@ -419,8 +419,9 @@ def test_a_taken_port_is_told_by_the_demo(driftline: Driftline, tmp_path: Path) 
 
 
 def test_a_report_that_finds_no_room_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UsageError, match=r"/dev/full: cannot be written .*the report is printed instead"):
+    with pytest.raises(DriftlineError, match=r"/dev/full: cannot be written .No space left on device") as caught:
         write_outputs({"events": 7}, Path("/dev/full"), None)
+    assert caught.value.exit_code == 1
     assert json.loads(capsys.readouterr().out) == {"events": 7}
 
 
@@ -536,9 +537,9 @@ def test_dead_letters_say_how_many_there_are_and_go_by_reason_and_number(driftli
     assert (again.code, again.out) == (0, "0 dead letters marked\n"), "it waits for its retry already"
     wrong = driftline("dead-letters", "retry", "9999", "3")
     assert wrong.code == 2
-    assert "no dead letter 9999; 1 other marked: `driftline dead-letters list` shows their numbers" in wrong.err
+    assert "no dead letter 9999; none was marked: `driftline dead-letters list` shows their numbers" in wrong.err
     rest = driftline("dead-letters", "retry").out
-    assert "22 dead letters marked; ingest tries them again: `driftline dead-letters list` shows what is left" in rest
+    assert "23 dead letters marked; ingest tries them again: `driftline dead-letters list` shows what is left" in rest
 
 
 @pytest.mark.usefixtures("config")

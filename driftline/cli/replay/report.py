@@ -28,6 +28,7 @@ def build_report(driver: Driver, total_seconds: float, evaluation: Iterable[Stre
     start = time.perf_counter()
     counts = pipe.buffer.counts(pipe.feed)
     scored = pipe.buffer.scored(pipe.feed)
+    warm = after_cold_start(driver, scored)
     return {
         "feed": pipe.feed,
         "device": str(pipe.base.device),
@@ -45,8 +46,8 @@ def build_report(driver: Driver, total_seconds: float, evaluation: Iterable[Stre
         "schedule": schedule(pipe.section.schedule),
         "duplicates": counts.duplicates,
         "prequential": prequential(scored, pipe.section.labels),
-        "baselines": baselines(driver, scored),
-        "after_cold_start": after_cold_start(driver, scored),
+        "baselines": baselines(driver, scored, warm),
+        "after_cold_start": warm,
         "retention": retention(pipe),
         "evaluation": evaluate(pipe, evaluation),
         "versions": [version_row(pipe, version) for version in sorted(pipe.registry.versions(pipe.feed))],
@@ -75,7 +76,7 @@ def prequential(scored: list[Scored], labels: tuple[str, ...]) -> dict[str, Any]
     }
 
 
-def baselines(driver: Driver, scored: list[Scored]) -> dict[str, Any]:
+def baselines(driver: Driver, scored: list[Scored], warm: dict[str, Any]) -> dict[str, Any]:
     """Each rival on the same events as ours; `first_version` with ours on its range beside it."""
     rows: dict[str, Any] = {}
     for name, answers in driver.rivals.answers.items():
@@ -87,7 +88,6 @@ def baselines(driver: Driver, scored: list[Scored]) -> dict[str, Any]:
             "n": len(scored),
             "windows": [w["accuracy"] for w in windowed],
         }
-    warm = after_cold_start(driver, scored)
     rows["first_version"] = {
         **warm["baselines"]["first_version"],
         "ours": warm["prequential"]["accuracy"],

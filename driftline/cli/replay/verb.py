@@ -16,7 +16,7 @@ from driftline.cli.replay.source import check_events
 from driftline.cli.replay.words import nothing_learned
 from driftline.cli.signals import unwound_by_signals
 from driftline.config import Config, load_config
-from driftline.errors import UsageError
+from driftline.errors import DriftlineError, UsageError
 
 EventsArgument = Annotated[list[Path], typer.Argument(metavar="EVENTS.jsonl…", help="Events files, gzip or not.")]
 SpeedOption = Annotated[
@@ -135,19 +135,24 @@ def run_replay(
 
 
 def write_outputs(document: dict[str, Any], report: Path | None, plot: Path | None) -> None:
-    """Write the report and the page, where asked for. UsageError if one cannot be; the report is printed then."""
-    try:
-        if report is not None:
-            report.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        if plot is not None:
-            from driftline.cli.replay.plot import render_page
+    """Write the report and the page, where asked for. DriftlineError if one cannot be: the disk filled up meanwhile."""
+    if report is not None:
+        try:
+            _write(report, json.dumps(document, indent=2) + "\n")
+        except DriftlineError:  # hours of work must not be lost with it
+            print(json.dumps(document))
+            raise
+    if plot is not None:
+        from driftline.cli.replay.plot import render_page
 
-            plot.write_text(render_page(document), encoding="utf-8")
-    except OSError as error:  # the disk filled up meanwhile: hours of work must not be lost with it
-        print(json.dumps(document))
-        raise UsageError(
-            f"{error.filename or report or plot}: cannot be written ({error.strerror}): the report is printed instead"
-        ) from None
+        _write(plot, render_page(document))
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DriftlineError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 class Progress:
