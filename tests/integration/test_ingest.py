@@ -322,45 +322,46 @@ def test_run_until_told_to_stop(house: House) -> None:
     assert house.buffer.counts(house.feed).event_records == 101
 
 
-@pytest.mark.parametrize("topics", ["files"], indirect=True)
-def test_two_feeds_share_a_buffer(topics: Topics, tmp_path: Path) -> None:
-    document = {"feed": {name: {"labels": ["neg", "pos"]} for name in ("one", "two")}}
-    config = parse_config(document, root=tmp_path)
+@pytest.fixture
+def of_two_feeds(topics: Topics, tmp_path: Path) -> Iterator[tuple[Ingest, Buffer]]:
+    """Ingest of the feeds `one` and `two`, and its buffer."""
+    config = parse_config({"feed": {name: {"labels": ["neg", "pos"]} for name in ("one", "two")}}, root=tmp_path)
     names = {name: feed_topics(config, name) for name in config.feed}
     rules = {name: feed_rules(name, feed, names[name], config.ingest) for name, feed in config.feed.items()}
-    buffer = Buffer.open(tmp_path / "buffer.sqlite3", rules, KEY)
+    buffer, clock = Buffer.open(tmp_path / "buffer.sqlite3", rules, KEY), SimulatedClock(START)
+    with Ingest(topics, buffer, config.feed, names, config.ingest, clock, lock=tmp_path / "lock") as ingest:
+        yield ingest, buffer
+    buffer.close()
+
+
+@pytest.mark.parametrize("topics", ["files"], indirect=True)
+def test_two_feeds_share_a_buffer(topics: Topics, of_two_feeds: tuple[Ingest, Buffer]) -> None:
+    ingest, buffer = of_two_feeds
     topics.append("one", [encode_event("a", "first", label="neg"), encode_event("b", "second")])
     topics.append("two", [encode_event("a", "another", label="pos"), Outgoing(value=b"?")])
     topics.append("two.labels", [encode_label("b", "pos", None, None)])
-    clock, lock = SimulatedClock(START), tmp_path / "lock"
-    with Ingest(topics, buffer, config.feed, names, config.ingest, clock, lock=lock) as ingest:
-        assert sum(ingest.step(0.0) for _ in range(10)) == 5
-        assert ingest.drain_dead_letters() == 1
+    assert sum(ingest.step(0.0) for _ in range(10)) == 5
+    assert ingest.drain_dead_letters() == 1
     one, two = buffer.counts("one"), buffer.counts("two")
     assert (one.examples, one.pending, one.dead_letters, one.labels_waiting) == (1, 1, 0, 0)
     assert (two.examples, two.pending, two.dead_letters, two.labels_waiting) == (1, 0, 1, 1)
     assert len(read_all(topics, "two.dead-letters", 1)) == 1
     assert read_all(topics, "one.dead-letters", 0) == []
-    buffer.close()
 
 
 @pytest.mark.parametrize("topics", ["files"], indirect=True)
-def test_what_one_feed_gave_is_not_lost_to_another_ones_outage(topics: Topics, tmp_path: Path) -> None:
-    config = parse_config({"feed": {name: {"labels": ["neg", "pos"]} for name in ("one", "two")}}, root=tmp_path)
-    names = {name: feed_topics(config, name) for name in config.feed}
-    rules = {name: feed_rules(name, feed, names[name], config.ingest) for name, feed in config.feed.items()}
-    buffer, lock = Buffer.open(tmp_path / "buffer.sqlite3", rules, KEY), tmp_path / "lock"
+def test_what_one_feed_gave_is_not_lost_to_another_ones_outage(
+    topics: Topics, of_two_feeds: tuple[Ingest, Buffer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest, buffer = of_two_feeds
     for name in ("one", "two"):
         topics.append(name, [encode_event(i, f"text of {i}", label="neg") for i in "abc"])
-    with Ingest(topics, buffer, config.feed, names, config.ingest, SimulatedClock(START), lock=lock) as ingest:
-        reader = ingest._sources["two"].reader
-        polled, reader.poll = reader.poll, unavailable  # type: ignore[method-assign]
+    with monkeypatch.context() as outage:
+        outage.setattr(ingest._sources["two"].reader, "poll", unavailable)
         with pytest.raises(TopicUnavailable):
             ingest.step(0.0)
-        reader.poll = polled  # type: ignore[method-assign]
-        assert sum(ingest.step(0.0) for _ in range(5)) == 6
+    assert sum(ingest.step(0.0) for _ in range(5)) == 6
     assert [buffer.counts(name).examples for name in ("one", "two")] == [3, 3]
-    buffer.close()
 
 
 def unavailable(*_: object) -> list[RawRecord]:
