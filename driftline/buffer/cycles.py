@@ -182,9 +182,12 @@ def lineage(parent_of: dict[int, int], version: int) -> list[int]:
 def reconcile(db: sqlite3.Connection, feed: int, live_version: int, tally: Tally) -> None:
     """Make learned and set-aside fit the live version, after a promotion or rollback by whomever."""
     inside = json.dumps(lineage(parents(db, feed), live_version))
-    by_hand = "feed = ? AND adopted = 0 AND outcome = 'rejected' AND version IN (SELECT value FROM json_each(?))"
-    changed = {version for (version,) in db.execute(f"SELECT version FROM cycles WHERE {by_hand}", (feed, inside))}
-    db.execute(f"UPDATE cycles SET adopted = 1 WHERE {by_hand}", (feed, inside))
+    promoted_by_hand = db.execute(
+        "UPDATE cycles SET adopted = 1 WHERE feed = ? AND adopted = 0 AND outcome = 'rejected' "
+        "AND version IN (SELECT value FROM json_each(?)) RETURNING version",
+        (feed, inside),
+    )
+    changed = {version for (version,) in promoted_by_hand}
     rows = db.execute(
         "SELECT version FROM cycles WHERE feed = ? AND adopted = 1 "
         "AND version NOT IN (SELECT value FROM json_each(?)) ORDER BY version",

@@ -75,7 +75,8 @@ def retry(
     marked, known = 0, set[int]()
     if StateFiles(loaded.state.path).buffer.exists():
         with closing(open_buffer(loaded)) as buffer:
-            known = {number for name in feeds for number in buffer.letter_numbers(name)}
+            if chosen:
+                known = {number for name in feeds for number in buffer.letter_numbers(name)}
             if chosen <= known:
                 marked = sum(buffer.mark_for_retry(name, sorted(chosen) or None) for name in feeds)
     if unknown := chosen - known:

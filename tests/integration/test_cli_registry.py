@@ -79,6 +79,13 @@ def imported(driftline: Driftline, folder: Path, *options: str) -> int:
     return int(json.loads(result.out)["version"])
 
 
+def two_promoted(driftline: Driftline, folder: Path, tiny_base_dir: Path) -> None:
+    """Versions 1 and 2, imported and made live one after the other."""
+    for seed in (1, 2):
+        imported(driftline, peft_folder(folder / str(seed), tiny_base_dir, seed), "--re-sign")
+        assert driftline("promote", str(seed)).code == 0
+
+
 def decoded(registry: Registry, version: int) -> Manifest:
     return decode_manifest(registry.manifest("reviews", version).document)
 
@@ -178,9 +185,7 @@ def test_promote_rollback_pause_and_resume(
 def test_a_rollback_that_goes_further_than_one_change_says_so(
     driftline: Driftline, running: Config, tmp_path: Path, tiny_base_dir: Path
 ) -> None:
-    for seed in (1, 2):
-        imported(driftline, peft_folder(tmp_path / str(seed), tiny_base_dir, seed), "--re-sign")
-        assert driftline("promote", str(seed)).code == 0
+    two_promoted(driftline, tmp_path, tiny_base_dir)
     assert driftline("rollback").code == 0
     assert driftline("pause").code == 0
     path = running.state.path.parent / "driftline.toml"
@@ -250,9 +255,7 @@ def test_a_version_that_replicas_would_refuse_for_its_weights_does_not_go_live(
 def test_a_rollback_to_what_was_live_checks_signature_and_blobs_without_the_base(
     driftline: Driftline, running: Config, tmp_path: Path, tiny_base_dir: Path
 ) -> None:
-    for seed in (1, 2):
-        imported(driftline, peft_folder(tmp_path / str(seed), tiny_base_dir, seed), "--re-sign")
-        assert driftline("promote", str(seed)).code == 0
+    two_promoted(driftline, tmp_path, tiny_base_dir)
     path = tmp_path / "driftline.toml"
     path.write_text(path.read_text().replace(running.base.model, "no-such-model-anywhere"))
     assert driftline("promote", "1").code != 0
