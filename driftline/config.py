@@ -43,6 +43,7 @@ __all__ = [
     "FieldsConfig",
     "GateConfig",
     "IngestConfig",
+    "LabelsConfig",
     "LearnerConfig",
     "MetricsConfig",
     "RedisConfig",
@@ -166,6 +167,17 @@ class ServeConfig(Section):
         return heartbeat_s
 
 
+class LabelsConfig(Section):
+    """What counts where an event is labelled more than once."""
+
+    on_conflict: Literal["first", "last", "dead_letter"] = "last"
+    """Labels of one event that differ, from labellers of equal standing. last: the later one corrects the example,
+    which is learned again if it was learned. first: the first one stays, later ones are counted. dead_letter: the first
+    one stays, later ones go to the dead letters (`conflicting_label`)."""
+    trusted: tuple[str, ...] = ()
+    """Labellers whose labels correct those of all others, and are never corrected by them."""
+
+
 class TrustConfig(Section):
     """Whose adapters may be served."""
 
@@ -199,6 +211,8 @@ class IngestConfig(Section):
     """Labels waiting for their event, per feed; the oldest go to the dead letters first."""
     batch_records: Count = 500
     """Records per transaction."""
+    max_record_bytes: Count = 16 << 20
+    """A larger record is skipped: its dead letter tells size and position, and holds no bytes."""
     rank: Annotated[int, Field(ge=0)] = 0
     """Scaled out: this ingest takes partitions p with p mod of_ranks == rank, into its own buffer."""
     of_ranks: Count = 1
@@ -235,6 +249,7 @@ class Config(Section):
     redis: RedisConfig = RedisConfig()
     serve: ServeConfig = ServeConfig()
     ingest: IngestConfig = IngestConfig()
+    labels: LabelsConfig = LabelsConfig()
     trust: TrustConfig = TrustConfig()
     metrics: MetricsConfig = MetricsConfig()
     feed: Annotated[dict[str, FeedConfig], Field(min_length=1)]

@@ -25,7 +25,11 @@ class FieldsConfig(Section):
     label: str = "label"
     """The label, where the event carries one."""
     timestamp: str = "timestamp"
-    """When it happened: ISO 8601, or seconds or milliseconds since the epoch."""
+    """When it happened."""
+    timestamp_format: str = "auto"
+    """auto: ISO 8601, RFC 2822, Twitter's, or seconds, milliseconds or microseconds since the epoch. Else a pattern as
+    strptime takes it, such as "%d/%m/%Y %H:%M": days and months cannot be told apart by looking. Times without an
+    offset are UTC. A time that cannot be read falls back to the record's own, and is counted."""
     source: str = "source"
     """Where it came from, for slices."""
 
@@ -109,6 +113,9 @@ class LearnerConfig(Section):
     """Gradients are clipped to this norm."""
     threads: Count | None = None
     """Training threads; unset: one per core. It is part of what makes an update repeatable."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What the base's matrix products are trained in. auto: bfloat16 on CUDA and on CPUs that have instructions for
+    it, else float32. Weights are float32 in any case. It is part of what makes an update repeatable."""
     max_cycle_s: Seconds = 3600.0
     """A cycle that takes longer is killed and run again."""
 
@@ -155,6 +162,14 @@ class FeedConfig(Section):
     """What the model learns to do."""
     labels: Annotated[tuple[str, ...], Field(min_length=2)]
     """The classes, in the order of the head's rows."""
+    retired_labels: tuple[str, ...] = ()
+    """Classes that were in `labels` and are given up: their examples are set aside from learning, counted. A class that
+    is only left out of `labels` is refused, since that is how a typing mistake looks, too."""
+    label_map: dict[str, str] = Field(default_factory=dict)
+    """What labels are called where they come from = what they are called here, such as "1" = "negative". Also how a
+    class is renamed: its old name = its new one."""
+    fold_labels: bool = False
+    """Take labels without regard to case and to blanks around or inside them."""
     format: Literal["json", "text"] = "json"
     """json: an object per record. text: the record is the text itself."""
     events_topic: str | None = None
@@ -187,6 +202,17 @@ class FeedConfig(Section):
         if len(set(labels)) != len(labels) or not all(labels):
             raise ValueError("labels must be distinct and not empty")
         return labels
+
+    @model_validator(mode="after")
+    def _labels_apart(self) -> "FeedConfig":
+        if both := sorted({*self.labels} & {*self.retired_labels}):
+            raise ValueError(f"{both[0]!r} is in labels and in retired_labels: remove it from one of them")
+        if mapped := sorted({*self.label_map} & {*self.labels, *self.retired_labels}):
+            raise ValueError(f"label_map: {mapped[0]!r} is a label of the feed itself: remove that line")
+        known = {*self.labels, *self.retired_labels}
+        if strange := sorted(name for name in self.label_map.values() if name not in known):
+            raise ValueError(f"label_map: {strange[0]!r} is not among the feed's labels: write one of them")
+        return self
 
     @model_validator(mode="after")
     def _collects_json(self) -> "FeedConfig":

@@ -7,13 +7,14 @@ DEAD_LETTER_REASONS = {
     "tombstone": "the record has no value",
     "missing_field": "a mapped field is absent or null",
     "wrong_type": "a mapped field has the wrong type",
-    "bad_timestamp": "the timestamp is neither ISO 8601 nor seconds since the epoch",
+    "bad_timestamp": "the timestamp cannot be read, and the record has none of its own",
     "unknown_label": "the label is not one of the feed's labels",
     "empty_text": "nothing is left of the text after cleaning",
     "text_too_long": "the text is longer than max_text_bytes",
+    "record_too_large": "the record is larger than ingest.max_record_bytes; its bytes are not kept",
     "id_too_long": "the id is longer than 512 bytes",
     "conflicting_duplicate": "an event of this id came before, with another text",
-    "conflicting_label": "a label of this event came before, and was another one",
+    "conflicting_label": "another label of this event stands, by labels.on_conflict or by a trusted labeller",
     "no_event": "a label whose event did not come within event_wait_s",
 }
 

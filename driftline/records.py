@@ -47,7 +47,9 @@ class RawRecord:
 class Event:
     """A text that arrived. `label` is set when it came inside the event; `collected` when it was answered over HTTP.
 
-    `value` is the record's original bytes, for a dead letter that becomes due later.
+    `value` is the record's original bytes, for a dead letter that becomes due later. `refused_label`: the label inside
+    the event could not be used; the event is one without label, and this letter accounts for it. `time_fell_back`: its
+    time could not be read, so `occurred_at` is the record's.
     """
 
     event_id: str
@@ -60,6 +62,8 @@ class Event:
     labelled_at: datetime | None = None
     collected: bool = False
     value: bytes | None = None
+    refused_label: "DeadLetter | None" = None
+    time_fell_back: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +81,11 @@ class Label:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """An answer as it was served. `label` is None only at version 0. `scores` sum to 1 over the feed's labels."""
+    """An answer as it was served. `label` is None only at version 0. `scores` sum to 1 over the version's labels.
+
+    `occurred_at`, `source` and `text_sha256` (of the cleaned text's UTF-8) are the event's, so that whoever reads the
+    predictions topic alone can chart them; None in records of before, and where the event has none.
+    """
 
     event_id: str
     feed: str
@@ -87,6 +95,9 @@ class Prediction:
     replica: str
     predicted_at: datetime
     position: Position | None = None
+    occurred_at: datetime | None = None
+    source: str | None = None
+    text_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +136,20 @@ class Example:
     source: str | None
     holdout: bool
     answer: ServedAnswer | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    """A label that replaced another one of the same example. `after_version`: the newest version number that a cycle
+    had been taken for by then; plans of later versions hold the example with its corrected label."""
+
+    seq: int
+    event_id: str
+    was: str
+    becomes: str
+    labeller: str | None
+    corrected_at: datetime
+    after_version: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,12 +222,17 @@ class Probe:
     logits: tuple[tuple[float, ...], ...]
 
 
+MANIFEST_FORMAT = 2
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """Everything that must be known about a version, signed as one canonical JSON document (`driftline.artefact`).
 
     `body_sha256`, `head_sha256` and `trainer_state_sha256` name blobs in the registry. `config_sha256` covers the base
     and feed sections, without paths and ports. `evaluation` maps a hold-out set's name to {"accuracy", "n"}.
+    `format` says what the document may hold: 1 is what was written before there was a number; `dtype`, what the update
+    was trained in, came with 2.
     """
 
     feed: str
@@ -232,6 +262,8 @@ class Manifest:
     probe: Probe
     created_at: datetime
     imported_from: str | None = None
+    dtype: str | None = None
+    format: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from importlib.metadata import version as library_version
 from torch import Tensor
 
 from driftline.config import FeedConfig
-from driftline.records import Cycle, ExampleRanges, GateDecision, Manifest, Probe
+from driftline.records import MANIFEST_FORMAT, Cycle, ExampleRanges, GateDecision, Manifest, Probe
 from learner.model import LoraModel
 from learner.threads import training_threads
 from learner.versions import BlobNames
@@ -60,6 +60,7 @@ def draft(judged: Judged, section: FeedConfig, model: LoraModel, config_sha256: 
         decision=judged.decision,
         probe=Probe(logits=tuple(tuple(row) for row in judged.probe.nan_to_num().tolist())),
         created_at=created_at,
+        format=MANIFEST_FORMAT,
     )
 
 

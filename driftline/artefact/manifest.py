@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from driftline.config import TrustConfig
 from driftline.errors import ArtefactError, ConfigError
 from driftline.names import StateFiles
-from driftline.records import Manifest
+from driftline.records import MANIFEST_FORMAT, Manifest
 
 __all__ = [
     "SignedManifest",
@@ -75,9 +75,16 @@ def encode_manifest(manifest: Manifest) -> bytes:
 def decode_manifest(document: bytes) -> Manifest:
     """The inverse of `encode_manifest`, exact. ArtefactError(unreadable) for anything else. Checks no signature."""
     try:
-        return msgspec.json.decode(document, type=Manifest)
+        manifest = msgspec.json.decode(document, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ArtefactError("unreadable", f"the manifest cannot be read: {error}") from None
+    if manifest.format > MANIFEST_FORMAT:
+        raise ArtefactError(
+            "unreadable",
+            f"{_name(manifest)}: its manifest has format {manifest.format}, this Driftline reads up to "
+            f"{MANIFEST_FORMAT}: use the Driftline that wrote it",
+        )
+    return manifest
 
 
 def encode_signed(signed: SignedManifest) -> bytes:

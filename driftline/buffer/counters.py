@@ -22,8 +22,9 @@ class FeedCounts:
     """How many there are of what, in one feed. Everything is a number of records or rows.
 
     `event_records` = examples + unlabelled + pending + dead_letters + duplicates. `holdouts` are among the examples,
-    and examples = holdouts + awaiting_prediction + fresh + taken + learned + retired + remembered + set_aside.
-    `returned` are those of the fresh ones that a rejected cycle gave back.
+    and examples = holdouts + awaiting_prediction + fresh + taken + learned + retired + remembered + set_aside +
+    withdrawn. `corrected` counts labels that replaced another one, `times_fell_back` events whose own time could not be
+    read. `returned` are those of the fresh ones that a rejected cycle gave back.
     `unlabelled` includes the `overflowed` ones, which the full waiting room let go early. `by_reason` counts dead
     letters of all kinds that are not resolved.
     """
@@ -45,6 +46,7 @@ class FeedCounts:
     retired: int = 0
     remembered: int = 0
     set_aside: int = 0
+    withdrawn: int = 0
     awaiting_label: int = 0
     awaiting_prediction: int = 0
     labels_waiting: int = 0
@@ -53,6 +55,8 @@ class FeedCounts:
     label_duplicates: int = 0
     prediction_duplicates: int = 0
     segments_merged: int = 0
+    corrected: int = 0
+    times_fell_back: int = 0
     by_reason: dict[str, int] = field(default_factory=dict)
 
 

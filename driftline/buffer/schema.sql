@@ -9,7 +9,8 @@ CREATE TABLE feeds (
   id            INTEGER PRIMARY KEY,
   name          TEXT NOT NULL UNIQUE,
   seen_revision INTEGER NOT NULL DEFAULT 0,
-  outside       TEXT NOT NULL DEFAULT '[]'    -- adopted versions outside the live one's lineage, at the last reconcile
+  outside       TEXT NOT NULL DEFAULT '[]',   -- adopted versions outside the live one's lineage, at the last reconcile
+  labels        TEXT NOT NULL DEFAULT '[]'    -- JSON: the classes its examples are of; [] of a feed that never said
 ) STRICT;
 
 -- Where a feed reads each of its topics on from, and which topic that was. A feed under a new name starts anew; it needs
@@ -56,7 +57,10 @@ CREATE TABLE events (
   answer_partition INTEGER,
   answer_offset    INTEGER,
   source           TEXT,
-  text             TEXT NOT NULL
+  text             TEXT NOT NULL,
+  label_trusted    INTEGER NOT NULL DEFAULT 0,
+  relearn_after    INTEGER                    -- its label was corrected when this was the newest version: only later ones
+                                              -- learned the right one
 ) STRICT;
 CREATE UNIQUE INDEX events_by_id ON events (feed, event_id);
 CREATE UNIQUE INDEX events_by_seq ON events (seq) WHERE seq IS NOT NULL;
@@ -77,10 +81,26 @@ CREATE TABLE labels (
   topic       TEXT NOT NULL,
   "partition" INTEGER NOT NULL,
   "offset"    INTEGER NOT NULL,
-  value       BLOB NOT NULL
+  value       BLOB NOT NULL,
+  labeller    TEXT,
+  trusted     INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE UNIQUE INDEX labels_by_id ON labels (feed, event_id);
 CREATE INDEX labels_by_age ON labels (feed, received_at);
+
+-- Labels that replaced another one of the same example.
+CREATE TABLE corrections (
+  id            INTEGER PRIMARY KEY,
+  feed          INTEGER NOT NULL,
+  seq           INTEGER NOT NULL,
+  was           TEXT NOT NULL,
+  becomes       TEXT NOT NULL,
+  labeller      TEXT,
+  corrected_at  INTEGER NOT NULL,
+  after_version INTEGER NOT NULL
+) STRICT;
+CREATE INDEX corrections_by_feed ON corrections (feed, id);
+CREATE INDEX corrections_by_seq ON corrections (seq);
 
 CREATE TABLE predictions (
   id          INTEGER PRIMARY KEY,

@@ -21,6 +21,9 @@ SET_ASIDE = 7
 HOLDOUT = 8
 """Held out: nothing trains on it."""
 
+WITHDRAWN = 9
+"""Its label is not among the feed's any more (`retired_labels`): nothing trains on it and nothing is measured on it."""
+
 STATE_COUNTERS = {
     PENDING: "pending",
     AWAITING: "awaiting_prediction",
@@ -31,6 +34,7 @@ STATE_COUNTERS = {
     REMEMBERED: "remembered",
     SET_ASIDE: "set_aside",
     HOLDOUT: "holdouts",
+    WITHDRAWN: "withdrawn",
 }
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

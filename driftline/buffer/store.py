@@ -14,12 +14,11 @@ import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from importlib import resources
 from pathlib import Path
 
+from driftline.buffer import migration
 from driftline.errors import BufferBusy, BufferFull, BufferStoreError
 
-SCHEMA_VERSION = 4
 BUSY_TIMEOUT_MS = 30_000
 _KEY_SETTING = "holdout_key"
 _CACHE_KIB = 65_536
@@ -130,9 +129,9 @@ def open_for_reading(path: Path) -> Store:
         raise buffer_error(error, path) from error
     store = Store(connection, path)
     with store.reading() as db:
-        if _format(db) == 0:  # whoever was making it was killed
+        if migration.found_format(db) == 0:  # whoever was making it was killed
             raise BufferStoreError(nothing)
-        _check_version(db, path)
+        migration.check_current(db, path)
         store.know_feeds(db.execute("SELECT name, id FROM feeds").fetchall())
     return store
 
@@ -194,10 +193,11 @@ def _prepare(store: Store, holdout_shares: Mapping[str, float], holdout_key: byt
             f"{store.path}: this file system cannot hold the buffer (no shared memory): use a local disk"
         )
     connection.execute("PRAGMA synchronous = FULL")
+    migration.keep_copy(connection, store.path)
     with store.writing() as db:
-        if _format(db) == 0:
+        if migration.found_format(db) == 0:
             _create(db, identity)
-        _check_version(db, store.path)
+        migration.upgrade(db, store.path)
         shares = [(_share_setting(feed), share) for feed, share in holdout_shares.items()]
         kept = [(_KEY_SETTING, _fingerprint(holdout_key)), *shares]
         db.executemany("INSERT OR IGNORE INTO settings VALUES (?, ?)", kept)
@@ -207,29 +207,9 @@ def _prepare(store: Store, holdout_shares: Mapping[str, float], holdout_key: byt
 
 
 def _create(db: sqlite3.Connection, identity: str) -> None:
-    script = resources.files("driftline.buffer").joinpath("schema.sql").read_text(encoding="utf-8")
-    without_comments = "\n".join(line.split("--")[0] for line in script.splitlines())
-    for statement in without_comments.split(";"):  # executescript would commit the transaction first
-        if statement.strip():
-            db.execute(statement)
+    migration.create(db)
     db.execute("INSERT INTO settings VALUES ('next_seq', 1)")
     db.execute("INSERT INTO settings VALUES ('identity', ?)", (identity,))
-    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-
-def _format(db: sqlite3.Connection) -> int:
-    """0: the tables are not made yet."""
-    (found,) = db.execute("PRAGMA user_version").fetchone()
-    return int(found)
-
-
-def _check_version(db: sqlite3.Connection, path: Path) -> None:
-    found = _format(db)
-    if found != SCHEMA_VERSION:
-        raise BufferStoreError(
-            f"{path}: the buffer has format {found}, this Driftline reads {SCHEMA_VERSION}: "
-            "use the Driftline that wrote it, or start over with another state.path and redis.prefix"
-        )
 
 
 def check_split(db: sqlite3.Connection, path: Path, holdout_shares: Mapping[str, float], holdout_key: bytes) -> None:

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from driftline.buffer import Buffer
+from driftline.buffer import Buffer, migration
 from driftline.errors import BufferBusy, BufferFull, BufferStoreError
 from tests.fixtures.buffers import EVENTS, FEED, KEY, at, event, rules, up_to
 
@@ -85,6 +86,64 @@ def test_an_older_or_newer_format_is_refused(path: Path, found: int) -> None:
     for read_only in (False, True):
         with pytest.raises(BufferStoreError, match=f"format {found}, .* start over with another state.path"):
             Buffer.open(path, rules(), KEY, read_only=read_only)
+
+
+OLD_RULES = rules(holdout_share=0.25, await_predictions=False)
+
+
+def made_by_an_earlier_commit(path: Path) -> None:
+    """The file of format 4 whose dump is among the fixtures."""
+    path.parent.mkdir(parents=True)
+    script = Path(__file__).parents[1] / "fixtures" / "buffer-format-4.sql"
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(script.read_text(encoding="utf-8"))
+
+
+def tables(path: Path) -> dict[str, list[tuple]]:
+    """Every table's columns (name, type, not null, default, key) and every index, as the file has them."""
+    with closing(sqlite3.connect(path)) as db:
+        names = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'index')")]
+        found = {name: db.execute(f"SELECT * FROM pragma_table_xinfo('{name}')").fetchall() for name in names}
+    return {name: columns for name, columns in found.items() if not name.startswith("sqlite_")}
+
+
+def test_a_buffer_of_format_4_is_upgraded_in_place_after_a_copy_and_goes_on(path: Path) -> None:
+    made_by_an_earlier_commit(path)
+    with pytest.raises(BufferStoreError, match=r"format 4, .* upgrades the file"):
+        Buffer.open(path, OLD_RULES, KEY, read_only=True)
+    buffer = Buffer.open(path, OLD_RULES, KEY)
+    counts = buffer.counts(FEED)
+    assert (counts.event_records, counts.examples, counts.learned, counts.pending) == (30, 24, 8, 6)
+    assert (counts.labels_waiting, counts.label_dead_letters, buffer.seen_revision(FEED)) == (1, 1, 1)
+    assert buffer.identity() == "format-4"
+    buffer.append([event("e99", 30)], up_to(EVENTS, 31), at(60))
+    assert buffer.counts(FEED).examples == 25, "the label that waited has met its event"
+    buffer.close()
+    fresh = path.with_name("fresh.sqlite3")
+    Buffer.open(fresh, OLD_RULES, KEY).close()
+    assert tables(path) == tables(fresh)
+    copy = path.with_name("buffer.sqlite3.format-4")
+    assert copy.stat().st_mode & 0o077 == 0
+    with closing(sqlite3.connect(copy)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (4,)
+        assert db.execute("SELECT COUNT(*) FROM events").fetchone() == (30,)
+
+
+def test_an_upgrade_that_was_killed_is_made_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_by_an_earlier_commit(path)
+    run = migration._run
+
+    def half_way(*arguments: Any) -> None:
+        run(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(migration, "_run", half_way)
+    with pytest.raises(KeyboardInterrupt):
+        Buffer.open(path, OLD_RULES, KEY)
+    monkeypatch.undo()
+    buffer = Buffer.open(path, OLD_RULES, KEY)
+    assert buffer.counts(FEED).examples == 24
+    buffer.close()
 
 
 def test_a_file_that_is_no_buffer_is_refused(path: Path) -> None:
