@@ -12,10 +12,10 @@ from driftline.errors import ArtefactError
 from driftline.records import Probe
 
 TOLERANCE = 1e-3
-"""Largest |Δ logit| in fp32 on the CPU; the most likely label must be the same."""
+"""Largest |Δ logit| in fp32 on the CPU. So another label can win only where the trainer had the two within twice this
+of each other, as it has many of a hundred classes after the first updates: such a version is served (ADR 9)."""
 ACCELERATOR_TOLERANCE = 5e-2
-"""The same elsewhere (CUDA's reduced-precision products, bf16 trainers); a label may differ only between labels whose
-logits the trainer had within this of each other."""
+"""The same elsewhere (CUDA's reduced-precision products)."""
 
 
 def probe_texts() -> Sequence[str]:
@@ -30,20 +30,15 @@ def check_probe(answers: Sequence[Tensor], probe: Probe, feed: str, version: int
     tolerance = TOLERANCE if device.type == "cpu" else ACCELERATOR_TOLERANCE
     expected = torch.tensor(probe.logits)  # (8, C)
     for answer in answers:
-        problem = _compare(answer.float(), expected, tolerance, ties=device.type != "cpu")
+        problem = _compare(answer.float(), expected, tolerance)
         if problem:
             raise ArtefactError("probe_mismatch", f"version {version} of feed {feed!r} refused: {problem}")
 
 
-def _compare(answer: Tensor, expected: Tensor, tolerance: float, *, ties: bool) -> str | None:
+def _compare(answer: Tensor, expected: Tensor, tolerance: float) -> str | None:
     if answer.shape != expected.shape:
         return f"the probe has shape {tuple(expected.shape)}, this replica computes {tuple(answer.shape)}"
     difference = float((answer - expected).abs().max())
     if not difference <= tolerance:  # also catches NaN
         return f"its probe logits differ by {difference:.2g} from the trainer's (allowed: {tolerance:g})"
-    chosen = answer.argmax(dim=1)  # (8,)
-    margin = expected.max(dim=1).values - expected.gather(1, chosen.unsqueeze(1)).squeeze(1)
-    wrong = margin > (tolerance if ties else 0.0)
-    if bool(wrong.any()):
-        return f"its probe labels differ from the trainer's on {int(wrong.sum())} of {len(chosen)} texts"
     return None
