@@ -52,10 +52,21 @@ def create_admin_app(parts: Parts, registry: Registry) -> FastAPI:
         authorize(request.headers, parts.tokens.admin, "ADMIN")
         parts.engine.labels(feed)  # 404 for an unknown feed
         body = await read_body(request, MAX_BODY_BYTES)
-        order = parse(body, Order, EXAMPLE) if body.strip() else Order()
+        order = _order(body)
         return reply(await asyncio.shield(run_in_threadpool(verbs.carry_out, feed, verb, order)))
 
     return app
+
+
+def _order(body: bytes) -> Order:
+    """The order in a body, which may be empty. BadInput; also for what neither Redis nor a log could hold."""
+    order = parse(body, Order, EXAMPLE) if body.strip() else Order()
+    for key in ("actor", "reason"):
+        try:
+            getattr(order, key).encode()
+        except UnicodeEncodeError:
+            raise BadInput("invalid_body", f"{key} is not valid Unicode: half of a surrogate pair is in it") from None
+    return order
 
 
 class _Verbs:

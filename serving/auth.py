@@ -47,7 +47,8 @@ def is_loopback(host: str) -> bool:
 
 
 def authorize(headers: Mapping[str, str], token: str | None, verb: str) -> None:
-    """BadInput 401 unless the request carries the token; 403 if there is none and a foreign web page asks."""
+    """BadInput 401 unless the request carries the token; where there is none, 403 if a foreign web page asks and 400 if
+    the origin is none."""
     if token is None:
         _refuse_foreign_page(headers.get("origin"))
         return
@@ -63,6 +64,11 @@ def _refuse_foreign_page(origin: str | None) -> None:
     """A browser on this machine must not be made to change what is live by some page it shows."""
     if origin is None:
         return
-    if not is_loopback(urlsplit(origin).hostname or ""):
+    try:
+        host = urlsplit(origin).hostname or ""
+    except ValueError:
+        message = f'the header "Origin: {origin:.80}" is no origin: leave it out, or send scheme, host and port'
+        raise BadInput("bad_origin", message, status=400) from None
+    if not is_loopback(host):
         message = "requests from web pages of other origins need a token: set the DRIFTLINE_*_TOKEN variables"
         raise BadInput("foreign_origin", message, status=403)

@@ -1,6 +1,8 @@
 """What both apps share: bounded bodies, typed requests, one shape of error, and the outermost layer.
 
-Every error is `{"error": {"code", "message"}}`; the message names the key, the value and the remedy.
+Every error is `{"error": {"code", "message"}}`; the message names the key, the value and the remedy. What is no HTTP at
+all is answered 400 by the server below, in plain text. A request whose length is absurd or ambiguous is refused by its
+head alone, before any of its body is waited for.
 """
 
 import asyncio
@@ -13,6 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 from fastapi import FastAPI
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -38,6 +41,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 DISCARDED_BODIES = 16
+LENGTH_DIGITS = 18  # an int64 holds them; no body is longer
 BODY_WITHIN_S = 60.0
 HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 
@@ -46,8 +50,11 @@ async def read_body(request: Request, limit: int) -> bytes:
     """The body, at most `limit` bytes of it in memory. BadInput 413 beyond, 408 when it does not come.
 
     What is too much is read and thrown away (up to 16 times the limit), because clients that are still sending would
-    see a broken connection instead of the answer.
+    see a broken connection instead of the answer. A length declared beyond that is not waited for: the server below
+    throws away what still comes of it.
     """
+    if int(request.headers.get("content-length", 0)) > limit * DISCARDED_BODIES:
+        raise _too_large(limit)
     chunks, size = [], 0
     try:
         async with asyncio.timeout(BODY_WITHIN_S):
@@ -60,9 +67,13 @@ async def read_body(request: Request, limit: int) -> bytes:
     except TimeoutError:
         raise BadInput("body_too_slow", f"the body did not come within {BODY_WITHIN_S:g} s", status=408) from None
     if size > limit:
-        message = f"the body is larger than {limit} bytes (serve.max_body_bytes): send fewer or shorter inputs"
-        raise BadInput("body_too_large", message, status=413)
+        raise _too_large(limit)
     return b"".join(chunks)
+
+
+def _too_large(limit: int) -> BadInput:
+    message = f"the body is larger than {limit} bytes (serve.max_body_bytes): send fewer or shorter inputs"
+    return BadInput("body_too_large", message, status=413)
 
 
 def parse(body: bytes, kind: type[T], example: str) -> T:
@@ -145,8 +156,24 @@ async def _unforeseen(request: Request, error: Exception) -> Response:
     return error_reply(500, "internal", "this request could not be served; see the server's log")
 
 
+def _refused_by_its_head(headers: Headers) -> Response | None:
+    """400 for a length that no body has, and for two ways to tell it, which a proxy and we might read differently; the
+    connection is closed, as nobody knows where the next request would begin."""
+    length, close = headers.get("content-length"), {"Connection": "close"}
+    if length is None:
+        return None
+    if "transfer-encoding" in headers:
+        message = "Content-Length and Transfer-Encoding in one request: send one of them"
+        return error_reply(400, "ambiguous_length", message, close)
+    if not (length.isascii() and length.isdigit() and len(length) <= LENGTH_DIGITS):
+        message = f"Content-Length = {length:.40}: no body has that length; send the number of its bytes"
+        return error_reply(400, "bad_length", message, close)
+    return None
+
+
 class Outermost:
-    """Counts and times requests, and tells clients to close their connections while the server drains."""
+    """Refuses what is absurd by its head, counts and times requests, and tells clients to close their connections while
+    the server drains."""
 
     def __init__(self, app: ASGIApp, draining: threading.Event) -> None:
         self._app = app
@@ -155,6 +182,11 @@ class Outermost:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        refusal = _refused_by_its_head(Headers(scope=scope))
+        if refusal is not None:
+            metrics.REQUESTS.labels("unmatched", "400").inc()
+            await refusal(scope, receive, send)
             return
         started, status = time.perf_counter(), 0
 
