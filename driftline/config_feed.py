@@ -8,6 +8,9 @@ Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
+LEAST_TO_START, MOST_TO_START = 32, 250
+"""Fresh examples that start an update where `schedule.min_examples` is not set: of a young feed, of a large one."""
+
 
 class Section(BaseModel):
     """What all sections share: frozen, no unknown keys, documentation under the field."""
@@ -50,11 +53,13 @@ class ScheduleConfig(Section):
     """When an update starts."""
 
     every_s: Seconds | None = None
-    """Seconds between ticks (60 if neither this nor cron is set)."""
+    """Seconds between ticks (15 if neither this nor cron is set)."""
     cron: str | None = None
     """A crontab line (UTC) instead of every_s, such as "*/5 * * * *"; day of week 0 is Sunday, as in crontab."""
-    min_examples: Count = 250
-    """A tick starts an update only if so many fresh examples wait."""
+    min_examples: Count | None = None
+    """A tick starts an update only if so many fresh examples wait. Unset: a tenth of all examples that the feed has
+    had, at least 32 and at most 250, so that a small feed learns early and a large one spends its time on learning
+    instead of exams. Set it low (16) where a class is seen a few dozen times and then no more."""
     max_examples: Count = 2000
     """At most so many fresh examples in one update."""
 
@@ -62,20 +67,26 @@ class ScheduleConfig(Section):
     def _one_trigger(self) -> "ScheduleConfig":
         if self.every_s is not None and self.cron is not None:
             raise ValueError("every_s and cron exclude each other: remove one")
-        if self.max_examples < self.min_examples:
+        if self.min_examples is not None and self.max_examples < self.min_examples:
             raise ValueError("max_examples is below min_examples: raise it")
         return self
+
+    def enough(self, examples: int) -> int:
+        """How many fresh examples start an update of a feed that has had so many examples in all."""
+        if self.min_examples is not None:
+            return self.min_examples
+        return min(self.max_examples, MOST_TO_START, max(LEAST_TO_START, examples // 10))
 
     @property
     def period_s(self) -> float:
         """The tick's period, for feeds without cron."""
-        return self.every_s or 60.0
+        return self.every_s or 15.0
 
     @property
     def room_examples(self) -> int:
         """Fresh examples that may wait at once without fault: all that a rejected update gives back, and beside them
         the new ones that start the next."""
-        return self.max_examples + self.min_examples
+        return self.max_examples + (self.min_examples or min(self.max_examples, MOST_TO_START))
 
 
 class LearnerConfig(Section):

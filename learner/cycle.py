@@ -90,8 +90,8 @@ class Learner:
     def turn(self, *, at_least: int | None = None) -> CycleReport | None:
         """Resume an open cycle, else start one if enough examples wait.
 
-        Enough: `min_examples` that no cycle has taken yet, or `at_least` fresh ones of any kind. None: nothing to do,
-        paused, or an open cycle was given up because its parent is no longer live (or promotion paused).
+        Enough: as the schedule says, of those that no cycle has taken yet, or `at_least` fresh ones of any kind. None:
+        nothing to do, paused, or an open cycle was given up because its parent is no longer live (or promotion paused).
         """
         live = self._live()
         cycle = self._shop.buffer.open_cycle(self.feed) or self._take(live, at_least)
@@ -116,7 +116,8 @@ class Learner:
 
     def ready(self) -> bool:
         """Whether so many examples that no cycle has taken yet wait that a tick would start an update."""
-        return self._shop.buffer.new_count(self.feed) >= self._section.schedule.min_examples
+        wanted = self._section.schedule.enough(self._shop.buffer.example_count(self.feed))
+        return self._shop.buffer.new_count(self.feed) >= wanted
 
     def keep_house(self) -> None:
         """What is due between cycles: full segments are closed; while paused, what waits beyond the limit goes to

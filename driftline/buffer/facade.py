@@ -198,6 +198,11 @@ class Buffer:
         with self._store.reading() as db:
             return read_counter(db, self._feed(feed), "fresh") - examples.returned(db, self._feed(feed))
 
+    def example_count(self, feed: str) -> int:
+        """How many examples the feed has had in all, hold-outs included."""
+        with self._store.reading() as db:
+            return read_counter(db, self._feed(feed), "examples")
+
     def retired(self, feed: str, limit: int) -> list[Example]:
         """The oldest examples that wait to be offered to the reservoir."""
         with self._store.reading() as db:

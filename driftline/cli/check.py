@@ -4,6 +4,7 @@ Changes and starts nothing: missing topics, keys, folders and the embedded Redis
 """
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
@@ -20,7 +21,7 @@ from driftline.cli.output import count_of, err, print_json, say
 from driftline.cli.ports import port_problems
 from driftline.cli.status import existing_buffer, existing_registry
 from driftline.cli.supervisor import supervised
-from driftline.config import Config, FeedConfig, feed_topics, load_config
+from driftline.config import Config, FeedConfig, ScheduleConfig, feed_topics, load_config
 from driftline.errors import ArtefactError, BufferStoreError, ConfigError, DriftlineError
 from driftline.names import StateFiles
 
@@ -296,7 +297,13 @@ def _schedule(config: Config) -> Iterator[Finding]:
             yield Finding(f"schedule of {feed}", False, f"feed.{feed}.{error}")
         else:
             when = section.schedule.cron or f"every {section.schedule.period_s:g} s"
-            yield Finding(f"schedule of {feed}", True, f"{when}, from {section.schedule.min_examples:,} examples on")
+            yield Finding(f"schedule of {feed}", True, f"{when}, from {_least(section.schedule)} examples on")
+
+
+def _least(schedule: ScheduleConfig) -> str:
+    if schedule.min_examples is None:
+        return f"{schedule.enough(0):,} (later {schedule.enough(sys.maxsize):,})"
+    return f"{schedule.min_examples:,}"
 
 
 def _http(config: Config) -> Iterator[Finding]:

@@ -35,8 +35,7 @@ LIVE: dict[str, Any] = {
     "serve.port": 8080,
     "serve.admin_port": 8081,
     f"feed.{FEED_NAME}.labels": ["negative", "neutral", "positive"],
-    f"feed.{FEED_NAME}.schedule.every_s": 60,
-    f"feed.{FEED_NAME}.schedule.min_examples": 250,
+    f"feed.{FEED_NAME}.schedule.every_s": 15,
 }
 
 # Shown for keys whose default is "not set".
@@ -47,7 +46,7 @@ SAMPLES: dict[str, Any] = {
     "metrics.score_port": 9103,
     "serve.threads": 2,
     "learner.threads": 2,
-    "schedule.every_s": 60,
+    "schedule.min_examples": 250,
     "schedule.cron": "*/5 * * * *",
     "events_topic": FEED_NAME,
     "labels_topic": f"{FEED_NAME}.labels",

@@ -197,7 +197,7 @@ def awaited(counts: "FeedCounts | None", live: LiveRecord | None, section: FeedC
         return "; ".join(["no event has come yet", *_waiting_labels(counts)])
     if counts.taken:
         return f"an update with {count_of(counts.taken, 'example')} is under way"
-    wanted = section.schedule.min_examples
+    wanted = section.schedule.enough(counts.examples)
     new = counts.fresh - counts.returned  # a rejection alone starts no update
     if new >= wanted:
         return f"{new:,} of {wanted:,} examples: the next tick"

@@ -37,7 +37,7 @@ from driftline.cli.status import awaited, dead_letters_in_words, prequential_acc
 from driftline.cli.supervisor import only_supervisor
 from driftline.cli.up import Answering, commands
 from driftline.cli.wiring import open_buffer
-from driftline.config import Config, FeedConfig, FeedServeConfig, load_config, parse_config
+from driftline.config import Config, FeedConfig, FeedServeConfig, ScheduleConfig, load_config, parse_config
 from driftline.errors import ConfigError, DriftlineError, UsageError
 from driftline.names import StateFiles
 from driftline.records import AuditEntry, GateDecision, GateReason, LiveRecord
@@ -323,7 +323,8 @@ COUNTS = FeedCounts(event_records=500, examples=200, holdouts=20, pending=300, f
     ],
 )
 def test_what_is_awaited_in_words(counts: FeedCounts | None, live: LiveRecord | None, words: list[str]) -> None:
-    sentence = awaited(counts, live, FeedConfig(labels=("x", "y")))
+    section = FeedConfig(labels=("x", "y"), schedule=ScheduleConfig(min_examples=250))
+    sentence = awaited(counts, live, section)
     assert all(word in sentence for word in words), sentence
 
 

@@ -29,7 +29,7 @@ def refused(**sections: Any) -> str:
 
 def test_labels_are_all_a_feed_needs() -> None:
     config = parsed()
-    assert config.feed["reviews"].schedule.period_s == 60
+    assert config.feed["reviews"].schedule.period_s == 15
     assert config.redis.url == "embedded"
     assert config.state.path == HERE / "state"
 
@@ -167,7 +167,7 @@ def test_init_writes_a_config_that_loads() -> None:
     assert config == parse_config(
         {
             "feed": {
-                "reviews": {"labels": ["negative", "neutral", "positive"], "schedule": {"every_s": 60}},
+                "reviews": {"labels": ["negative", "neutral", "positive"], "schedule": {"every_s": 15}},
             }
         },
         root=HERE,

@@ -69,7 +69,7 @@ def test_weekday_names_and_wrapping_ranges() -> None:
 def test_a_period_counts_from_the_last_tick() -> None:
     section = ScheduleConfig(every_s=2.5)
     assert next_tick(section, START) == START + timedelta(seconds=2.5)
-    assert next_tick(ScheduleConfig(), START) == START + timedelta(seconds=60)
+    assert next_tick(ScheduleConfig(every_s=60), START) == START + timedelta(seconds=60)
 
 
 def test_a_tick_on_time_is_not_its_own_successor() -> None:
@@ -115,3 +115,12 @@ def test_a_time_that_never_comes_is_refused() -> None:
 def test_the_trigger_agrees_with_next_tick() -> None:
     for section in (ScheduleConfig(every_s=60), ScheduleConfig(cron="*/7 3 * * 2")):
         assert trigger_for(section).get_next_fire_time(START, START) == next_tick(section, START)
+
+
+@pytest.mark.parametrize(
+    ("examples", "enough"), [(0, 32), (329, 32), (330, 33), (1_000, 100), (2_509, 250), (2_510, 250), (10**6, 250)]
+)
+def test_a_young_feed_needs_fewer_examples_for_an_update_than_a_large_one(examples: int, enough: int) -> None:
+    assert ScheduleConfig().enough(examples) == enough
+    assert ScheduleConfig(min_examples=16).enough(examples) == 16
+    assert ScheduleConfig(max_examples=40).enough(examples) == min(40, enough)

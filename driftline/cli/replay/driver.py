@@ -80,7 +80,9 @@ class Driver:
 
     def _missing(self) -> int:
         """How many more examples make a cycle due."""
-        return self.pipeline.section.schedule.min_examples - self.pipeline.buffer.new_count(self.pipeline.feed)
+        pipe = self.pipeline
+        wanted = pipe.section.schedule.enough(pipe.buffer.example_count(pipe.feed))
+        return wanted - pipe.buffer.new_count(pipe.feed)
 
     # --- events come
 

@@ -43,7 +43,7 @@ def build_report(driver: Driver, total_seconds: float, evaluation: Iterable[Stre
         "label_dead_letters": counts.label_dead_letters,
         "label_dead_letters_by_reason": {code: n for code in LABEL_REASONS if (n := counts.by_reason.get(code))},
         "labels": list(pipe.section.labels),
-        "schedule": schedule(pipe.section.schedule),
+        "schedule": schedule(pipe.section.schedule, counts.examples),
         "duplicates": counts.duplicates,
         "prequential": prequential(scored, pipe.section.labels),
         "baselines": baselines(driver, scored, warm),
@@ -58,10 +58,10 @@ def build_report(driver: Driver, total_seconds: float, evaluation: Iterable[Stre
     }
 
 
-def schedule(section: ScheduleConfig) -> dict[str, Any]:
-    """What had to be there for an update; of `every_s` and `cron` one is null."""
+def schedule(section: ScheduleConfig, examples: int) -> dict[str, Any]:
+    """What had to be there for an update, at the end; of `every_s` and `cron` one is null."""
     every_s = section.period_s if section.cron is None else None
-    return {"min_examples": section.min_examples, "every_s": every_s, "cron": section.cron}
+    return {"min_examples": section.enough(examples), "every_s": every_s, "cron": section.cron}
 
 
 def prequential(scored: list[Scored], labels: tuple[str, ...]) -> dict[str, Any]:
