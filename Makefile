@@ -32,6 +32,7 @@ demo: setup
 
 test: setup
 	scripts/require-kafka.sh
+	scripts/require-browser.sh
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: setup

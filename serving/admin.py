@@ -16,12 +16,34 @@ from driftline import __version__
 from driftline.errors import BadInput, DriftlineError
 from driftline.records import LiveRecord
 from driftline.registry import Registry
-from serving.app import Parts, feed_state
+from serving.app import READY_SHOWN, Parts, feed_state
 from serving.auth import authorize
+from serving.docs import add_docs
 from serving.http import Outermost, add_error_replies, parse, read_body, reply
+from serving.replies import LiveReply, StatusReply, described
 
 EXAMPLE = '{"version": 12, "reason": "…", "actor": "ana"}'
 MAX_BODY_BYTES = 64 * 1024
+LIVE_SHOWN = {
+    "feed": "reviews",
+    "version": 12,
+    "revision": 15,
+    "anchor": 12,
+    "paused": True,
+    "pause_reason": "rolled back to 11: wrong on refunds",
+    "changed_at": "2026-11-22T08:00:00Z",
+    "actor": "ana",
+}
+STATUS_SHOWN = {
+    "replica": "a",
+    "version": __version__,
+    "queued_inputs": 0,
+    "resident": [{"feed": "reviews", "version": 12}],
+    "feeds": {"reviews": READY_SHOWN},
+    "registry": "ok",
+    "live": {"reviews": LIVE_SHOWN},
+    "replicas": [],
+}
 
 
 class Order(msgspec.Struct, forbid_unknown_fields=True):
@@ -33,6 +55,11 @@ class Order(msgspec.Struct, forbid_unknown_fields=True):
     expected_revision: int | None = None
 
 
+CHANGE = described(
+    "admin", LiveReply, LIVE_SHOWN, body=(Order, {"version": 12, "reason": "wrong on refunds", "actor": "ana"})
+)
+
+
 def create_admin_app(parts: Parts, registry: Registry) -> FastAPI:
     """The app of the admin port."""
     app = FastAPI(title="Driftline admin", version=__version__, docs_url=None, redoc_url=None)
@@ -40,13 +67,13 @@ def create_admin_app(parts: Parts, registry: Registry) -> FastAPI:
     add_error_replies(app)
     verbs = _Verbs(parts, registry)
 
-    @app.get("/v1/status")
+    @app.get("/v1/status", **described("admin", StatusReply, STATUS_SHOWN))
     async def status(request: Request) -> Response:
         """What this replica serves, what the registry names as live, and who else serves."""
         authorize(request.headers, parts.tokens.admin, "ADMIN")
         return reply(await run_in_threadpool(_status, parts, registry))
 
-    @app.post("/v1/feeds/{feed}/{verb}")
+    @app.post("/v1/feeds/{feed}/{verb}", **CHANGE)
     async def change(feed: str, verb: str, request: Request) -> Response:
         """promote, rollback, pause, resume or update-now."""
         authorize(request.headers, parts.tokens.admin, "ADMIN")
@@ -55,6 +82,7 @@ def create_admin_app(parts: Parts, registry: Registry) -> FastAPI:
         order = _order(body)
         return reply(await asyncio.shield(run_in_threadpool(verbs.carry_out, feed, verb, order)))
 
+    add_docs(app)
     return app
 
 

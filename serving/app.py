@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -30,18 +30,61 @@ from serving.bodies import (
     LabelsRequest,
     PredictInput,
     PredictRequest,
-    body_schema,
     check_places,
     checked_id,
     checked_version,
     cleaned_text,
 )
 from serving.collect import Collector
+from serving.docs import add_docs
 from serving.engine import Answer, Engine
 from serving.http import Outermost, add_error_replies, parse, read_body, reply
+from serving.replies import (
+    OPEN,
+    FeedReply,
+    FeedsReply,
+    HealthReply,
+    LabelsReply,
+    PredictionReply,
+    PredictReply,
+    ReadyFeed,
+    ReadyReply,
+    described,
+)
 from serving.watcher import Watcher
 
 MAX_ADMITTING_BODIES = 4
+FEED_SHOWN = {
+    "feed": "reviews",
+    "task": "classification",
+    "labels": ["negative", "positive"],
+    "ready": True,
+    "version": 12,
+    "revision": 14,
+}
+READY_SHOWN = {  # no null in what is shown: FastAPI drops it
+    "ready": True,
+    "version": 11,
+    "revision": 13,
+    "refused": "untrusted_key: the manifest is signed by key …",
+}
+PREDICT = described(
+    "feeds",
+    PredictReply,
+    {
+        "predictions": [
+            {"id": "r-17", "label": "negative", "scores": {"negative": 0.9, "positive": 0.1}, "adapter_version": 12}
+        ]
+    },
+    body=(PredictRequest, {"inputs": [{"id": "r-17", "text": "the battery died after two days"}]}),
+)
+LABELS = described(
+    "feeds",
+    LabelsReply,
+    {"accepted": 1},
+    status=202,
+    body=(LabelsRequest, {"labels": [{"id": "r-17", "label": "negative"}]}),
+)
 APPENDS_AT_ONCE = 4
 MAX_PENDING_APPENDS = 32
 
@@ -69,51 +112,58 @@ def create_app(parts: Parts) -> FastAPI:
     add_error_replies(app)
     predictor, labeller = _Predictor(parts), _Labeller(parts)
 
-    @app.post("/v1/feeds/{feed}/predict", openapi_extra=body_schema(PredictRequest))
+    @app.get("/v1/feeds", **described("feeds", FeedsReply, {"feeds": [FEED_SHOWN]}))
+    async def feeds(request: Request) -> Response:
+        """The feeds that this replica answers, their labels, and what is served."""
+        authorize(request.headers, parts.tokens.predict, "PREDICT")
+        return reply(FeedsReply([_feed_reply(parts, feed) for feed in parts.feeds]))
+
+    @app.post("/v1/feeds/{feed}/predict", **PREDICT)
     async def predict(feed: str, request: Request) -> Response:
         """Answer texts with the live version, or with `adapter_version`."""
         authorize(request.headers, parts.tokens.predict, "PREDICT")
         return await predictor.answer(feed, request)
 
-    @app.post("/v1/feeds/{feed}/labels", status_code=202, openapi_extra=body_schema(LabelsRequest))
+    @app.post("/v1/feeds/{feed}/labels", **LABELS)
     async def labels(feed: str, request: Request) -> Response:
         """Put labels onto the feed's labels topic."""
         authorize(request.headers, parts.tokens.label, "LABEL")
         return await labeller.accept(feed, request)
 
     _add_health(app, parts)
+    add_docs(app)
     return app
 
 
 def _add_health(app: FastAPI, parts: Parts) -> None:
-    @app.get("/healthz")
+    @app.get("/healthz", **described(OPEN, HealthReply, {"status": "ok"}))
     async def healthz() -> Response:
         """Whether the engine thread runs; 503 means: restart this process."""
         alive = parts.engine.alive or parts.draining.is_set()
-        return reply({"status": "ok" if alive else "engine_stopped"}, 200 if alive else 503)
+        return reply(HealthReply("ok" if alive else "engine_stopped"), 200 if alive else 503)
 
-    @app.get("/readyz")
+    @app.get("/readyz", **described(OPEN, ReadyReply, {"status": "ready", "feeds": {"reviews": READY_SHOWN}}))
     async def readyz() -> Response:
         """Whether every feed is at a version that the registry named, and requests are taken."""
         ready = parts.watcher.all_ready() and parts.engine.alive and not parts.draining.is_set()
         feeds = {feed: feed_state(parts, feed) for feed in parts.feeds}
-        return reply({"status": "ready" if ready else "not_ready", "feeds": feeds}, 200 if ready else 503)
+        return reply(ReadyReply("ready" if ready else "not_ready", feeds), 200 if ready else 503)
 
-    @app.get("/metrics")
+    @app.get("/metrics", tags=[OPEN])
     async def prometheus() -> Response:
         """Prometheus metrics of this process."""
         return Response(generate_latest(metrics.SERVING), media_type=CONTENT_TYPE_LATEST)
 
 
-def feed_state(parts: Parts, feed: str) -> dict[str, Any]:
+def feed_state(parts: Parts, feed: str) -> ReadyFeed:
     """What this replica serves for a feed, and why it is not the live version, if so."""
     version, revision = parts.engine.active(feed)
-    return {
-        "ready": parts.watcher.ready(feed),
-        "version": version,
-        "revision": revision,
-        "refused": parts.watcher.refused.get(feed),
-    }
+    return ReadyFeed(parts.watcher.ready(feed), version, revision, parts.watcher.refused.get(feed))
+
+
+def _feed_reply(parts: Parts, feed: str) -> FeedReply:
+    section, state = parts.feeds[feed], feed_state(parts, feed)
+    return FeedReply(feed, section.task, list(section.labels), state.ready, state.version, state.revision)
 
 
 class _Admission:
@@ -175,7 +225,7 @@ class _Predictor:
         answers = await self._predict(feed, body.inputs, version)
         if version is None and parts.collector.wants(feed):
             self._collect(feed, body.inputs, ids, answers)
-        return reply({"predictions": [_prediction(one.id, got) for one, got in zip(body.inputs, answers, strict=True)]})
+        return reply(PredictReply([_prediction(one.id, got) for one, got in zip(body.inputs, answers, strict=True)]))
 
     async def _predict(self, feed: str, inputs: Sequence[PredictInput], version: int | None) -> list[Answer]:
         limit = self._parts.section.max_inputs_per_request
@@ -228,7 +278,7 @@ class _Labeller:
         known = self._parts.engine.labels(feed)  # 404 for an unknown feed
         body = await read_body(request, self._parts.section.max_body_bytes)
         accepted = await self._when_free(partial(self._append, feed, known, body, self._parts.clock.now()))
-        return reply({"accepted": accepted}, 202)
+        return reply(LabelsReply(accepted), 202)
 
     async def _when_free(self, append: Callable[[], int]) -> int:
         """What `append` returns, done by a thread. Overloaded when too many requests wait for the topics."""
@@ -260,10 +310,5 @@ class _Labeller:
         self._pending -= 1
 
 
-def _prediction(given_id: str | int | None, answer: Answer) -> dict[str, Any]:
-    return {
-        "id": given_id,
-        "label": answer.label,
-        "scores": answer.scores,
-        "adapter_version": answer.adapter_version,
-    }
+def _prediction(given_id: str | int | None, answer: Answer) -> PredictionReply:
+    return PredictionReply(given_id, answer.label, answer.scores, answer.adapter_version)

@@ -87,23 +87,3 @@ def cleaned_text(text: str, index: int, max_bytes: int) -> str:
     if not cleaned:
         raise BadInput("empty_text", f"inputs[{index}].text: nothing is left of it after cleaning")
     return cleaned
-
-
-def body_schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """What OpenAPI says of a request body."""
-    _, components = msgspec.json.schema_components([kind])
-    schema = _inline(components, kind.__name__)
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-def _inline(components: dict[str, Any], name: str) -> Any:
-    """The named schema with references to others replaced by them: a path's schema cannot carry its own definitions."""
-
-    def resolved(value: Any) -> Any:
-        if isinstance(value, dict):
-            if "$ref" in value:
-                return resolved(components[value["$ref"].rsplit("/", 1)[1]])
-            return {key: resolved(part) for key, part in value.items()}
-        return [resolved(part) for part in value] if isinstance(value, list) else value
-
-    return resolved(components[name])

@@ -17,6 +17,7 @@ pytest_plugins = [
     "tests.fixtures.registry",
     "tests.fixtures.models",
     "tests.fixtures.cli",
+    "tests.fixtures.browser",
 ]
 
 

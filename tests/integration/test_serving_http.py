@@ -152,7 +152,70 @@ def test_health_readiness_and_metrics(client: httpx.Client) -> None:
     assert 'driftline_live_version{feed="f"} 1.0' in text
     assert "driftline_ingest" not in text, "another process's"
     assert "/v1/feeds/{feed}/predict" in text
-    assert client.get("/openapi.json").json()["paths"]["/v1/feeds/{feed}/predict"]
+
+
+# --- what the schema says
+
+
+def test_the_feeds_are_listed(client: httpx.Client) -> None:
+    listed = client.get("/v1/feeds").json()["feeds"]
+    assert [(one["feed"], one["labels"], one["task"], one["ready"]) for one in listed] == [
+        ("f", list(LABELS), "classification", True),
+        ("kept", list(LABELS), "classification", True),
+    ]
+    assert listed[0]["version"] == 1
+
+
+def strictly(document: Any, schema: dict[str, Any], where: str = "$") -> None:
+    """Fails unless the document has exactly what an inlined JSON schema (of objects, lists, scalars) says."""
+    if "anyOf" in schema:
+        kinds = [one for one in schema["anyOf"] if fits(document, one)]
+        assert kinds, f"{where}: {document!r} fits none of {schema['anyOf']}"
+        return strictly(document, kinds[0], where)
+    assert fits(document, schema), f"{where}: {document!r} is no {schema['type']}"
+    if schema.get("type") == "array":
+        for index, one in enumerate(document):
+            strictly(one, schema["items"], f"{where}[{index}]")
+    elif schema.get("type") == "object" and "properties" in schema:
+        assert set(document) == set(schema["required"]) == set(schema["properties"]), where
+        for name, one in document.items():
+            strictly(one, schema["properties"][name], f"{where}.{name}")
+    elif schema.get("type") == "object":
+        for name, one in document.items():
+            strictly(one, schema["additionalProperties"], f"{where}.{name}")
+    return None
+
+
+def fits(value: Any, schema: dict[str, Any]) -> bool:
+    kinds = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "boolean": bool}
+    if schema["type"] == "null":
+        return value is None
+    return isinstance(value, kinds[schema["type"]]) and isinstance(value, bool) == (schema["type"] == "boolean")
+
+
+def test_every_answer_is_what_the_schema_says(client: httpx.Client, admin: httpx.Client) -> None:
+    paths = client.get("/openapi.json").json()["paths"] | admin.get("/openapi.json").json()["paths"]
+    asked: dict[tuple[str, str], tuple[httpx.Client, Any]] = {
+        ("get", "/v1/feeds"): (client, None),
+        ("post", "/v1/feeds/{feed}/predict"): (client, {"inputs": [{"id": 5, "text": "ok"}, {"text": "bad"}]}),
+        ("post", "/v1/feeds/{feed}/labels"): (client, {"labels": [{"id": "a", "label": LABELS[0]}]}),
+        ("get", "/healthz"): (client, None),
+        ("get", "/readyz"): (client, None),
+        ("get", "/v1/status"): (admin, None),
+        ("post", "/v1/feeds/{feed}/{verb}"): (admin, {"reason": "why", "actor": "ana"}),
+    }
+    described = {(method, path) for path, methods in paths.items() for method in methods} - {("get", "/metrics")}
+    assert set(asked) == described
+    for (method, path), (where, body) in asked.items():
+        answer = where.request(method, path.replace("{feed}", "f").replace("{verb}", "pause"), json=body)
+        responses = paths[path][method]["responses"]
+        assert set(responses) == {str(answer.status_code), "default"}, path
+        content = responses[str(answer.status_code)]["content"]["application/json"]
+        strictly(answer.json(), content["schema"])
+        strictly(content["example"], content["schema"])
+        wrong = where.request(method, path.replace("{feed}", "g").replace("{verb}", "pause"), json=body)
+        if wrong.is_error:
+            strictly(wrong.json(), responses["default"]["content"]["application/json"]["schema"])
 
 
 # --- mistakes

@@ -1,0 +1,196 @@
+"""The answers of both HTTP apps: their shape, once, for the code that makes them and for `/openapi.json`. Pure.
+
+Every error has the shape of `ErrorReply`; `described` says for a route what it takes, what it answers, and that.
+"""
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+__all__ = [
+    "OPEN",
+    "ErrorReply",
+    "FeedReply",
+    "FeedsReply",
+    "HealthReply",
+    "LabelsReply",
+    "LiveReply",
+    "PredictReply",
+    "PredictionReply",
+    "ReadyFeed",
+    "ReadyReply",
+    "StatusReply",
+    "described",
+]
+
+OPEN = "health"
+BEARER = {"bearer": {"type": "http", "scheme": "bearer", "description": "the token of the verb, if one is set"}}
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+Version = Annotated[int, Meta(ge=0, description="0 is the untrained base")]
+
+
+class PredictionReply(msgspec.Struct, frozen=True):
+    """One answer, in the order of the inputs. `label` is null only at version 0; `scores` sum to 1."""
+
+    id: str | int | None
+    label: str | None
+    scores: dict[str, Share]
+    adapter_version: Version
+
+
+class PredictReply(msgspec.Struct, frozen=True):
+    """What /predict answers."""
+
+    predictions: list[PredictionReply]
+
+
+class LabelsReply(msgspec.Struct, frozen=True):
+    """How many labels stand on the labels topic now."""
+
+    accepted: int
+
+
+class ReadyFeed(msgspec.Struct, frozen=True):
+    """What this replica serves for a feed, and why it is not what the registry names, if so."""
+
+    ready: bool
+    version: Version
+    revision: int
+    refused: str | None
+
+
+class FeedReply(msgspec.Struct, frozen=True):
+    """A feed that this replica answers: its classes as the config names them, and what is served."""
+
+    feed: str
+    task: str
+    labels: list[str]
+    ready: bool
+    version: Version
+    revision: int
+
+
+class FeedsReply(msgspec.Struct, frozen=True):
+    """All feeds, in the config's order."""
+
+    feeds: list[FeedReply]
+
+
+class HealthReply(msgspec.Struct, frozen=True):
+    """`ok`, or `engine_stopped`: restart this process."""
+
+    status: str
+
+
+class ReadyReply(msgspec.Struct, frozen=True):
+    """`ready`, or `not_ready` with what each feed lacks."""
+
+    status: str
+    feeds: dict[str, ReadyFeed]
+
+
+class LiveReply(msgspec.Struct, frozen=True):
+    """The live record of a feed, after what was asked. `anchor`: the best version promoted so far."""
+
+    feed: str
+    version: Version
+    revision: int
+    anchor: int
+    paused: bool
+    pause_reason: str | None
+    changed_at: str | None
+    actor: str | None
+
+
+class ReplicaReply(msgspec.Struct, frozen=True):
+    """A replica's last heartbeat, by feed where that matters."""
+
+    replica: str
+    role: str
+    url: str | None
+    serving: dict[str, int]
+    revisions: dict[str, int]
+    refused: dict[str, str]
+    seen_at: str
+    pid: int
+
+
+class ResidentReply(msgspec.Struct, frozen=True):
+    """A version in a slot of the bank."""
+
+    feed: str
+    version: int
+
+
+class StatusReply(msgspec.Struct, frozen=True):
+    """What this replica serves, what the registry names as live, and who else serves. `registry`: `ok`, or why `live`
+    and `replicas` are null."""
+
+    replica: str
+    version: str
+    queued_inputs: int
+    resident: list[ResidentReply]
+    feeds: dict[str, ReadyFeed]
+    registry: str
+    live: dict[str, LiveReply] | None
+    replicas: list[ReplicaReply] | None
+
+
+class ErrorDetail(msgspec.Struct, frozen=True):
+    """`code` is for programs; `message` names the key, the value and the remedy."""
+
+    code: str
+    message: str
+
+
+class ErrorReply(msgspec.Struct, frozen=True):
+    """The one shape of every error."""
+
+    error: ErrorDetail
+
+
+def described(
+    tag: str,
+    reply: type[msgspec.Struct],
+    example: Any,
+    *,
+    status: int = 200,
+    body: tuple[type[msgspec.Struct], Any] | None = None,
+) -> dict[str, Any]:
+    """A route's `tags`, `status_code`, `responses` and `openapi_extra` for FastAPI. `body`: its shape and an example.
+
+    All but `OPEN` routes take a token.
+    """
+    extra: dict[str, Any] = {} if tag == OPEN else {"security": [{"bearer": []}]}
+    if body is not None:
+        extra["requestBody"] = {"content": _content(*body)}
+    error = {"error": {"code": "unknown_feed", "message": "no feed 'review'; known feeds: reviews"}}
+    return {
+        "tags": [tag],
+        "status_code": status,
+        "responses": {
+            status: {"description": (reply.__doc__ or "").strip(), "content": _content(reply, example)},
+            "default": {"description": "what is wrong, and what to do", "content": _content(ErrorReply, error)},
+        },
+        "openapi_extra": extra,
+    }
+
+
+def _content(kind: type[msgspec.Struct], example: Any) -> dict[str, Any]:
+    _, components = msgspec.json.schema_components([kind])
+    return {"application/json": {"schema": _inline(components, kind.__name__), "example": example}}
+
+
+def _inline(components: dict[str, Any], name: str) -> Any:
+    """The named schema with references to others replaced by them: a path's schema cannot carry its own definitions."""
+
+    def resolved(value: Any) -> Any:
+        if isinstance(value, dict):
+            if "$ref" in value:
+                return resolved(components[value["$ref"].rsplit("/", 1)[1]])
+            return {key: resolved(part) for key, part in value.items()}
+        return [resolved(part) for part in value] if isinstance(value, list) else value
+
+    return resolved(components[name])
