@@ -26,14 +26,14 @@ from driftline.records import Cycle, GateDecision, LiveRecord, PublishOutcome
 from driftline.registry import Lease, Registry, check_not_lost
 from learner.evaluation import accuracy_on
 from learner.gate import decide
-from learner.holdouts import Exam, Holdouts
+from learner.holdouts import Holdouts
 from learner.manifests import Judged, draft
 from learner.memory import give_back_memory
 from learner.model import LoraModel
 from learner.publishing import Publisher
 from learner.schedule import missed_tick
 from learner.training import Training
-from learner.versions import Version, Versions
+from learner.versions import Versions
 
 log = structlog.get_logger()
 
@@ -184,13 +184,21 @@ class Learner:
         parent, exam = self._shop.versions.load(cycle.parent), self._holdouts.exam()
         with _measured(seconds, "evaluate"):
             incumbent = self._holdouts.predictions(parent, exam.seqs)
-            anchor = self._anchor_predictions(live, parent, exam)
+            best = parent if live.anchor == parent.version else self._shop.versions.load(live.anchor)
+            anchor = None if best is parent else self._holdouts.predictions(best, exam.seqs)
         with _measured(seconds, "train"):
             candidate = self._training.update(cycle, parent)
         with _measured(seconds, "evaluate"):
             answers = self._holdouts.answer(cycle.version, exam.seqs)
         decision = decide(
-            answers, incumbent, anchor, exam.truth, exam.sets, self._section.gate, finite=candidate.finite
+            answers,
+            incumbent,
+            anchor,
+            exam.truth,
+            exam.sets,
+            self._section.gate,
+            finite=candidate.finite,
+            knows={name: one.knows for name, one in (("incumbent", parent), ("anchor", best)) if one.knows is not None},
         )
         judged = Judged(
             cycle=cycle,
@@ -211,12 +219,6 @@ class Learner:
             mean_loss=candidate.result.mean_loss,
         )
         return report, outcome
-
-    def _anchor_predictions(self, live: LiveRecord, parent: Version, exam: Exam) -> dict[int, str | None] | None:
-        """None: the anchor is the incumbent."""
-        if live.anchor == parent.version:
-            return None
-        return self._holdouts.predictions(self._shop.versions.load(live.anchor), exam.seqs)
 
     def _acknowledge(self, report: CycleReport, outcome: PublishOutcome) -> CycleReport:
         buffer, cycle = self._shop.buffer, report.cycle

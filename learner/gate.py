@@ -8,7 +8,7 @@ in its binomial form) rejects at `significance` after Holm's correction (Holm 19
 Not covered: a loss that too few hold-outs can show; then `too_few_holdouts` says that only the sanity checks decided.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from scipy.stats import binom
@@ -42,27 +42,31 @@ def decide(
     section: GateConfig,
     *,
     finite: bool = True,
+    knows: Mapping[str, Collection[str]] | None = None,
 ) -> GateDecision:
     """Promote or reject.
 
     Answers and truth map example numbers to labels; an answer of None, or none at all, is wrong. `sets` maps names
     (`pooled`, `recent`, `segment:N`) to hold-out numbers; empty sets are passed over. `anchor` None: the anchor is the
-    incumbent. `finite`: the candidate's weights and logits hold no NaN and no infinite number.
+    incumbent. `finite`: the candidate's weights and logits hold no NaN and no infinite number. `knows`: the classes of
+    a reference ("incumbent", "anchor") that was made with other labels; it is compared with on hold-outs of these only,
+    and the incumbent's are what there must be `min_holdouts` of.
     """
     references = {"incumbent": incumbent} | ({} if anchor is None else {"anchor": anchor})
     reasons = [] if finite else [GateReason(code="not_finite", holds=False, detail="weights or logits are not finite")]
-    pooled = len(sets.get(POOLED, ()))
+    shared = {name: _shared(sets, truth, (knows or {}).get(name)) for name in references}
+    pooled = len(shared["incumbent"].get(POOLED, ()))
     if pooled < section.min_holdouts:
         detail = f"{pooled} of {section.min_holdouts} hold-outs: only the sanity checks decide"
         reasons.append(GateReason(code="too_few_holdouts", holds=True, reference=POOLED, n=pooled, detail=detail))
     else:
-        reasons += _judge(_compare_all(candidate, references, truth, sets), section)
+        reasons += _judge(_compare_all(candidate, references, truth, shared), section)
     promote = all(reason.holds for reason in reasons)
-    best = incumbent if anchor is None else anchor
+    best = "incumbent" if anchor is None else "anchor"
     return GateDecision(
         promote=promote,
         reasons=tuple(reasons),
-        becomes_anchor=promote and _not_below(candidate, best, truth, sets.get(POOLED, ())),
+        becomes_anchor=promote and _not_below(candidate, references[best], truth, shared[best].get(POOLED, ())),
     )
 
 
@@ -82,14 +86,27 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _compare_all(
-    candidate: Answers, references: Mapping[str, Answers], truth: Mapping[int, str], sets: Mapping[str, Sequence[int]]
+    candidate: Answers,
+    references: Mapping[str, Answers],
+    truth: Mapping[int, str],
+    sets: Mapping[str, Mapping[str, Sequence[int]]],
 ) -> list[_Comparison]:
+    """Of each set with each reference, `sets` of the reference."""
     return [
         _compare(candidate, answers, truth, seqs, against=against, reference=name)
-        for name, seqs in sets.items()
-        if seqs
+        for name in sets["incumbent"]
         for against, answers in references.items()
+        if (seqs := sets[against][name])
     ]
+
+
+def _shared(
+    sets: Mapping[str, Sequence[int]], truth: Mapping[int, str], known: Collection[str] | None
+) -> dict[str, Sequence[int]]:
+    """The sets without hold-outs of a class that the reference does not know; as they are where it knows all."""
+    if known is None:
+        return dict(sets)
+    return {name: [seq for seq in seqs if truth[seq] in known] for name, seqs in sets.items()}
 
 
 def _compare(

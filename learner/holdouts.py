@@ -3,9 +3,11 @@
 Predictions of a version on a hold-out never change, so they are cached in the buffer by version.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+
+import torch
 
 from driftline.buffer import Buffer, Segment
 from driftline.config import FeedConfig
@@ -58,16 +60,19 @@ class Holdouts:
         missing = sorted(wanted - cached.keys())
         if missing:
             self._model.load(version.weights)
-            cached |= self.answer(version.version, missing)
+            cached |= self.answer(version.version, missing, knows=version.knows)
         return {seq: cached[seq] for seq in wanted}
 
-    def answer(self, version: int, seqs: list[int]) -> dict[int, str | None]:
-        """Answers of the weights now in the model, cached under `version`."""
-        texts = [example.text for example in self._buffer.examples(seqs)]
-        winners = self._model.predict(texts, EVALUATION_BATCH_TOKENS).argmax(dim=1).tolist() if texts else []
-        answers: dict[int, str | None] = {
-            seq: self._section.labels[winner] for seq, winner in zip(seqs, winners, strict=True)
-        }
+    def answer(self, version: int, seqs: list[int], *, knows: Collection[str] | None = None) -> dict[int, str | None]:
+        """Answers of the weights now in the model, cached under `version`; of the classes it `knows` (None: all), since
+        a class that came later has a row of zeros in it, which would often win."""
+        labels = [label for label in self._section.labels if knows is None or label in knows]
+        columns = [self._section.labels.index(label) for label in labels]
+        texts = [example.text for example in self._buffer.examples(seqs)] if labels else []
+        logits = self._model.predict(texts, EVALUATION_BATCH_TOKENS)[:, columns] if texts else torch.empty(0, 1)
+        winners = logits.argmax(dim=1).tolist()  # (N,)
+        answers: dict[int, str | None] = dict.fromkeys(seqs)
+        answers |= {seq: labels[winner] for seq, winner in zip(seqs, winners, strict=bool(labels))}
         self._buffer.cache_predictions(self._feed, version, answers)
         return answers
 

@@ -13,9 +13,11 @@ from driftline.artefact.weights import Weights, check_weights, pack_body, pack_h
 from driftline.base import target_shapes
 from driftline.config import FeedConfig
 from driftline.errors import ConfigError
+from driftline.label_change import require_consent
 from driftline.records import Manifest
 from driftline.registry import Registry
 from learner.model import LoraModel
+from learner.relabel import fit_state, fit_weights, head_rows
 from learner.trainer_state import TrainerState, pack_state, unpack_state
 
 KEPT_IN_MEMORY = 2
@@ -23,11 +25,14 @@ KEPT_IN_MEMORY = 2
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """What an update starts from. `weights` None: version 0. `state` None: version 0, or an imported version."""
+    """What an update starts from, its head and state under the config's labels. `weights` None: version 0. `state`
+    None: version 0, or an imported version. `knows`: those of the config's labels that it was made with, renames
+    followed; None: all of them."""
 
     version: int
     weights: Weights | None
     state: TrainerState | None
+    knows: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,7 @@ class Versions:
 
     def load(self, version: int) -> Version:
         """Verified weights and state. ArtefactError if the version must not be used, UnknownVersion if it is gone,
-        ConfigError if the config does not fit it (any more)."""
+        ConfigError if the config does not fit it (any more), or drops a class of it without saying so."""
         if version == 0:
             return Version(0, None, None)
         found = self._recent.pop(version, None) or self._fetch(version)
@@ -72,20 +77,27 @@ class Versions:
     def _fetch(self, version: int) -> Version:
         manifest = self._trust.verify(self._registry.manifest(self._feed, version))
         base = self._model.base
-        check_fit(
-            manifest,
-            self._section.labels,
-            fingerprint=base.fingerprint,
-            pooling=base.pooling,
-            max_tokens=base.max_tokens,
-        )
+        check_fit(manifest, fingerprint=base.fingerprint, pooling=base.pooling, max_tokens=base.max_tokens)
+        require_consent(self._feed, manifest.labels, self._section, where=f"version {version}")
         check_settings(manifest, self._section, self._model)
         body = self._registry.get_blob(self._feed, manifest.body_sha256)
         head = self._registry.get_blob(self._feed, manifest.head_sha256)
         state = manifest.trainer_state_sha256 and self._registry.get_blob(self._feed, manifest.trainer_state_sha256)
         weights = unpack(body, head)
         check_weights(weights, manifest, target_shapes(base, self._model.target_paths), base.hidden_size)
-        return Version(version, weights, unpack_state(state) if state else None)
+        return self._under_our_labels(manifest, Version(version, weights, unpack_state(state) if state else None))
+
+    def _under_our_labels(self, manifest: Manifest, found: Version) -> Version:
+        """The version as the config's classes see it. Untouched, byte for byte, where they are the manifest's."""
+        if manifest.labels == self._section.labels or found.weights is None:
+            return found
+        rows = head_rows(manifest.labels, self._section)
+        return Version(
+            found.version,
+            fit_weights(found.weights, rows),
+            fit_state(found.state, rows, self._section) if found.state else None,
+            frozenset(label for label, row in zip(self._section.labels, rows, strict=True) if row is not None),
+        )
 
 
 def check_settings(manifest: Manifest, section: FeedConfig, model: LoraModel) -> None:

@@ -11,7 +11,7 @@ from serving.slots import Resident
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One text's answer. `label` is None only at version 0; `scores` sum to 1 over the feed's labels."""
+    """One text's answer. `label` is None only at version 0; `scores` sum to 1 over its version's labels."""
 
     label: str | None
     scores: dict[str, float]
@@ -23,10 +23,14 @@ class Request:
     """An admitted request. Its resident stays pinned until `future` is done; `left` rows are still to be computed."""
 
     resident: Resident
-    labels: Sequence[str]
     answers: list[Answer | None]
     left: int
     future: "Future[list[Answer]]" = field(default_factory=Future)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Those of the version that answers."""
+        return self.resident.adapter.labels
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -93,7 +93,8 @@ class Engine:
         return sorted(self._labels)
 
     def labels(self, feed: str) -> tuple[str, ...]:
-        """The feed's labels in the order of the head's rows. BadInput unknown_feed."""
+        """The feed's labels by the config: what version 0 answers over; another version answers with its own.
+        BadInput unknown_feed."""
         if feed not in self._labels:
             raise BadInput("unknown_feed", f"no feed {feed!r}; known feeds: {', '.join(self.feeds())}", status=404)
         return self._labels[feed]
@@ -123,7 +124,7 @@ class Engine:
         resident = self._pin_live(feed) if version is None else self._residency.bring(feed, version)
         if resident is None:  # rolled back to version 0 meanwhile
             return version_zero(labels, len(texts))
-        request = Request(resident, labels, [None] * len(tokens), left=len(tokens))
+        request = Request(resident, [None] * len(tokens), left=len(tokens))
         request.future.set_running_or_notify_cancel()  # cannot be cancelled any more: it is unpinned exactly once
         try:
             self._loop.add(request, tokens)

@@ -118,7 +118,7 @@ class Residency:
 
         One job for all of it, because each job waits for the batch before it.
         """
-        adapter = pack(weights, manifest.alpha / manifest.rank, HOST)
+        adapter = pack(weights, manifest.alpha / manifest.rank, HOST, manifest.labels)
         tokens, merged = self._base.tokenize(probe_texts()), self._bank.merge(adapter)
         with self._claimed(feed, manifest.version, adapter) as resident:
             stacked, fused = self._on_engine(

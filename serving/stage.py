@@ -1,7 +1,8 @@
 """From the registry's bytes to weights that may go into a slot. Guards invariant 7, all of it but the probe.
 
-Covered: signature and key, feed and version, base fingerprint, pooling and length, task, labels, blob hashes, tensor
-names, shapes, dtype, finiteness. Not covered: whether the weights answer as their trainer says (`serving.probing`).
+Covered: signature and key, feed and version, base fingerprint, pooling and length, task, blob hashes, tensor names,
+shapes, dtype, finiteness. Not covered: whether the weights answer as their trainer says (`serving.probing`); and not
+whether its labels are the config's: a version answers with its own.
 Reads only; may run in any thread.
 """
 
@@ -24,12 +25,12 @@ class Verifier:
     trust: Trust
     base: Base
 
-    def fetch(self, feed: str, version: int, labels: tuple[str, ...]) -> tuple[Manifest, Weights]:
+    def fetch(self, feed: str, version: int) -> tuple[Manifest, Weights]:
         """The version's manifest and weights, checked. ArtefactError, UnknownVersion, RegistryUnavailable."""
         manifest = self.trust.verify(self.registry.manifest(feed, version))
         _check_name(manifest, feed, version)
         base = self.base
-        check_fit(manifest, labels, fingerprint=base.fingerprint, pooling=base.pooling, max_tokens=base.max_tokens)
+        check_fit(manifest, fingerprint=base.fingerprint, pooling=base.pooling, max_tokens=base.max_tokens)
         shapes = _target_shapes(manifest, base)
         body = self.registry.get_blob(feed, manifest.body_sha256)
         head = self.registry.get_blob(feed, manifest.head_sha256)

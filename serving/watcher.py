@@ -116,7 +116,7 @@ class Watcher:
 
     def load_version(self, feed: str, version: int) -> tuple[Manifest, Weights]:
         """A version that a request names: fetched and checked. UnknownVersion, ArtefactError, RegistryUnavailable."""
-        return self._verifier.fetch(feed, version, self._engine.labels(feed))
+        return self._verifier.fetch(feed, version)
 
     # --- following
 

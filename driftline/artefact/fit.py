@@ -1,22 +1,22 @@
-"""Whether a version was made for the base and the labels that are here. Pure, no torch.
+"""Whether a version was made for the base and the task that are here. Pure, no torch.
 
 One check for whoever takes a version in: a replica that is to serve it, and `driftline import`. What the learner asks
-beyond that, to go on from a version, is in `learner.versions`.
+beyond that, to go on from a version, is in `learner.versions`. A version answers with its own labels, so a replica
+serves it whatever the config's are; an import is drafted as one of this feed's and must have them.
 """
 
-from collections.abc import Sequence
-
 from driftline.errors import ArtefactError
+from driftline.label_change import LabelTerms, current_name
 from driftline.records import Manifest
 
-__all__ = ["TASK", "check_fit"]
+__all__ = ["TASK", "check_fit", "check_same_labels"]
 
 TASK = "classification"
 
 
-def check_fit(manifest: Manifest, labels: Sequence[str], *, fingerprint: str, pooling: str, max_tokens: int) -> None:
-    """ArtefactError wrong_base, wrong_task or wrong_labels, with what differs from what is here, and the remedy."""
-    name = f"version {manifest.version} of feed {manifest.feed!r}"
+def check_fit(manifest: Manifest, *, fingerprint: str, pooling: str, max_tokens: int) -> None:
+    """ArtefactError wrong_base or wrong_task, with what differs from what is here, and the remedy."""
+    name = _name(manifest)
     theirs = {"model": manifest.base_fingerprint, "pooling": manifest.pooling, "max_tokens": manifest.max_tokens}
     ours = {"model": fingerprint, "pooling": pooling, "max_tokens": max_tokens}
     for key, found in theirs.items():
@@ -27,9 +27,17 @@ def check_fit(manifest: Manifest, labels: Sequence[str], *, fingerprint: str, po
             )
     if manifest.task != TASK:
         raise ArtefactError("wrong_task", f"{name} is for task {manifest.task!r}, this feed's is {TASK!r}")
-    if manifest.labels != tuple(labels):
+
+
+def check_same_labels(manifest: Manifest, terms: LabelTerms) -> None:
+    """ArtefactError wrong_labels if its labels, renamed as the config says, are not the config's in the same order."""
+    if tuple(current_name(label, terms) for label in manifest.labels) != tuple(terms.labels):
         raise ArtefactError(
             "wrong_labels",
-            f"{name} has labels {list(manifest.labels)}, the config here has {list(labels)}: "
-            "use the same labels in the same order",
+            f"{_name(manifest)} has labels {list(manifest.labels)}, the config here has {list(terms.labels)}: "
+            "use the same labels in the same order, or rename them by label_map",
         )
+
+
+def _name(manifest: Manifest) -> str:
+    return f"version {manifest.version} of feed {manifest.feed!r}"

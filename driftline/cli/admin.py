@@ -189,7 +189,7 @@ def require_servable(config: Config, registry: "Registry", feed: str, version: i
     trust = build_trust(config)
     trust.verify(registry.manifest(feed, version))  # before the seconds that the base takes
     with err.status("verifying…"):
-        Verifier(registry, trust, build_base(config)).fetch(feed, version, config.feed[feed].labels)
+        Verifier(registry, trust, build_base(config)).fetch(feed, version)
 
 
 def _require_target(config: Config, registry: "Registry", feed: str, version: int) -> None:

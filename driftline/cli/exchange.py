@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from driftline.artefact.fit import check_fit
+from driftline.artefact.fit import check_fit, check_same_labels
 from driftline.cli.admin import open_registry
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feed
 from driftline.cli.output import check_writable, err, print_json, say, to_type
@@ -55,7 +55,7 @@ def export(
     check_writable(directory / "README.md")
     with err.status("verifying…"), open_registry(loaded) as registry:
         verifier = Verifier(registry, build_trust(loaded), build_base(loaded))
-        _, weights = verifier.fetch(name, version, loaded.feed[name].labels)
+        _, weights = verifier.fetch(name, version)
         signed = registry.manifest(name, version)
     try:
         export_folder(directory, signed, weights, find_model(loaded.base.model))
@@ -124,8 +124,8 @@ def _check_fits(config: Config, feed: str, base: "Base", origin: Manifest | None
             f"{section.alpha:g}: the learner could not go on from it; set rank and alpha to the adapter's",
         )
     if origin is not None:
-        labels = config.feed[feed].labels
-        check_fit(origin, labels, fingerprint=base.fingerprint, pooling=base.pooling, max_tokens=base.max_tokens)
+        check_fit(origin, fingerprint=base.fingerprint, pooling=base.pooling, max_tokens=base.max_tokens)
+        check_same_labels(origin, config.feed[feed])
 
 
 def _candidate(config: Config, feed: str, base: "Base", weights: "Weights", imported_from: str) -> Manifest:

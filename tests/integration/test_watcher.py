@@ -79,7 +79,6 @@ REFUSED: dict[str, tuple[Any, dict[str, Any]]] = {
     "not_finite": (nan, {}),
     "wrong_shape": (without_a_tensor, {}),
     "wrong_base": (None, {"base_fingerprint": "0" * 64}),
-    "wrong_labels": (None, {"labels": ("positive", "neutral", "negative")}),
     "wrong_task": (None, {"task": "regression"}),
     "probe_mismatch": (None, {"probe": Probe(logits=((0.0, 0.0, 1.0),) * 8)}),
 }
@@ -105,6 +104,17 @@ def test_a_wrong_version_is_refused_with_its_reason_and_the_incumbent_answers(
     assert replica.watcher.sync("f")
     assert replica.watcher.refused == {}
     assert answers(replica, trainer, good)
+
+
+def test_a_version_with_other_labels_is_served_with_its_own(replica: Replica, trainer: Publisher, base: Base) -> None:
+    own = ("positive", "mixed", "negative", "neutral")
+    weights = random_weights(base, 4, seed=5)
+    version = trainer.publish(weights, labels=own)
+    assert replica.watcher.sync("f")
+    assert replica.watcher.refused == {}
+    given = replica.engine.predict("f", TEXTS)
+    scores = torch.tensor([[answer.scores[label] for label in own] for answer in given])
+    assert bool((scores - trainer.scores(version, TEXTS)).abs().max() < 1e-3)
 
 
 def test_what_nobody_foresaw_is_tried_again(

@@ -446,3 +446,25 @@ def test_closing_answers_what_was_admitted_and_refuses_the_rest(
     with pytest.raises(NotReady):
         engine.stage("f", *versions[2])
     engine.close()
+
+
+# --- labels of the version, not of the config
+
+
+def test_a_version_answers_with_its_own_labels_and_version_zero_with_the_configs(
+    make_engine: Callable[..., Engine], base: Base, tiny_base_dir: Path
+) -> None:
+    engine = make_engine()
+    two = random_weights(base, 2, seed=11)
+    engine.stage("f", make_manifest(base, tiny_base_dir, two, "f", 8, labels=("bad", "good")), two)
+    engine.activate("f", 8, 1)
+    three = random_weights(base, 3, seed=12)
+    other = make_manifest(base, tiny_base_dir, three, "f", 9, labels=("positive", "negative", "mixed"))
+    engine.use_loader(lambda _feed, _version: (other, three))
+    for version, weights, labels in ((None, two, ("bad", "good")), (9, three, other.labels)):
+        oracle = peft_logits(tiny_base_dir, weights, TEXTS, alpha=16.0, max_tokens=base.max_tokens).softmax(dim=1)
+        for answer, row in zip(engine.predict("f", TEXTS, version), oracle.tolist(), strict=True):
+            assert answer.scores == pytest.approx(dict(zip(labels, row, strict=True)), abs=1e-4)
+            assert answer.label == labels[row.index(max(row))]
+    assert engine.predict("f", TEXTS, 0)[0].scores == pytest.approx(dict.fromkeys(LABELS, 1 / 3))
+    assert engine.labels("f") == LABELS

@@ -1,17 +1,18 @@
-"""A version is taken in only where base, task and labels are those it was made for."""
+"""A version is taken in only where base and task are those it was made for; an import, where the labels are, too."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from driftline.artefact.fit import check_fit
+from driftline.artefact.fit import check_fit, check_same_labels
+from driftline.config import FeedConfig
 from driftline.errors import ArtefactError
 from tests.fixtures.registry import manifest_of
 
 MADE = manifest_of(3)
 HERE: dict[str, Any] = {
-    "labels": MADE.labels,
     "fingerprint": MADE.base_fingerprint,
     "pooling": MADE.pooling,
     "max_tokens": MADE.max_tokens,
@@ -28,7 +29,6 @@ def test_what_was_made_here_fits() -> None:
         ({"fingerprint": "0" * 64}, "wrong_base", "base.model"),
         ({"pooling": "other"}, "wrong_base", "base.pooling"),
         ({"max_tokens": MADE.max_tokens + 1}, "wrong_base", "base.max_tokens"),
-        ({"labels": MADE.labels[::-1]}, "wrong_labels", "same order"),
     ],
 )
 def test_what_differs_here_is_named(change: dict[str, Any], code: str, word: str) -> None:
@@ -41,3 +41,17 @@ def test_another_task_does_not_fit() -> None:
     with pytest.raises(ArtefactError, match="regression") as caught:
         check_fit(replace(MADE, task="regression"), **HERE)
     assert caught.value.code == "wrong_task"
+
+
+def terms(labels: Sequence[str], **renames: str) -> FeedConfig:
+    return FeedConfig(labels=tuple(labels), label_map=renames)
+
+
+def test_an_import_has_the_same_labels_in_the_same_order_renames_followed() -> None:
+    first, *others = MADE.labels
+    check_same_labels(MADE, terms(MADE.labels))
+    check_same_labels(MADE, terms(["new", *others], **{first: "new"}))
+    for wrong in (MADE.labels[::-1], (*MADE.labels, "more"), ("new", *others)):
+        with pytest.raises(ArtefactError, match="same order") as caught:
+            check_same_labels(MADE, terms(wrong))
+        assert caught.value.code == "wrong_labels"

@@ -135,3 +135,49 @@ def test_no_answer_is_a_wrong_answer() -> None:
     assert decision.reasons[0].reference_accuracy == 0.0
     assert not decide(base, answers(set(range(30)), 60), None, truth, sets, SECTION).promote
     assert not decide({}, answers(set(range(30)), 60), None, truth, sets, SECTION).promote
+
+
+def many(label: str, n: int) -> list[str]:
+    return [label] * n
+
+
+def test_hold_outs_of_a_class_that_the_incumbent_does_not_know_reject_nobody_and_promote_nobody() -> None:
+    # 60 hold-outs of old classes, 40 of a new one that only the candidate can answer.
+    truth = dict(enumerate([*many("old", 60), *many("new", 40)]))
+    sets = {"pooled": list(range(100)), "recent": list(range(40, 100)), "segment:0": list(range(60, 100))}
+    incumbent = dict.fromkeys(range(100), "old")
+    knows = {"incumbent": {"old", "other"}}
+
+    good = {**dict.fromkeys(range(100), "old"), **dict.fromkeys(range(60, 80), "new")}
+    decision = decide(good, incumbent, None, truth, sets, SECTION, knows=knows)
+    assert decision.promote
+    assert {reason.reference: reason.n for reason in decision.reasons if reason.against == "incumbent"} == {
+        "pooled": 60,
+        "recent": 20,
+    }
+
+    # Right on the whole new class, which outweighs what it lost of the old ones over all hold-outs together.
+    bad = {**dict.fromkeys(range(30), "other"), **dict.fromkeys(range(30, 60), "old")}
+    bad |= dict.fromkeys(range(60, 100), "new")
+    assert decide(bad, incumbent, None, truth, sets, SECTION).promote, "this is what must not decide"
+    decision = decide(bad, incumbent, None, truth, sets, SECTION, knows=knows)
+    assert not decision.promote
+    assert "worse_than_incumbent" in {reason.code for reason in decision.reasons}
+
+
+def test_each_reference_is_compared_with_on_what_it_knows() -> None:
+    truth = dict(enumerate([*many("old", 60), *many("new", 60)]))
+    sets = {"pooled": list(range(120))}
+    incumbent = dict(truth)
+    anchor = dict.fromkeys(range(120), "old")
+    candidate = {**truth, **dict.fromkeys(range(100, 120), "old")}
+    decision = decide(candidate, incumbent, anchor, truth, sets, SECTION, knows={"anchor": {"old"}})
+    counted = {reason.against: (reason.n, reason.holds) for reason in decision.reasons if reason.against != "majority"}
+    assert counted == {"incumbent": (120, False), "anchor": (60, True)}
+
+
+def test_too_few_hold_outs_that_the_incumbent_knows_are_too_few() -> None:
+    truth = dict(enumerate([*many("old", 20), *many("new", 60)]))
+    knows = {"incumbent": {"old"}}
+    decision = decide(dict(truth), dict(truth), None, truth, {"pooled": list(range(80))}, SECTION, knows=knows)
+    assert [(r.code, r.n) for r in decision.reasons if r.against != "majority"] == [("too_few_holdouts", 20)]
