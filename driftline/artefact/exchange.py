@@ -13,8 +13,10 @@ from pathlib import Path
 from torch import Tensor
 
 from driftline.artefact.manifest import SignedManifest, decode_manifest, decode_signed, encode_signed
+from driftline.artefact.portable import write_code
 from driftline.artefact.readme import readme
 from driftline.artefact.weights import Weights, pack_body, pack_head, pack_tensors, unpack, unpack_tensors
+from driftline.base_source import PortableBase
 from driftline.errors import ArtefactError, UsageError
 from driftline.records import Manifest
 
@@ -28,20 +30,22 @@ PEFT_PREFIX = "base_model.model."
 REFUSED_OPTIONS = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save", "lora_bias")
 
 
-def export_folder(folder: Path, signed: SignedManifest, weights: Weights, base_model_name: str) -> None:
-    """Write a folder that `PeftModel.from_pretrained` loads on the AutoModel, with our head, manifest and a README.
+def export_folder(folder: Path, signed: SignedManifest, weights: Weights, base: PortableBase) -> None:
+    """Write a folder that `PeftModel.from_pretrained` loads on the AutoModel, with our head, manifest and cleaning, and
+    a README whose code gives the scores that serving gives. It names no path of this machine.
 
-    `base_model_name` is what the user gives to `AutoModel.from_pretrained`. The folder is made; UsageError if it holds
-    something already. The manifest is written last: a folder without one was not finished.
+    The folder is made; UsageError if it holds something already. The manifest is written last: a folder without one was
+    not finished.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise UsageError(f"{folder}: the folder is not empty: name a new one")
     manifest = decode_manifest(signed.document)
-    (folder / ADAPTER_CONFIG).write_text(_adapter_config(manifest, base_model_name), encoding="utf-8")
+    (folder / ADAPTER_CONFIG).write_text(_adapter_config(manifest, base.name), encoding="utf-8")
     (folder / ADAPTER_FILE).write_bytes(pack_tensors(_to_peft(weights.body), {"format": "pt"}))
     (folder / HEAD_FILE).write_bytes(pack_head(weights))
-    (folder / "README.md").write_text(readme(manifest, base_model_name), encoding="utf-8")
+    (folder / "README.md").write_text(readme(manifest, base), encoding="utf-8")
+    write_code(folder)
     (folder / MANIFEST_FILE).write_bytes(encode_signed(signed) + b"\n")
 
 

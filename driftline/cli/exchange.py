@@ -46,7 +46,7 @@ def export(
 ) -> None:
     """Write a version as a PEFT adapter folder, with its head, manifest and a README that loads both."""
     from driftline.artefact.exchange import export_folder
-    from driftline.base import find_model
+    from driftline.base_source import portable_base
     from driftline.cli.wiring import build_base, build_trust
     from serving.stage import Verifier
 
@@ -58,7 +58,7 @@ def export(
         _, weights = verifier.fetch(name, version)
         signed = registry.manifest(name, version)
     try:
-        export_folder(directory, signed, weights, find_model(loaded.base.model))
+        export_folder(directory, signed, weights, portable_base(loaded.base.model, loaded.base.revision))
     except OSError as error:
         raise UsageError(f"{directory}: cannot be written ({error.strerror}): name another folder") from None
     if as_json:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from driftline.artefact.exchange import export_folder, read_folder, read_lora
 from driftline.artefact.manifest import SignedManifest, Signer, Trust
+from driftline.artefact.probe import PROBE_TEXTS
 from driftline.artefact.weights import (
     Weights,
     check_weights,
@@ -27,6 +29,7 @@ from driftline.artefact.weights import (
     unpack,
     unpack_tensors,
 )
+from driftline.base_source import PortableBase, portable_base
 from driftline.errors import ArtefactError, UsageError
 from driftline.records import ExampleRanges, GateDecision, Manifest, Probe
 
@@ -206,7 +209,7 @@ def signer() -> Signer:
 def exported(tmp_path: Path, tiny_base_dir: Path, signer: Signer) -> tuple[Path, SignedManifest, Weights]:
     weights = some_weights()
     signed = signer.sign(manifest_of(weights))
-    export_folder(tmp_path / "adapter", signed, weights, str(tiny_base_dir))
+    export_folder(tmp_path / "adapter", signed, weights, portable_base(str(tiny_base_dir)))
     return tmp_path / "adapter", signed, weights
 
 
@@ -223,7 +226,7 @@ def test_export_and_import_keep_every_byte(exported: tuple[Path, SignedManifest,
 def test_the_folder_must_be_empty(exported: tuple[Path, SignedManifest, Weights]) -> None:
     folder, signed, weights = exported
     with pytest.raises(UsageError, match="not empty"):
-        export_folder(folder, signed, weights, "base")
+        export_folder(folder, signed, weights, PortableBase(name="base"))
 
 
 def _logits_by_hand(base: Any, weights: Weights, inputs: Tensor, mask: Tensor) -> Tensor:
@@ -242,11 +245,19 @@ def _logits_by_hand(base: Any, weights: Weights, inputs: Tensor, mask: Tensor) -
 
 
 def test_peft_loads_the_folder_and_the_readme_computes_the_same(
-    exported: tuple[Path, SignedManifest, Weights], tiny_base_dir: Path
+    tmp_path: Path, signer: Signer, tiny_base_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from transformers import AutoModel, AutoTokenizer
 
-    folder, _, weights = exported
+    folder, weights = tmp_path / "adapter", some_weights()
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base_dir)
+    probed = tokenizer(list(PROBE_TEXTS), padding=True, truncation=True, max_length=16, return_tensors="pt")
+    base = AutoModel.from_pretrained(tiny_base_dir, dtype=torch.float32).eval()
+    probe = Probe(logits=tuple(map(tuple, _logits_by_hand(base, weights, **_inputs(probed)).tolist())))
+    signed = signer.sign(replace(manifest_of(weights), probe=probe))
+    export_folder(folder, signed, weights, portable_base(str(tiny_base_dir)))
+    monkeypatch.setenv("DRIFTLINE_BASE", str(tiny_base_dir))
+    monkeypatch.setattr(sys, "path", list(sys.path))
     texts = ["good film", "the worst phone ever, i hated the screen!", "ok"]
     (block,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text("utf-8"), re.DOTALL)
     names: dict[str, Any] = {"FOLDER": str(folder), "__name__": "readme"}
@@ -254,9 +265,7 @@ def test_peft_loads_the_folder_and_the_readme_computes_the_same(
     found = names["logits"](texts)
 
     base = AutoModel.from_pretrained(tiny_base_dir, dtype=torch.float32).eval()
-    batch = AutoTokenizer.from_pretrained(tiny_base_dir)(
-        texts, padding=True, truncation=True, max_length=16, return_tensors="pt"
-    )
+    batch = tokenizer(texts, padding=True, truncation=True, max_length=16, return_tensors="pt")
     without = _logits_by_hand(
         base, replace(weights, body={n: t * 0 for n, t in weights.body.items()}), **_inputs(batch)
     )
