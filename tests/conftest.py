@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 pytest_plugins = [
+    "tests.fixtures.leaks",
     "tests.fixtures.kafka",
     "tests.fixtures.redis",
     "tests.fixtures.registry",
