@@ -25,6 +25,7 @@ from transformers.utils.logging import disable_progress_bar
 from driftline.base_source import find_model, read_file, trained_pooling
 from driftline.config import BaseModelConfig
 from driftline.errors import BaseModelError, ConfigError
+from driftline.splitting import broken_words
 
 __all__ = [
     "Base",
@@ -61,6 +62,10 @@ class Base:
         """Token ids of each text, special tokens included, cut to `max_tokens`; never an empty list."""
         encoded = self.encoder.encode_batch_fast(list(texts))
         return [one.ids or [self.pad_id] for one in encoded]
+
+    def broken_words(self, texts: Sequence[str]) -> float | None:
+        """The share of the words that this base sees as unknown or letter by letter; None without any word."""
+        return broken_words(self.encoder, self.tokenizer.unk_token_id, texts)
 
     def collate(self, ids: Sequence[Sequence[int]], device: torch.device | None = None) -> tuple[Tensor, Tensor]:
         """(input_ids, attention_mask), each (B, T) int64, right-padded to the longest."""

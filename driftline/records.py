@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
+from driftline.figures import Figures
+
 
 def utc(text: str) -> datetime:
     """Parse ISO 8601 (with `Z` or an offset; naive means UTC) into an aware UTC time. ValueError if it is none."""
@@ -182,9 +184,10 @@ class Cycle:
 class GateReason:
     """One comparison or check with its numbers. `holds` False on any reason means: reject.
 
-    code: worse_than_incumbent | worse_than_anchor | not_worse | too_few_holdouts | not_finite | incumbent_changed |
-    paused | imported. `reference` names the hold-out set: pooled | recent | segment:N. Accuracies are shares in 0..1,
-    `n` is the number of hold-outs, `p_value` is one-sided exact McNemar, Holm-adjusted.
+    code: worse_than_incumbent | worse_than_anchor | not_worse | answers_one_class | not_above_majority |
+    too_few_holdouts | not_finite | incumbent_changed | paused | imported. `reference` names the hold-out set: pooled |
+    recent | segment:N. Accuracies are shares in 0..1, `n` is the number of hold-outs, `p_value` is one-sided exact
+    McNemar, Holm-adjusted; where `against` is the majority, that of `learner.majority`.
     """
 
     code: str
@@ -230,9 +233,10 @@ class Manifest:
     """Everything that must be known about a version, signed as one canonical JSON document (`driftline.artefact`).
 
     `body_sha256`, `head_sha256` and `trainer_state_sha256` name blobs in the registry. `config_sha256` covers the base
-    and feed sections, without paths and ports. `evaluation` maps a hold-out set's name to {"accuracy", "n"}.
-    `format` says what the document may hold: 1 is what was written before there was a number; `dtype`, what the update
-    was trained in, came with 2.
+    and feed sections, without paths and ports. `evaluation` maps a hold-out set's name to the exam on it.
+    `format` says what the document may hold: 1 is what was written before there was a number; with 2 came `dtype` (what
+    the update was trained in), macro-F1 and recalls, and `broken_words`: the share of words of its fresh examples that
+    the base sees as unknown or letter by letter (`driftline.splitting`).
     """
 
     feed: str
@@ -257,12 +261,13 @@ class Manifest:
     examples: ExampleRanges
     fresh_examples: int
     replayed_examples: int
-    evaluation: dict[str, dict[str, float]]
+    evaluation: dict[str, Figures]
     decision: GateDecision
     probe: Probe
     created_at: datetime
     imported_from: str | None = None
     dtype: str | None = None
+    broken_words: float | None = None
     format: int = 1
 
 

@@ -24,7 +24,7 @@ from driftline.clock import Clock
 from driftline.config import FeedConfig
 from driftline.records import Cycle, GateDecision, LiveRecord, PublishOutcome
 from driftline.registry import Lease, Registry, check_not_lost
-from learner.evaluation import accuracy_on
+from driftline.splitting import SAMPLE_TEXTS
 from learner.gate import decide
 from learner.holdouts import Holdouts
 from learner.manifests import Judged, draft
@@ -205,7 +205,8 @@ class Learner:
             blobs=self._shop.versions.store(candidate.result.weights, candidate.state),
             probe=candidate.probe,
             decision=decision,
-            evaluation={name: accuracy_on(answers, exam.truth, seqs) for name, seqs in exam.sets.items() if seqs},
+            evaluation=exam.figures(answers),
+            broken_words=self._broken_words(cycle),
         )
         manifest = draft(judged, self._section, self._shop.model, self._shop.config_sha256, self._shop.clock.now())
         outcome, decision = self._publisher.publish(manifest)
@@ -219,6 +220,10 @@ class Learner:
             mean_loss=candidate.result.mean_loss,
         )
         return report, outcome
+
+    def _broken_words(self, cycle: Cycle) -> float | None:
+        sample = self._shop.buffer.examples(cycle.plan.fresh[:SAMPLE_TEXTS])
+        return self._shop.base.broken_words([example.text for example in sample])
 
     def _acknowledge(self, report: CycleReport, outcome: PublishOutcome) -> CycleReport:
         buffer, cycle = self._shop.buffer, report.cycle

@@ -1,11 +1,12 @@
-"""What is measured, as pure functions (DESIGN §7). Nothing here changes its input or skips an empty answer.
+"""What is measured over a stream and over segments, as pure functions (DESIGN §7). Nothing here changes its input or
+skips an empty answer; `driftline.figures` measures one exam.
 
 An answer of None (no prediction came, or version 0 answered) counts as wrong. Accuracies are shares in 0..1.
 In a matrix, a[i][j] is the accuracy of the incumbent at the close of segment i on the hold-outs of segment j; None
 where it was not measured (j > i, or no hold-outs).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TypedDict
@@ -33,33 +34,6 @@ class Gap:
     gap: float
     low: float
     high: float
-
-
-def accuracy(predicted: Sequence[str | None], truth: Sequence[str]) -> float | None:
-    """Share of right answers; None of nothing. ValueError if the lengths differ."""
-    right = [ours == label for ours, label in zip(predicted, truth, strict=True)]
-    return sum(right) / len(right) if right else None
-
-
-def accuracy_on(answers: Mapping[int, str | None], truth: Mapping[int, str], seqs: Sequence[int]) -> dict[str, float]:
-    """{"accuracy", "n"} over these example numbers, which must not be none; a missing answer is wrong."""
-    right = sum(answers.get(seq) == truth[seq] for seq in seqs)
-    return {"accuracy": right / len(seqs), "n": len(seqs)}
-
-
-def macro_f1(predicted: Sequence[str | None], truth: Sequence[str], labels: Sequence[str]) -> float | None:
-    """Mean F1 over those of `labels` that occur among the truth or the answers; None if none does.
-
-    F1 of a class = 2·TP / (2·TP + FP + FN). ValueError if the lengths differ.
-    """
-    pairs = list(zip(predicted, truth, strict=True))
-    scores: list[float] = []
-    for label in labels:
-        hits = sum(ours == label == theirs for ours, theirs in pairs)
-        named = sum((ours == label) + (theirs == label) for ours, theirs in pairs)  # 2·TP + FP + FN
-        if named:
-            scores.append(2 * hits / named)
-    return fmean(scores) if scores else None
 
 
 def windows(

@@ -5,6 +5,9 @@ anchor (the best version so far), so that small losses cannot add up over versio
 
 "Shown to be worse" on a set: the accuracy lost exceeds `margin`, and the one-sided exact McNemar test (McNemar 1947,
 in its binomial form) rejects at `significance` after Holm's correction (Holm 1979) over all sets and references.
+A candidate that answers one class only, or is not shown to do more than answer the most frequent one
+(`learner.majority`, at `significance`), is rejected where the incumbent is shown to and has the greater mean recall;
+where nothing better is live it may go live, and the reason says what it is.
 Not covered: a loss that too few hold-outs can show; then `too_few_holdouts` says that only the sanity checks decided.
 """
 
@@ -15,6 +18,7 @@ from scipy.stats import binom
 
 from driftline.config import GateConfig
 from driftline.records import GateDecision, GateReason
+from learner.majority import Standing, standing
 
 POOLED = "pooled"
 Answers = Mapping[int, str | None]
@@ -55,12 +59,14 @@ def decide(
     references = {"incumbent": incumbent} | ({} if anchor is None else {"anchor": anchor})
     reasons = [] if finite else [GateReason(code="not_finite", holds=False, detail="weights or logits are not finite")]
     shared = {name: _shared(sets, truth, (knows or {}).get(name)) for name in references}
-    pooled = len(shared["incumbent"].get(POOLED, ()))
-    if pooled < section.min_holdouts:
-        detail = f"{pooled} of {section.min_holdouts} hold-outs: only the sanity checks decide"
-        reasons.append(GateReason(code="too_few_holdouts", holds=True, reference=POOLED, n=pooled, detail=detail))
+    pooled = shared["incumbent"].get(POOLED, ())
+    enough = len(pooled) >= section.min_holdouts
+    if not enough:
+        detail = f"{len(pooled)} of {section.min_holdouts} hold-outs: only the sanity checks decide"
+        reasons.append(GateReason(code="too_few_holdouts", holds=True, reference=POOLED, n=len(pooled), detail=detail))
     else:
         reasons += _judge(_compare_all(candidate, references, truth, shared), section)
+    reasons += _majority(candidate, incumbent, truth, pooled, section.significance if enough else None)
     promote = all(reason.holds for reason in reasons)
     best = "incumbent" if anchor is None else "anchor"
     return GateDecision(
@@ -141,6 +147,36 @@ def _reason(one: _Comparison, p_value: float, section: GateConfig) -> GateReason
         candidate_accuracy=one.candidate_right / one.n,
         reference_accuracy=one.reference_right / one.n,
         p_value=p_value,
+    )
+
+
+def _majority(
+    candidate: Answers, incumbent: Answers, truth: Mapping[int, str], seqs: Sequence[int], significance: float | None
+) -> list[GateReason]:
+    """What there is to say against a candidate that only guesses. `significance` None: too few hold-outs to test, so
+    that it is only said where one class is all that it answers."""
+    ours, theirs = standing(candidate, truth, seqs), standing(incumbent, truth, seqs)
+    if ours is None or theirs is None:
+        return []
+    one_class = len(ours.answered) == 1
+    if not one_class and (significance is None or ours.p_value < significance):
+        return []
+    better_is_live = significance is not None and theirs.p_value < significance and theirs.balanced > ours.balanced
+    return [_guesses(ours, len(seqs), holds=not better_is_live)]
+
+
+def _guesses(ours: Standing, n: int, *, holds: bool) -> GateReason:
+    one_class = len(ours.answered) == 1
+    return GateReason(
+        code="answers_one_class" if one_class else "not_above_majority",
+        holds=holds,
+        against="majority",
+        reference=POOLED,
+        n=n,
+        candidate_accuracy=ours.accuracy,
+        reference_accuracy=ours.share,
+        p_value=ours.p_value,
+        detail=ours.answered[0] if one_class else ours.majority,
     )
 
 

@@ -3,7 +3,7 @@
 Predictions of a version on a hold-out never change, so they are cached in the buffer by version.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,6 +11,7 @@ import torch
 
 from driftline.buffer import Buffer, Segment
 from driftline.config import FeedConfig
+from driftline.figures import Figures, figures_on
 from learner.model import LoraModel
 from learner.versions import Version
 
@@ -24,6 +25,15 @@ class Exam:
 
     sets: dict[str, list[int]]
     truth: dict[int, str]
+
+    def figures(self, answers: Mapping[int, str | None]) -> dict[str, Figures]:
+        """How good the answers are on each set that is not empty. Without recalls for single segments: with many
+        segments and classes a manifest, which stays for ever, would be hundreds of kilobytes."""
+        return {
+            name: figures_on(answers, self.truth, seqs, recall=not name.startswith("segment:"))
+            for name, seqs in self.sets.items()
+            if seqs
+        }
 
     @property
     def seqs(self) -> list[int]:

@@ -10,6 +10,7 @@ from importlib.metadata import version as library_version
 from torch import Tensor
 
 from driftline.config import FeedConfig
+from driftline.figures import Figures
 from driftline.records import MANIFEST_FORMAT, Cycle, ExampleRanges, GateDecision, Manifest, Probe
 from learner.model import LoraModel
 from learner.threads import training_threads
@@ -21,13 +22,14 @@ LIBRARIES = ("torch", "transformers", "peft", "numpy")
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Judged:
     """A candidate after the gate, or an import. `probe`: its logits (8, C) on the probe's texts, fp32; `evaluation`:
-    hold-out set → {"accuracy", "n"}."""
+    hold-out set → the exam on it; `broken_words`: see `Manifest`."""
 
     cycle: Cycle
     blobs: BlobNames
     probe: Tensor
     decision: GateDecision
-    evaluation: dict[str, dict[str, float]]
+    evaluation: dict[str, Figures]
+    broken_words: float | None = None
 
 
 def draft(judged: Judged, section: FeedConfig, model: LoraModel, config_sha256: str, created_at: datetime) -> Manifest:
@@ -57,6 +59,7 @@ def draft(judged: Judged, section: FeedConfig, model: LoraModel, config_sha256: 
         fresh_examples=len(cycle.plan.fresh),
         replayed_examples=len(cycle.plan.replayed),
         evaluation=judged.evaluation,
+        broken_words=judged.broken_words,
         decision=judged.decision,
         probe=Probe(logits=tuple(tuple(row) for row in judged.probe.nan_to_num().tolist())),
         created_at=created_at,

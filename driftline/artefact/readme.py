@@ -2,6 +2,7 @@
 
 from driftline.artefact.portable import CODE_FOLDER, ftfy_version
 from driftline.base_source import PortableBase
+from driftline.figures import Figures
 from driftline.records import Manifest, iso
 
 __all__ = ["readme"]
@@ -45,14 +46,17 @@ def _how(base: PortableBase) -> str:
 def _about(manifest: Manifest) -> str:
     decision = "promoted" if manifest.decision.promote else "rejected"
     measured = "".join(
-        f"\n- {name}: accuracy {figures['accuracy']:.3f} on {figures['n']:.0f} hold-outs"
+        f"\n- {name}: accuracy {figures.accuracy:.3f}{_macro_f1(figures)} on {figures.n:.0f} hold-outs"
         for name, figures in sorted(manifest.evaluation.items())
-        if {"accuracy", "n"} <= set(figures)
     )
     return (
         f"LoRA of rank {manifest.rank} and a linear head for {len(manifest.labels)} labels, made by Driftline at "
         f"{iso(manifest.created_at)} from version {manifest.parent}; the gate: {decision}.\n{measured}".rstrip()
     )
+
+
+def _macro_f1(figures: Figures) -> str:
+    return "" if figures.macro_f1 is None else f", macro-F1 {figures.macro_f1:.3f}"
 
 
 def _files() -> str:

@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feed
-from driftline.cli.output import print_json, print_table, say, to_type
+from driftline.cli.output import percent, print_json, print_table, say, to_type
 from driftline.cli.reasons import decision_in_words
 from driftline.cli.status import existing_registry
 from driftline.config import load_config
@@ -94,9 +94,11 @@ def _show(live: LiveRecord, manifests: list[Manifest], audit: list[AuditEntry], 
     if not manifests and not audit:
         say(f"{escape(live.feed)} has no version yet; see `{escape(to_type('status'))}` for what is awaited")
         return
-    base = [("→ 0", None, None, None, "the base without adapter, live")] if live.version == 0 else []
+    base = [("→ 0", None, None, None, None, None, "the base without adapter, live")] if live.version == 0 else []
     rows = [*base, *(_cells(manifest, live, gone) for manifest in manifests)]
-    print_table((">version", ">parent", "created (UTC)", ">examples + replay", "decision"), rows)
+    print_table(
+        (">version", ">parent", "created (UTC)", ">examples + replay", ">accuracy", ">macro-F1", "decision"), rows
+    )
     say("")
     changes = [
         (entry.at.strftime(MOMENT), entry.action.replace("_", " "), _from_to(entry), entry.actor, entry.reason)
@@ -107,11 +109,14 @@ def _show(live: LiveRecord, manifests: list[Manifest], audit: list[AuditEntry], 
 
 def _cells(manifest: Manifest, live: LiveRecord, gone: set[int]) -> tuple[object, ...]:
     words = decision_in_words(manifest.decision)
+    pooled = manifest.evaluation.get("pooled")
     return (
         f"{'→ ' if manifest.version == live.version else ''}{manifest.version}",
         manifest.parent,
         manifest.created_at.strftime(MOMENT),
         f"{manifest.fresh_examples:,} + {manifest.replayed_examples:,}",
+        percent(pooled.accuracy if pooled else None),
+        percent(pooled.macro_f1 if pooled else None),
         f"withdrawn by a rollback; was {words}" if manifest.version in gone else words,
     )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.markup import escape
 
+from driftline.cli.exams import recalls_in_words, warnings
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feeds
 from driftline.cli.output import count_of, percent, print_json, print_table, say, to_type
 from driftline.cli.supervisor import supervised
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 LAST_EXAMPLES = 1000
-NO_ANSWERS: dict[str, Any] = {"accuracy": None, "n": 0, "answered_share": None}
+NO_ANSWERS: dict[str, Any] = {"accuracy": None, "macro_f1": None, "recall": {}, "n": 0, "answered_share": None}
 
 
 def status(config: ConfigOption = DEFAULT_CONFIG, feed: FeedOption = None, as_json: JsonOption = False) -> None:
@@ -135,7 +136,24 @@ def _feed_view(
         "counts": counts,
         "dead_letters": counts.by_reason if counts else {},
         "prequential": prequential,
+        "warnings": _warnings(config, feed, live),
     }
+
+
+def _warnings(config: Config, feed: str, live: LiveRecord | None) -> list[str]:
+    """What is not wrong, but may disappoint. Nothing where the registry cannot be read: that is told as a problem."""
+    from driftline.artefact.manifest import decode_manifest
+
+    try:
+        registry = existing_registry(config)
+        if registry is None or live is None:
+            return []
+        newest = max(registry.versions(feed), default=0)
+        wanted = {number: registry.manifest(feed, number) for number in {newest, live.version} - {0}}
+        manifests = {number: decode_manifest(signed.document) for number, signed in wanted.items()}
+        return warnings(manifests.get(live.version), manifests.get(newest), config.base.model)
+    except DriftlineError:
+        return []
 
 
 def stopped_feed(reason: str | None, processes: dict[str, dict[str, Any]]) -> str | None:
@@ -171,17 +189,22 @@ def _buffer_view(config: Config, feed: str, problems: list[str]) -> tuple["FeedC
 
 
 def prequential_accuracy(buffer: "Buffer", feed: str, section: FeedConfig) -> dict[str, Any]:
-    """{"accuracy", "n", "answered_share"} of the answers as served to the last 1,000 examples.
+    """Accuracy, macro-F1 and recall by class of the answers as served to the last 1,000 examples.
 
     Without scorer (`score = false`) the accuracy is only over what was answered; `answered_share` (0..1 of these
     examples; None of none) says how much that is.
     """
-    from learner.evaluation import accuracy
+    from driftline.figures import accuracy, by_class, macro_f1
 
     rows = buffer.scored(feed, last=LAST_EXAMPLES)
     scored = [row for row in rows if section.serve.score or row.answered]
+    predicted, truth = [row.predicted for row in scored], [row.label for row in scored]
     return {
-        "accuracy": accuracy([row.predicted for row in scored], [row.label for row in scored]),
+        "accuracy": accuracy(predicted, truth),
+        "macro_f1": macro_f1(predicted, truth, section.labels),
+        "recall": {
+            label: {"recall": one.recall, "n": one.n} for label, one in by_class(predicted, truth).items() if one.n
+        },
         "n": len(scored),
         "answered_share": sum(row.answered for row in rows) / len(rows) if rows else None,
     }
@@ -252,6 +275,8 @@ def _show_feed(name: str, view: dict[str, Any]) -> None:
     say(f"  awaited     {escape(view['awaited'])}")
     if view["prequential"]["n"]:
         _show_accuracy(view["prequential"])
+    for warning in view["warnings"]:
+        say(f"  [yellow]warning[/]     {escape(warning)}")
     counts: FeedCounts | None = view["counts"]
     if counts is not None:
         say(f"  events      {counts.event_records:,} = {_balance(counts)}")
@@ -265,6 +290,7 @@ def _show_accuracy(scored: dict[str, Any]) -> None:
     share = scored["answered_share"]
     asked = "" if share == 1.0 else f"; {percent(share)} of these examples were answered"
     say(f"  accuracy    {percent(scored['accuracy'])} of the last {count_of(scored['n'], 'answer')} as served{asked}")
+    say(f"  macro-F1    {percent(scored['macro_f1'])}; {escape(recalls_in_words(scored['recall']))}")
 
 
 def dead_letters_in_words(counts: "FeedCounts") -> str:

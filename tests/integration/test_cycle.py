@@ -1,5 +1,6 @@
 """The learner's cycle on a tiny base, a real buffer and a real Redis: each outcome, and each way to be interrupted."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,16 @@ def test_versions_build_on_each_other_and_holdouts_are_never_trained_on(school: 
     assert reports[0].cycle.plan.replayed == ()
     assert set(reports[1].cycle.plan.replayed) <= set(reports[0].cycle.plan.fresh)
     assert reports[2].trained_examples == len(reports[2].cycle.plan.fresh) + len(reports[2].cycle.plan.replayed)
-    assert school.manifest(3).evaluation["pooled"]["accuracy"] > 0.8
+    exam = school.manifest(3).evaluation["pooled"]
+    assert exam.accuracy > 0.8
+    assert exam.macro_f1 is not None
+    assert exam.macro_f1 > 0.8
+    assert {label: recall.n for label, recall in exam.recall.items()} == Counter(
+        example.label for example in school.buffer.examples(sorted(held_out))
+    )
+    assert school.manifest(3).broken_words == school.base.broken_words(
+        [example.text for example in school.buffer.examples(reports[2].cycle.plan.fresh)]
+    )
 
 
 def test_a_tick_needs_min_examples_and_an_asked_update_one(school: School) -> None:

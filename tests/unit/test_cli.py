@@ -162,7 +162,13 @@ def test_status_says_what_is_awaited(driftline: Driftline) -> None:
     document = json.loads(driftline("status", "--json").out)
     assert document["processes"] == {}
     assert document["feeds"]["reviews"]["version"] == 0
-    assert document["feeds"]["reviews"]["prequential"] == {"accuracy": None, "n": 0, "answered_share": None}
+    assert document["feeds"]["reviews"]["prequential"] == {
+        "accuracy": None,
+        "macro_f1": None,
+        "recall": {},
+        "n": 0,
+        "answered_share": None,
+    }
 
 
 def test_stop_without_redis(driftline: Driftline, config: Path) -> None:
@@ -375,10 +381,16 @@ def test_quality_is_told_of_the_last_examples_and_without_scorer_which_share_was
         quality = partial(prequential_accuracy, buffer, buffers.FEED)
         labels = ("neg", "pos")
         over_http = quality(FeedConfig(labels=labels, serve=FeedServeConfig(score=False)))
-        assert over_http == {"accuracy": 1.0, "n": 1, "answered_share": 0.5}
-        assert quality(FeedConfig(labels=labels)) == {"accuracy": 0.5, "n": 2, "answered_share": 0.5}
+        assert over_http == figures(1.0, macro_f1=1.0, n=1, answered_share=0.5)
+        assert quality(FeedConfig(labels=labels)) == figures(0.5, macro_f1=2 / 3, n=2, answered_share=0.5)
         monkeypatch.setattr("driftline.cli.status.LAST_EXAMPLES", 1)
-        assert quality(FeedConfig(labels=labels)) == {"accuracy": 0.0, "n": 1, "answered_share": 0.0}
+        assert quality(FeedConfig(labels=labels)) == figures(0.0, macro_f1=0.0, n=1, answered_share=0.0)
+
+
+def figures(accuracy: float, *, macro_f1: float, n: int, answered_share: float) -> dict[str, object]:
+    """Of a feed all of whose examples are `pos`."""
+    recall = {"pos": {"recall": accuracy, "n": n}}
+    return {"accuracy": accuracy, "macro_f1": macro_f1, "recall": recall, "n": n, "answered_share": answered_share}
 
 
 def one_feed(**feed: object) -> Config:

@@ -5,13 +5,10 @@ import copy
 import pytest
 
 from learner.evaluation import (
-    accuracy,
-    accuracy_on,
     average_accuracy,
     backward_transfer,
     bootstrap_gap,
     forgetting,
-    macro_f1,
     windows,
 )
 
@@ -20,27 +17,6 @@ MATRIX = [
     [0.9, 0.6, None],
     [0.7, 0.65, 0.5],
 ]
-
-
-def test_accuracy_counts_a_missing_answer_as_wrong() -> None:
-    assert accuracy(["a", None, "b", "a"], ["a", "a", "b", "b"]) == 0.5
-    assert accuracy([], []) is None
-    with pytest.raises(ValueError, match="zip"):
-        accuracy(["a"], [])
-
-
-def test_accuracy_on_numbers() -> None:
-    truth = {1: "a", 2: "b", 3: "a"}
-    assert accuracy_on({1: "a", 2: None}, truth, [1, 2, 3]) == {"accuracy": pytest.approx(1 / 3), "n": 3}
-
-
-def test_macro_f1_by_hand() -> None:
-    # a: TP 1, FP 1, FN 1 → 0.5; b: TP 1, FP 0, FN 1 → 2/3; c: TP 0, FP 1, FN 1 → 0; d does not occur.
-    predicted = ["a", "a", "b", "c", None]
-    truth = ["a", "b", "b", "a", "c"]
-    assert macro_f1(predicted, truth, ["a", "b", "c", "d"]) == pytest.approx((0.5 + 2 / 3 + 0) / 3)
-    assert macro_f1([], [], ["a", "b"]) is None
-    assert macro_f1(["a", "b"], ["a", "b"], ["a", "b"]) == 1.0
 
 
 def test_windows_cover_the_stream_and_name_the_last_version() -> None:

@@ -29,8 +29,11 @@ from driftline.artefact.manifest import (
 from driftline.artefact.probe import PROBE_TEXTS
 from driftline.config import TrustConfig
 from driftline.errors import ArtefactError, ConfigError
+from driftline.figures import Figures, Recall
 from driftline.names import StateFiles
 from driftline.records import ExampleRanges, GateDecision, GateReason, Manifest, Probe
+
+POOLED = Figures(accuracy=1 / 3, n=120, macro_f1=0.25, recall={"a": Recall(recall=1 / 3, n=120)})
 
 
 def full_manifest() -> Manifest:
@@ -69,7 +72,7 @@ def full_manifest() -> Manifest:
         examples=ExampleRanges(fresh=((1, 250), (260, 260)), replayed=()),
         fresh_examples=251,
         replayed_examples=0,
-        evaluation={"pooled": {"accuracy": 1 / 3, "n": 120}, "recent": {"accuracy": 1.0, "n": 50}},
+        evaluation={"pooled": POOLED, "recent": Figures(accuracy=1.0, n=50)},
         decision=GateDecision(promote=True, reasons=(reason,), becomes_anchor=True),
         probe=Probe(logits=tuple((0.1 * i, -3.4028234663852886e38, 5e-324) for i in range(8))),
         created_at=datetime(2026, 11, 22, 8, 0, 0, 123456, tzinfo=UTC),
@@ -98,12 +101,22 @@ def test_the_document_is_canonical_json() -> None:
     assert ": " not in document.replace(pairs["decision"]["reasons"][0]["detail"], "")
 
 
+def test_a_manifest_of_format_1_has_no_macro_f1() -> None:
+    old = json.loads(encode_manifest(full_manifest()))
+    for later in ("format", "dtype", "broken_words"):
+        del old[later]
+    old["evaluation"] = {"pooled": {"accuracy": 0.75, "n": 60.0}}
+    manifest = decode_manifest(json.dumps(old).encode())
+    assert manifest.evaluation == {"pooled": Figures(accuracy=0.75, n=60)}
+    assert (manifest.format, manifest.broken_words, manifest.evaluation["pooled"].macro_f1) == (1, None, None)
+
+
 def test_equal_manifests_give_equal_bytes_whatever_their_order_and_number_types() -> None:
     manifest = full_manifest()
     other = replace(
         manifest,
         libraries=dict(reversed(manifest.libraries.items())),
-        evaluation={"recent": {"n": 50.0, "accuracy": 1}, "pooled": {"n": 120.0, "accuracy": 1 / 3}},
+        evaluation={"recent": Figures(n=50.0, accuracy=1), "pooled": replace(POOLED, n=120.0)},
         created_at=manifest.created_at.astimezone(timezone(timedelta(hours=5))),
     )
     assert other == manifest

@@ -31,6 +31,7 @@ from driftline.artefact.weights import (
 )
 from driftline.base_source import PortableBase, portable_base
 from driftline.errors import ArtefactError, UsageError
+from driftline.figures import Figures
 from driftline.records import ExampleRanges, GateDecision, Manifest, Probe
 
 RANK, HIDDEN, CLASSES = 4, 32, 3
@@ -82,7 +83,7 @@ def manifest_of(weights: Weights) -> Manifest:
         examples=ExampleRanges(fresh=((1, 9),), replayed=()),
         fresh_examples=9,
         replayed_examples=0,
-        evaluation={"pooled": {"accuracy": 0.75, "n": 60}},
+        evaluation={"pooled": Figures(accuracy=0.75, n=60)},
         decision=GateDecision(promote=True, reasons=()),
         probe=Probe(logits=((0.0, 0.0, 0.0),) * 8),
         created_at=datetime(2026, 11, 22, tzinfo=UTC),

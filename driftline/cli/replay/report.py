@@ -12,8 +12,9 @@ from driftline.cli.replay.driver import Driver
 from driftline.cli.replay.pipeline import Pipeline
 from driftline.cli.replay.source import StreamItem
 from driftline.config import ScheduleConfig, feed_sha256
+from driftline.figures import accuracy, macro_f1
 from driftline.records import GateReason, iso
-from learner.evaluation import accuracy, average_accuracy, backward_transfer, forgetting, macro_f1, windows
+from learner.evaluation import average_accuracy, backward_transfer, forgetting, windows
 
 WINDOW_EVENTS = 250
 EVALUATION_BATCH = 64
