@@ -29,7 +29,7 @@ from benchmarks.rounds import compare, interleave, shares, shares_in_words, time
 from driftline.base import Base, feature, load_base
 from driftline.cli.output import say
 from driftline.config import LearnerConfig, load_config
-from learner.model import LoraModel, training_dtype
+from learner.model import LoraModel, dtype_name, training_dtype
 from learner.update import Lesson, UpdateResult, run_update
 
 OURS, USUAL, SAME = "Driftline", "Trainer + PEFT", "Trainer + PEFT, no dropout"
@@ -124,7 +124,7 @@ class Bench:
             weight_decay=0.0,
             max_grad_norm=section.max_grad_norm,
             train_sampling_strategy="sequential",
-            bf16=training_dtype(self.base.device) is torch.bfloat16,
+            bf16=training_dtype(self.base.device, section.dtype) is torch.bfloat16,
             seed=section.seed,
             use_cpu=True,
             remove_unused_columns=False,
@@ -192,7 +192,7 @@ def run(quick: bool = False, examples: int | None = None, rounds: int | None = N
         "rounds": rounds,
         "stream": stream,
         "threads": torch.get_num_threads(),
-        "dtype": str(training_dtype(base.device)).removeprefix("torch."),
+        "dtype": dtype_name(training_dtype(base.device, feed.learner.dtype)),
         "mean_tokens": round(sum(len(one.tokens) for one in lessons) / examples, 1),
         "contenders": compare(seconds, examples, USUAL),
         "mean_loss": {name: round(loss, 4) for name, loss in bench.losses.items()},

@@ -12,7 +12,7 @@ from torch import Tensor
 from driftline.config import FeedConfig
 from driftline.figures import Figures
 from driftline.records import MANIFEST_FORMAT, Cycle, ExampleRanges, GateDecision, Manifest, Probe
-from learner.model import LoraModel
+from learner.model import LoraModel, dtype_name, training_dtype
 from learner.threads import training_threads
 from learner.versions import BlobNames
 
@@ -54,6 +54,7 @@ def draft(judged: Judged, section: FeedConfig, model: LoraModel, config_sha256: 
         config_sha256=config_sha256,
         seed=cycle.seed,
         threads=training_threads(learner.threads),
+        dtype=dtype_name(training_dtype(model.base.device, learner.dtype)),
         libraries=libraries(),
         examples=ExampleRanges(fresh=ranges(cycle.plan.fresh), replayed=ranges(cycle.plan.replayed)),
         fresh_examples=len(cycle.plan.fresh),

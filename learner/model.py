@@ -21,6 +21,7 @@ from driftline.base import Base, feature, lora_targets, target_shapes, token_bat
 from driftline.config import LearnerConfig
 
 ADAPTER = "default"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 BF16_FLAGS = {"amx_bf16", "avx512_bf16"}
 
 
@@ -121,11 +122,19 @@ def initial_body(shapes: dict[str, tuple[int, int]], section: LearnerConfig) -> 
     return body
 
 
-def training_dtype(device: torch.device) -> torch.dtype:
-    """bf16 autocast on CUDA and on CPUs whose flags name it, else fp32. Read from the machine, never timed."""
+def training_dtype(device: torch.device, wanted: str = "auto") -> torch.dtype:
+    """`wanted` is learner.dtype. auto: bf16 on CUDA and on CPUs whose flags name it, else fp32; read from the machine,
+    never timed. The other two hold anywhere: without the instructions bf16 is slow, not different in kind."""
+    if wanted != "auto":
+        return DTYPES[wanted]
     if device.type == "cuda":
         return torch.bfloat16
     return torch.bfloat16 if cpu_flags() & BF16_FLAGS else torch.float32
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """As learner.dtype, the manifest and the report write it: `float32` or `bfloat16`."""
+    return str(dtype).removeprefix("torch.")
 
 
 def cpu_flags() -> set[str]:

@@ -1,7 +1,7 @@
 """One update: one pass over fresh and replayed lessons, from a parent's weights and trainer state to a candidate's.
 
 Guards: an update is a function (DESIGN §3.5). The same weights, state, lessons, section and seed give the same bytes on
-a CPU, with the same number of threads and the same libraries. No clock decides anything; seconds are only reported.
+a CPU, with the same number of threads, dtype and libraries. No clock decides anything; seconds are only reported.
 
 Order: every batch holds fresh and replayed lessons in the ratio of their totals, fresh ones in the plan's order. A
 batch is computed in parts of similar length (sorted inside the batch, cut where padding would cost more than another
@@ -132,7 +132,7 @@ def _step(model: LoraModel, optimizer: torch.optim.Optimizer, batch: list[Lesson
     optimizer.zero_grad(set_to_none=True)
     total = 0.0
     for part in length_parts(batch, PASS_TOKENS[model.base.device.type]):
-        loss = _loss(model, part)
+        loss = _loss(model, part, training_dtype(model.base.device, section.dtype))
         (loss / len(batch)).backward()
         total += float(loss.detach())
     torch.nn.utils.clip_grad_norm_(list(model.parameters.values()), section.max_grad_norm)
@@ -140,12 +140,12 @@ def _step(model: LoraModel, optimizer: torch.optim.Optimizer, batch: list[Lesson
     return total
 
 
-def _loss(model: LoraModel, part: list[Lesson]) -> Tensor:
+def _loss(model: LoraModel, part: list[Lesson], dtype: torch.dtype) -> Tensor:
     """Summed cross-entropy of one part, a scalar."""
     device = model.base.device
     input_ids, mask = model.base.collate([lesson.tokens for lesson in part])  # (B, T)
     labels = torch.tensor([lesson.label for lesson in part], device=device)  # (B,)
-    logits = model.logits(input_ids, mask, training_dtype(device))  # (B, C) fp32
+    logits = model.logits(input_ids, mask, dtype)  # (B, C) fp32
     return F.cross_entropy(logits, labels, reduction="sum")
 
 

@@ -161,7 +161,7 @@ def _candidate(config: Config, feed: str, base: "Base", weights: "Weights", impo
     model.load(weights)
     logits = model.predict(PROBE_TEXTS)  # (8, C) fp32
     probe = Probe(logits=tuple(tuple(row) for row in logits.tolist()))
-    return replace(manifest, probe=probe, imported_from=imported_from)
+    return replace(manifest, probe=probe, imported_from=imported_from, dtype=None)  # trained elsewhere
 
 
 def _numbered(config: Config, feed: str) -> int:

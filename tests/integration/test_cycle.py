@@ -564,16 +564,19 @@ def test_a_registry_that_lost_its_data_is_refused(redis_process: RedisProcess, b
 # --- an update is a function
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_same_stream_gives_the_same_bytes_whatever_interrupts_it(
-    redis_url: str, unique: str, base: Base, tmp_path: Path
+    dtype: str, redis_url: str, unique: str, base: Base, tmp_path: Path
 ) -> None:
     hashes = []
     for name in ("calm", "restarted"):
         client = connect(redis_url, f"{unique}-{name}")
-        school = School(folder=tmp_path / name, registry=Registry(client, Keys(f"{unique}-{name}")), base=base)
+        registry, wanted = Registry(client, Keys(f"{unique}-{name}")), section(learner={"dtype": dtype})
+        school = School(folder=tmp_path / name, registry=registry, base=base, section=wanted)
         learner = school.learner()
         for _ in range(3):
             turn(school, learner)
+            assert (school.manifest(school.live()).dtype, school.manifest(school.live()).format) == (dtype, 2)
             if name == "restarted":
                 learner.lease.release()
                 learner = school.learner()

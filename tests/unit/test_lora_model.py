@@ -10,7 +10,7 @@ from driftline.artefact.weights import Weights
 from driftline.base import Base, load_base
 from driftline.config import BaseModelConfig, LearnerConfig
 from driftline.errors import ConfigError
-from learner.model import LoraModel, training_dtype
+from learner.model import LoraModel, dtype_name, training_dtype
 
 TEXTS = ["The film was great!", "bad", "worst phone of the year, never again", "slow slow slow", "日本"]
 
@@ -127,8 +127,16 @@ def test_order_and_company_do_not_matter(base: Base) -> None:
     assert model.predict([]).shape == (0, 3)
 
 
-def test_the_training_dtype_follows_the_processors_flags(monkeypatch: pytest.MonkeyPatch) -> None:
-    for flags, dtype in [({"avx2"}, torch.float32), ({"amx_bf16", "avx2"}, torch.bfloat16), (set(), torch.float32)]:
-        monkeypatch.setattr("learner.model.cpu_flags", lambda flags=flags: flags)
-        assert training_dtype(torch.device("cpu")) is dtype
-    assert training_dtype(torch.device("cuda")) is torch.bfloat16
+FLAGS = [({"avx2"}, "float32"), ({"amx_bf16", "avx2"}, "bfloat16"), ({"avx512_bf16"}, "bfloat16"), (set(), "float32")]
+
+
+@pytest.mark.parametrize(("flags", "auto"), FLAGS)
+def test_the_training_dtype_is_the_configs_else_the_processors(
+    flags: set[str], auto: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("learner.model.cpu_flags", lambda: flags)
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert dtype_name(training_dtype(cpu)) == auto
+    assert training_dtype(cuda) is torch.bfloat16
+    for name in ("float32", "bfloat16"):
+        assert dtype_name(training_dtype(cpu, name)) == dtype_name(training_dtype(cuda, name)) == name

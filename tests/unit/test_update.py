@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from driftline.artefact.weights import pack_body, pack_head, unpack
+from driftline.artefact.weights import Weights, pack_body, pack_head, unpack
 from driftline.base import Base, load_base
 from driftline.config import BaseModelConfig, LearnerConfig
 from learner.model import LoraModel
@@ -37,6 +37,16 @@ def lessons(base: Base, n: int, offset: int = 0) -> list[Lesson]:
     return [Lesson(tokens=t, label=int(text in BAD)) for t, text in zip(base.tokenize(pairs), pairs, strict=True)]
 
 
+@pytest.fixture(params=["float32", "bfloat16"])
+def section(request: pytest.FixtureRequest) -> LearnerConfig:
+    """Both dtypes on every machine: torch's CPU autocast needs no flag, it is only slower without."""
+    return in_dtype(request.param)
+
+
+def in_dtype(name: str) -> LearnerConfig:
+    return SECTION.model_copy(update={"dtype": name})
+
+
 def fresh_model(base: Base) -> LoraModel:
     return LoraModel(base, 2, SECTION)
 
@@ -49,40 +59,39 @@ def lesson(length: int, number: int = 0) -> Lesson:
     return Lesson(tokens=[number + 1] * length, label=0)
 
 
-def test_the_same_update_gives_the_same_bytes(base: Base) -> None:
-    first = run_update(fresh_model(base), None, lessons(base, 20), lessons(base, 12, 3), SECTION, 5)
+def test_the_same_update_gives_the_same_bytes(base: Base, section: LearnerConfig) -> None:
+    first = run_update(fresh_model(base), None, lessons(base, 20), lessons(base, 12, 3), section, 5)
     torch.manual_seed(1234)
-    again = run_update(fresh_model(base), None, lessons(base, 20), lessons(base, 12, 3), SECTION, 5)
+    again = run_update(fresh_model(base), None, lessons(base, 20), lessons(base, 12, 3), section, 5)
     assert as_bytes(first) == as_bytes(again)
     assert (first.steps, first.examples, first.state.step) == (4, 32, 4)
     assert first.finite
 
 
-def test_save_load_and_go_on_equals_never_having_stopped(base: Base) -> None:
+def test_save_load_and_go_on_equals_never_having_stopped(base: Base, section: LearnerConfig) -> None:
     never = fresh_model(base)
-    first = run_update(never, None, lessons(base, 20), lessons(base, 20, 1), SECTION, 0)
+    first = run_update(never, None, lessons(base, 20), lessons(base, 20, 1), section, 0)
     body, head, state = as_bytes(first)
-    expected = run_update(never, first.state, lessons(base, 14, 2), lessons(base, 9), SECTION, 1)
+    expected = run_update(never, first.state, lessons(base, 14, 2), lessons(base, 9), section, 1)
 
     stopped = fresh_model(base)
     stopped.load(unpack(body, head))
-    found = run_update(stopped, unpack_state(state), lessons(base, 14, 2), lessons(base, 9), SECTION, 1)
+    found = run_update(stopped, unpack_state(state), lessons(base, 14, 2), lessons(base, 9), section, 1)
     assert as_bytes(found) == as_bytes(expected)
 
 
-def test_a_parent_is_left_as_it_was(base: Base) -> None:
-    parent = run_update(fresh_model(base), None, lessons(base, 16), [], SECTION, 0)
+def test_a_parent_is_left_as_it_was(base: Base, section: LearnerConfig) -> None:
+    parent = run_update(fresh_model(base), None, lessons(base, 16), [], section, 0)
     before = as_bytes(parent)
     model = fresh_model(base)
     model.load(parent.weights)
-    run_update(model, parent.state, lessons(base, 16), [], SECTION, 1)
+    run_update(model, parent.state, lessons(base, 16), [], section, 1)
     assert as_bytes(parent) == before
 
 
-def test_it_equals_a_plain_loop(base: Base) -> None:
-    """Whole batches, one backward each, torch's plain AdamW: only rounding may differ."""
+def plain_loop(base: Base, dtype: torch.dtype) -> Weights:
+    """Whole batches, one backward each, torch's plain AdamW: what an update of two dozen lessons has to come to."""
     fresh, replayed = lessons(base, 12), lessons(base, 12, 5)
-    result = run_update(fresh_model(base), None, fresh, replayed, SECTION, 0)
     model = fresh_model(base)
     parameters = list(model.parameters.values())
     optimizer = torch.optim.AdamW(parameters, weight_decay=0.0, foreach=False, fused=False)
@@ -90,33 +99,76 @@ def test_it_equals_a_plain_loop(base: Base) -> None:
         batch = fresh[4 * step : 4 * step + 4] + replayed[4 * step : 4 * step + 4]
         optimizer.param_groups[0]["lr"] = 1e-2 * [1 / 3, 2 / 3, 1][step]
         optimizer.zero_grad()
-        logits = model.logits(*base.collate([one.tokens for one in batch]))
+        logits = model.logits(*base.collate([one.tokens for one in batch]), dtype)
         F.cross_entropy(logits, torch.tensor([one.label for one in batch])).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-    expected = model.weights()
-    torch.testing.assert_close(result.weights.head_weight, expected.head_weight, rtol=1e-3, atol=1e-5)
+    return model.weights()
+
+
+def updated(base: Base, dtype: str) -> Weights:
+    """The same lessons by `run_update`, in parts."""
+    return run_update(fresh_model(base), None, lessons(base, 12), lessons(base, 12, 5), in_dtype(dtype), 0).weights
+
+
+def tensors(weights: Weights) -> dict[str, torch.Tensor]:
+    return {**weights.body, "head.weight": weights.head_weight}
+
+
+def test_in_fp32_it_equals_a_plain_loop(base: Base) -> None:
+    """Only the order of additions may differ, which Adam passes on to elements with hardly any gradient."""
+    result, expected = updated(base, "float32"), plain_loop(base, torch.float32)
+    torch.testing.assert_close(result.head_weight, expected.head_weight, rtol=1e-3, atol=1e-5)
     for name, one in expected.body.items():
-        torch.testing.assert_close(result.weights.body[name], one, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(result.body[name], one, rtol=1e-3, atol=1e-4)
 
 
-def test_the_warm_up_happens_once_in_a_feeds_life(base: Base) -> None:
+def test_in_bf16_it_equals_a_plain_loop_as_far_as_bf16_can_tell(base: Base) -> None:
+    """Of what a tensor moved, as a share of its norm. A dozen bf16 products in a row, each rounded by 2⁻⁹, leave about
+    1 % of noise in a gradient. Where Adam divides a gradient by itself (A's first), an element moves by its sign alone,
+    and those few turn round whose gradient is less than the noise: about two of A's 256 (P(|g| < 0.01 σ) = 0.8 %),
+    four at most, and four turned of 256 make 2·√4/√256 = 0.25. Other lessons make another update: twice that and more.
+    """
+    start = tensors(fresh_model(base).weights())
+    loop, found = tensors(plain_loop(base, torch.bfloat16)), tensors(updated(base, "bfloat16"))
+    other = tensors(run_update(fresh_model(base), None, lessons(base, 24)[1::2], [], in_dtype("bfloat16"), 0).weights)
+    for name, one in loop.items():
+        moved = float((one - start[name]).norm())
+        assert float((found[name] - one).norm()) <= 0.25 * moved, name
+        assert float((other[name] - one).norm()) > 0.5 * moved, name
+    assert not all(torch.equal(one, loop[name]) for name, one in tensors(plain_loop(base, torch.float32)).items())
+
+
+def test_weights_of_a_bf16_update_are_fp32_and_answer_in_fp32(base: Base) -> None:
+    """So the probe of its manifest is what serving computes, which knows fp32 only."""
+    model = fresh_model(base)
+    result = run_update(model, None, lessons(base, 24), [], in_dtype("bfloat16"), 0)
+    assert {one.dtype for one in tensors(result.weights).values()} == {torch.float32}
+    loaded = fresh_model(base)
+    loaded.load(unpack(pack_body(result.weights), pack_head(result.weights)))
+    assert torch.equal(model.predict(GOOD + BAD), loaded.predict(GOOD + BAD))
+    with torch.inference_mode():
+        rounded = loaded.logits(*base.collate(base.tokenize(GOOD + BAD)), torch.bfloat16)
+    assert not torch.equal(rounded, loaded.predict(GOOD + BAD)), "else this test would see nothing"
+
+
+def test_the_warm_up_happens_once_in_a_feeds_life(base: Base, section: LearnerConfig) -> None:
     """Adam's first step moves every head bias by the rate: lr/3 while warming up; at a later start the full rate."""
     batch = lessons(base, 8)[:7]  # uneven, so that the bias has a gradient
-    first = run_update(fresh_model(base), None, batch, [], SECTION, 0)
+    first = run_update(fresh_model(base), None, batch, [], section, 0)
     assert first.weights.head_bias.abs() == pytest.approx(torch.full((2,), 1e-2 / 3), rel=1e-3)
-    later = run_update(fresh_model(base), TrainerState(step=100), batch, [], SECTION, 0)
+    later = run_update(fresh_model(base), TrainerState(step=100), batch, [], section, 0)
     assert later.weights.head_bias.abs().tolist() == pytest.approx([1e-2] * 2, rel=1e-3)
-    none = SECTION.model_copy(update={"warmup_steps": 0})
+    none = section.model_copy(update={"warmup_steps": 0})
     assert run_update(fresh_model(base), None, batch, [], none, 0).weights.head_bias.abs().tolist() == pytest.approx(
         [1e-2] * 2, rel=1e-3
     )
 
 
-def test_it_learns_and_moves_every_trained_tensor(base: Base) -> None:
+def test_it_learns_and_moves_every_trained_tensor(base: Base, section: LearnerConfig) -> None:
     model = fresh_model(base)
     start = model.weights()
-    result = run_update(model, None, lessons(base, 400), [], SECTION, 0)
+    result = run_update(model, None, lessons(base, 400), [], section, 0)
     assert result.mean_loss < 0.6  # ln 2 = 0.69 is what knowing nothing costs
     answers = model.predict(GOOD + BAD).argmax(dim=1).tolist()
     assert answers == [0] * 5 + [1] * 5
@@ -130,18 +182,18 @@ def test_replay_state_travels_unchanged(base: Base) -> None:
     assert (after.reservoir, after.recent, after.step) == (kept, (1, 2), 1)
 
 
-def test_an_exploding_update_is_reported_not_hidden(base: Base) -> None:
+def test_an_exploding_update_is_reported_not_hidden(base: Base, section: LearnerConfig) -> None:
     model = fresh_model(base)
     start = model.weights()
     start.head_weight.fill_(float("nan"))
     model.load(start)
-    assert not run_update(model, None, lessons(base, 8), [], SECTION, 0).finite
+    assert not run_update(model, None, lessons(base, 8), [], section, 0).finite
 
 
-def test_nothing_to_learn_changes_nothing(base: Base) -> None:
+def test_nothing_to_learn_changes_nothing(base: Base, section: LearnerConfig) -> None:
     model = fresh_model(base)
     before = pack_body(model.weights())
-    result = run_update(model, None, [], [], SECTION, 0)
+    result = run_update(model, None, [], [], section, 0)
     assert (result.steps, result.examples, result.mean_loss, result.finite) == (0, 0, 0.0, True)
     assert pack_body(result.weights) == before
 

@@ -15,7 +15,11 @@ from driftline.config import ScheduleConfig, feed_sha256
 from driftline.figures import accuracy, macro_f1
 from driftline.records import GateReason, iso
 from learner.evaluation import average_accuracy, backward_transfer, forgetting, windows
+from learner.model import dtype_name, training_dtype
 
+REPORT_FORMAT = 2
+"""What a report may hold: 1 is what was written before there was a number; `dtype`, what updates were trained in, came
+with 2."""
 WINDOW_EVENTS = 250
 EVALUATION_BATCH = 64
 LABEL_REASONS = ("unknown_label", "conflicting_label", "no_event")
@@ -31,8 +35,10 @@ def build_report(driver: Driver, total_seconds: float, evaluation: Iterable[Stre
     scored = pipe.buffer.scored(pipe.feed)
     warm = after_cold_start(driver, scored)
     return {
+        "format": REPORT_FORMAT,
         "feed": pipe.feed,
         "device": str(pipe.base.device),
+        "dtype": dtype_name(training_dtype(pipe.base.device, pipe.section.learner.dtype)),
         "config_sha256": feed_sha256(pipe.config, pipe.feed),
         "events": counts.event_records,
         "examples": counts.examples,
