@@ -172,7 +172,8 @@ def test_the_report_has_the_fields_of_the_design(replay: Replay, tmp_path: Path)
     events = simulated(300)
     report = replay(events, eval_file=write(tmp_path / "eval.jsonl", events[:60]))
     assert set(report) >= {
-        *("feed", "device", "config_sha256", "events", "examples", "holdout_examples", "unlabelled", "pending"),
+        *("format", "feed", "device", "dtype", "config_sha256", "events", "examples", "holdout_examples"),
+        *("unlabelled", "pending"),
         *(
             "dead_letters",
             "label_dead_letters",
@@ -189,6 +190,7 @@ def test_the_report_has_the_fields_of_the_design(replay: Replay, tmp_path: Path)
         ),
         *("versions", "swaps", "freshness_s", "seconds", "examples_per_s"),
     }
+    assert (report["format"], report["dtype"] in ("float32", "bfloat16")) == (2, True)
     assert set(report["prequential"]) == {"accuracy", "macro_f1", "n", "windows"}
     windows = report["prequential"]["windows"]
     assert next((w["start"], w["end"], w["n"]) for w in windows) == (0, 250, 250)
