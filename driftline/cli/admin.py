@@ -128,13 +128,14 @@ def resume(
 ) -> None:
     """End a pause: updates and automatic promotion go on from the live version."""
     name, loaded = _feed(config, feed)
+    by = choose_actor(actor)
     with open_registry(loaded) as registry:
-        relearned = _relearn(loaded, name, registry) if relearn else 0
+        relearned = _relearn(loaded, name, registry, by) if relearn else 0
         before = registry.live(name)
         if not before.paused:
             _show(before, f"{name} was not paused; version {before.version} stays live", as_json)
             return
-        live = registry.resume(name, actor=choose_actor(actor), reason=reason, at=datetime.now(UTC))
+        live = registry.resume(name, actor=by, reason=reason, at=datetime.now(UTC))
     more = f"; {count_of(relearned, 'example')} will be learned again" if relearn else _set_aside(loaded, name)
     _show(live, f"{name} goes on from version {live.version}{more}", as_json)
 
@@ -285,10 +286,11 @@ def _show(live: LiveRecord, sentence: str, as_json: bool) -> None:
         say(escape(sentence))
 
 
-def _relearn(config: Config, feed: str, registry: "Registry") -> int:
+def _relearn(config: Config, feed: str, registry: "Registry", actor: str) -> int:
     """Work out what only rolled-back versions learned, and make it fresh. Both steps may be repeated.
 
-    Only while the feed is paused, so that no update starts in between; RegistryConflict if what is live changed.
+    Only while the feed is paused, by this if it is not, so that no update starts in between; RegistryConflict if what
+    is live changed.
     """
     from driftline.cli.wiring import open_buffer
 
@@ -299,9 +301,7 @@ def _relearn(config: Config, feed: str, registry: "Registry") -> int:
         )
     live = registry.live(feed)
     if not live.paused:
-        raise DriftlineError(
-            f"--relearn needs {feed} to be paused meanwhile: `{to_type('pause')}`, then resume --relearn"
-        )
+        live = registry.pause(feed, actor=actor, reason="while resume --relearn works", at=datetime.now(UTC))
     with closing(open_buffer(config)) as buffer:
         buffer.reconcile(feed, live.version)
         require_unchanged(registry, live)

@@ -245,9 +245,8 @@ def _missing(counts: "FeedCounts") -> list[str]:
 
 def set_aside_in_words(count: int) -> str:
     """How many examples stay unlearned after a rollback or a promotion by hand, and how to learn them again."""
-    remedy = f"`{to_type('pause')}`, then `{to_type('resume --relearn')}`"
     why = "learned only by versions that are not live any more"
-    return f"{count_of(count, 'example')} set aside: {why} (to learn them again: {remedy})"
+    return f"{count_of(count, 'example')} set aside: {why} (to learn them again: `{to_type('resume --relearn')}`)"
 
 
 def _waiting_labels(counts: "FeedCounts") -> list[str]:

@@ -83,6 +83,8 @@ def replay(
         from driftline.cli.replay.summary import summarise
 
         say(summarise(document))
+        if written := [str(path) for path in (report, plot) if path is not None]:
+            say(escape(f"wrote {' and '.join(written)}"))
 
 
 def _check_output(path: Path) -> None:
