@@ -25,7 +25,7 @@ from driftline.cli.options import (
     choose_actor,
     choose_feed,
 )
-from driftline.cli.output import count_of, err, print_json, say, to_type
+from driftline.cli.output import count_of, err, one_line, print_json, say, to_type
 from driftline.cli.status import existing_buffer, set_aside_in_words
 from driftline.cli.supervisor import supervised
 from driftline.config import Config, load_config
@@ -159,7 +159,7 @@ def update_now(
         hint = f"`{to_type('history')}` shows what it decides"
         say(escape(f"asked the learner of {name} for an update{known}; {hint}"))
     elif stopped:
-        say(escape(f"asked, but the learner has stopped {name}: {stopped}"))
+        say(escape(f"asked, but the learner has stopped {name}: {one_line(stopped)}"))
     else:
         say(escape(f"no learner runs for {name} now; the first one that does will update at once{known}"))
 
@@ -264,7 +264,8 @@ def _set_aside(config: Config, feed: str) -> str:
 def _require_learnable(config: Config, live: LiveRecord) -> int | None:
     """How many fresh examples an update would have, None if not known here. DriftlineError if it could not start."""
     if live.paused:
-        raise DriftlineError(f"{live.feed} is paused ({live.pause_reason}): `{to_type('resume')}` first")
+        why = one_line(live.pause_reason or "no reason given")
+        raise DriftlineError(f"{live.feed} is paused ({why}): `{to_type('resume')}` first")
     fresh = _fresh(config, live.feed)
     if fresh == 0:
         raise DriftlineError(

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from driftline.cli.letter_values import offending
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feeds
 from driftline.cli.output import count_of, print_json, print_table, say, to_type
 from driftline.cli.status import existing_buffer
-from driftline.config import load_config
+from driftline.config import Config, feed_topics, load_config
 from driftline.errors import UsageError
 from driftline.names import DEAD_LETTER_REASONS, StateFiles
 
@@ -52,11 +53,11 @@ def list_letters(
                 by_reason = buffer.counts(name).by_reason
                 total += sum(by_reason.values()) if reason is None else by_reason.get(reason, 0)
     if as_json:
-        print_json({"dead_letters": [_row(row) for row in found], "total": total})
+        print_json({"dead_letters": [_row(row, loaded) for row in found], "total": total})
     elif not found:
         say("no dead letters" if reason is None else f"no dead letters of the reason {reason}")
     else:
-        _show(found, total)
+        _show(found, total, loaded)
 
 
 @dead_letters.command("retry")
@@ -89,27 +90,38 @@ def retry(
         say(escape(f"{count_of(marked, 'dead letter')} marked{after}"))
 
 
-def _show(found: "list[LetterRow]", total: int) -> None:
+def _show(found: "list[LetterRow]", total: int, config: Config) -> None:
     print_table(
-        (">id", "feed", "position", "reason", "detail", "state"),
-        [
-            (row.id, row.letter.feed, row.letter.position, row.letter.reason, row.letter.detail, row.state)
-            for row in found
-        ],
+        (">id", "feed", "position", "reason", "detail", "value", "state"), [_cells(row, config) for row in found]
     )
     if len(found) < total:
         say(f"{len(found):,} of {total:,}, newest first; --limit N, --reason REASON")
     _explain({row.letter.reason for row in found})
 
 
-def _row(row: "LetterRow") -> dict[str, Any]:
+def _cells(row: "LetterRow", config: Config) -> tuple[object, ...]:
     letter = row.letter
+    field, value = _offending(row, config)
+    shown = f"{field}: {value}" if field else value
+    return row.id, letter.feed, letter.position, letter.reason, letter.detail, shown, row.state
+
+
+def _offending(row: "LetterRow", config: Config) -> tuple[str | None, str | None]:
+    feed = row.letter.feed
+    return offending(row.letter, config.feed[feed], feed_topics(config, feed).labels)
+
+
+def _row(row: "LetterRow", config: Config) -> dict[str, Any]:
+    letter = row.letter
+    field, value = _offending(row, config)
     return {
         "id": row.id,
         "feed": letter.feed,
         "position": str(letter.position),
         "reason": letter.reason,
         "detail": letter.detail,
+        "field": field,
+        "value": value,
         "state": row.state,
         "at": row.at,
         "value_base64": base64.b64encode(letter.value).decode("ascii"),

@@ -1,4 +1,7 @@
-"""Logging of the command line: structured lines on stderr, so that stdout stays what the verb prints."""
+"""Logging of the command line: structured lines on stderr, so that stdout stays what the verb prints.
+
+Other libraries' lines and Python's warnings come in the same form (`driftline.cli.bridge`).
+"""
 
 import logging
 import os
@@ -8,6 +11,9 @@ from typing import Any
 
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
+
+from driftline.cli.bridge import Bridge
+from driftline.cli.output import harmless
 
 QUIET: dict[str, tuple[int, int]] = {
     "apscheduler": (logging.ERROR, logging.ERROR),
@@ -41,17 +47,38 @@ def configure_logging(*, process: str | None = None) -> None:
                 if readable
                 else [structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False))]
             ),
+            *([_harmless] if readable else []),
             _console() if readable else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    logging.basicConfig(
-        level=max(level, logging.WARNING), stream=sys.stderr, format="%(levelname)s %(name)s %(message)s"
-    )
+    _bridge(max(level, logging.WARNING))
     for name, (in_processes, in_verbs) in QUIET.items():
         quiet = in_processes if process else in_verbs
         logging.getLogger(name).setLevel(logging.NOTSET if level <= logging.DEBUG else quiet)
+
+
+def _bridge(level: int) -> None:
+    """Others' lines and Python's warnings come through our log. Once per process; handlers of others stay."""
+    root = logging.getLogger()
+    root.setLevel(level)
+    if not any(isinstance(handler, Bridge) for handler in root.handlers):
+        root.addHandler(Bridge())
+    logging.captureWarnings(True)
+
+
+def adopt_loggers() -> None:
+    """Call it once the model libraries are imported: they write to stderr by handlers of their own, which go."""
+    for name in ("transformers", "huggingface_hub"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+
+
+def _harmless(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A processor for terminals: no value steers them. (JSON escapes by itself.)"""
+    return {name: harmless(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
 def _console() -> structlog.dev.ConsoleRenderer:

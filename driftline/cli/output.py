@@ -1,4 +1,8 @@
-"""What verbs print: tables and sentences for people on stdout, JSON for scripts, errors and progress on stderr."""
+"""What verbs print: tables and sentences for people on stdout, JSON for scripts, errors and progress on stderr.
+
+Guards that nothing which came from outside (labels, sources, ids, actors, reasons, topics) steers the terminal: every
+string passes `harmless` here, on its way out, and cells of tables `one_line`.
+"""
 
 import dataclasses
 import errno
@@ -27,12 +31,40 @@ HINT = re.compile("`driftline ([^`]+)`")
 WITHOUT_CONFIG = ("init", "demo")
 
 
+STEERING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0001]"
+)
+"""Controls (ESC, CSI, carriage return; not line ends and tabs), characters that turn the reading direction, other line
+ends, halves of surrogate pairs, which no stream takes. Joiners stay: emoji are made with them."""
+
+
+def harmless(text: str) -> str:
+    """`text` with what steers a terminal written out, such as `\\x1b`; line ends and tabs stay."""
+    return STEERING.sub(_written_out, text)
+
+
+def one_line(text: str) -> str:
+    """As `harmless`, line ends and tabs written out, too: for one value, which must not look like several lines."""
+    return harmless(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def _written_out(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode("ascii")
+
+
+class _Terminal(Console):
+    """A console that prints no string as it came."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(harmless(one) if isinstance(one, str) else one for one in objects), **options)
+
+
 def _width() -> int | None:
     return None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_COLUMNS
 
 
-out = Console(highlight=False, soft_wrap=True, width=_width())
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = _Terminal(highlight=False, soft_wrap=True, width=_width())
+err = _Terminal(stderr=True, highlight=False, soft_wrap=True)
 
 
 def say(text: str) -> None:
@@ -47,8 +79,9 @@ def say_error(message: str) -> None:
 
 
 def print_json(document: object) -> None:
-    """One JSON document on stdout; times as ISO 8601, dataclasses as objects."""
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2, default=_plain) + "\n")
+    """One JSON document on stdout; times as ISO 8601, dataclasses as objects. What steers a terminal is escaped."""
+    written = json.dumps(document, ensure_ascii=False, indent=2, default=_plain)
+    sys.stdout.write(STEERING.sub(lambda found: json.dumps(found[0])[1:-1], written) + "\n")
 
 
 def _plain(value: object) -> Any:
@@ -110,13 +143,19 @@ def check_writable(path: Path) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
     """A table whose cells are shown as they are (no markup); columns of numbers belong to the right, name them `>n`."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(
+        title=None if title is None else one_line(title),
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+    )
     for column in columns:
         table.add_column(
             column.removeprefix(">"), justify="right" if column.startswith(">") else "left", overflow="fold"
         )
     for row in rows:
-        table.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
+        table.add_row(*(escape("" if cell is None else one_line(str(cell))) for cell in row))
     out.print(table, soft_wrap=False)
 
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from driftline.cli.exams import recalls_in_words, warnings
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feeds
-from driftline.cli.output import count_of, percent, print_json, print_table, say, to_type
+from driftline.cli.output import count_of, one_line, percent, print_json, print_table, say, to_type
 from driftline.cli.supervisor import supervised
 from driftline.config import Config, FeedConfig, load_config
 from driftline.errors import DriftlineError, RegistryUnavailable
@@ -263,7 +263,7 @@ def show(document: dict[str, Any]) -> None:
     _show_replicas(document["replicas"])
     _show_processes(document["processes"])
     for problem in document["problems"]:
-        say(f"[bold red]problem:[/] {escape(problem)}")
+        say(f"[bold red]problem:[/] {escape(one_line(problem))}")
 
 
 def _show_feed(name: str, view: dict[str, Any]) -> None:
@@ -271,7 +271,7 @@ def _show_feed(name: str, view: dict[str, Any]) -> None:
     live = "unknown" if version is None else f"version {version} (revision {revision})"
     state = "  [yellow]paused[/]" if view["paused"] else ""
     say(f"[bold]{escape(name)}[/]  live: {live}{state}")
-    say(f"  awaited     {escape(view['awaited'])}")
+    say(f"  awaited     {escape(one_line(view['awaited']))}")
     if view["prequential"]["n"]:
         _show_accuracy(view["prequential"])
     for warning in view["warnings"]:
@@ -281,7 +281,7 @@ def _show_feed(name: str, view: dict[str, Any]) -> None:
         say(f"  events      {counts.event_records:,} = {_balance(counts)}")
         say(f"  examples    {_states(counts)}")
     if counts is not None and counts.by_reason:
-        say(f"  {escape(dead_letters_in_words(counts))}")
+        say(f"  {escape(one_line(dead_letters_in_words(counts)))}")
     say("")
 
 

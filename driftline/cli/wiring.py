@@ -162,7 +162,9 @@ def redis_problems(registry: Registry) -> list[str]:
 def build_base(config: Config) -> Base:
     """The base model, loaded and fingerprinted (seconds)."""
     from driftline.base import load_base
+    from driftline.cli.logs import adopt_loggers
 
+    adopt_loggers()
     return load_base(config.base)
 
 

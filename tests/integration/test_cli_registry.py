@@ -1,6 +1,7 @@
 """Verbs that need a Redis, on a real embedded one: import, promote, rollback, history, export. PEFT is the oracle."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -587,3 +588,21 @@ def test_check_names_what_is_wrong_and_goes_on(driftline: Driftline, config: Con
     assert set(wrong) >= {"redis", "http", "base model"}
     assert "DRIFTLINE_PREDICT_TOKEN" in wrong["http"]
     assert "wrong" in driftline("check").out
+
+
+HOSTILE = "a\x1b[31mred\x1b]0;title\x07\x9b2J\r\nproblem: none\u202egnp.exe\u2066\u2028\x08\x7fz"
+
+
+@pytest.mark.usefixtures("running")
+def test_actors_and_reasons_steer_no_terminal(driftline: Driftline, tmp_path: Path, tiny_base_dir: Path) -> None:
+    two_promoted(driftline, tmp_path, tiny_base_dir)
+    who = ("--actor", HOSTILE, "--reason", HOSTILE)
+    verbs = [["promote", "1", *who], ["rollback", "0", *who], ["pause", *who], ["status"], ["update-now"], ["history"]]
+    verbs += [["pause", *who, "--json"], ["status", "--json"], ["history", "--json"], ["resume", *who]]
+    for arguments in verbs:
+        result = driftline(*arguments)
+        written = result.out + result.err
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", written), arguments
+        assert not re.search("^problem: none", written, re.M), arguments
+    assert "a\\x1b[31mred" in driftline("history").out
+    assert json.loads(driftline("history", "--json").out)["audit"][-1]["actor"] == HOSTILE

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -40,8 +41,9 @@ from driftline.cli.wiring import open_buffer
 from driftline.config import Config, FeedConfig, FeedServeConfig, ScheduleConfig, load_config, parse_config
 from driftline.errors import ConfigError, DriftlineError, UsageError
 from driftline.names import StateFiles
-from driftline.records import AuditEntry, GateDecision, GateReason, LiveRecord
+from driftline.records import AuditEntry, DeadLetter, GateDecision, GateReason, LiveRecord, RawRecord
 from driftline.topics import Outgoing
+from driftline.topics.codec import decode_event
 from tests.fixtures import buffers
 from tests.fixtures.cli import Driftline
 
@@ -635,3 +637,38 @@ def test_light_verbs_import_nothing_heavy(config: Path, arguments: list[str]) ->
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=config.parent)
     loaded = set(run.stdout.rpartition("loaded:")[2].split())
     assert loaded & {"torch", "transformers", "peft", "kafka", "fastapi", "plotly"} == set()
+
+
+HOSTILE = "a\x1b[31mred\x1b]0;title\x07\x9b2J\r\nproblem: none\u202egnp.exe\u2066\u2028\x08\x7fz"
+
+
+def test_what_came_over_topics_steers_no_terminal(driftline: Driftline, config: Path) -> None:
+    """Ids, sources, texts, labels, and the values that dead letters show."""
+    feed = load_config(config).feed["reviews"]
+    values = [{"id": HOSTILE, "text": 5}, {"id": "1", "text": "x", "label": {HOSTILE: HOSTILE}}]
+    letters = []
+    for number, value in enumerate(values, start=1):
+        raw = RawRecord(
+            position=buffers.place(buffers.EVENTS, number), next_offset=number + 1, value=json.dumps(value).encode()
+        )
+        letter = decode_event(raw, "reviews", feed)
+        assert isinstance(letter, DeadLetter)
+        letters.append(letter)
+    strange = replace(letters[0], position=buffers.place(buffers.EVENTS, 3), detail=HOSTILE)
+    shown = replace(buffers.event(HOSTILE, 0, text=HOSTILE, label=feed.labels[0]), source=HOSTILE)
+    with closing(open_buffer(load_config(config))) as buffer:
+        records = [shown, buffers.prediction(HOSTILE, feed.labels[0], 0), *letters, strange]
+        buffer.append(records, buffers.up_to(buffers.EVENTS, 4), buffers.at(9))
+    for arguments in (["dead-letters", "list"], ["examples"], ["status"]):
+        for more in ([], ["--json"]):
+            result = driftline(*arguments, *more)
+            written = result.out + result.err
+            assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", written), arguments
+            assert not re.search("^problem: none", written, re.M), arguments
+    assert "text: 5" in driftline("dead-letters", "list").out
+    found = json.loads(driftline("dead-letters", "list", "--json").out)["dead_letters"]
+    shown_by_id = {row["id"]: (row["field"], row["value"]) for row in found}
+    assert shown_by_id[1] == ("text", "5")
+    assert shown_by_id[2][0] == "label"
+    assert shown_by_id[2][1].startswith('{"a\\u001b[31mred')
+    assert json.loads(driftline("examples", "--json").out)["examples"][0]["id"] == HOSTILE
