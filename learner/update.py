@@ -68,13 +68,14 @@ def run_update(
     parent = state or TrainerState()
     optimizer = _optimizer(model, parent, section)
     batches = batch_lessons(fresh, replayed, section.batch_examples)
+    dtype = training_dtype(model.base.device, section.dtype)
     losses: list[float] = []
     cuda = [model.base.device] if model.base.device.type == "cuda" else []
     with torch_threads(section.threads), torch.random.fork_rng(cuda), torch.enable_grad():
         torch.manual_seed(seed)
         for number, batch in enumerate(batches):
             _set_rate(optimizer, section, parent.step + number)
-            losses.append(_step(model, optimizer, batch, section))
+            losses.append(_step(model, optimizer, batch, dtype, section.max_grad_norm))
     moments = _moments(model, optimizer)
     mean_loss = sum(losses) / max(1, len(fresh) + len(replayed))
     return UpdateResult(
@@ -127,15 +128,17 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
 
-def _step(model: LoraModel, optimizer: torch.optim.Optimizer, batch: list[Lesson], section: LearnerConfig) -> float:
+def _step(
+    model: LoraModel, optimizer: torch.optim.Optimizer, batch: list[Lesson], dtype: torch.dtype, max_grad_norm: float
+) -> float:
     """One optimizer step; returns the batch's summed loss before it."""
     optimizer.zero_grad(set_to_none=True)
     total = 0.0
     for part in length_parts(batch, PASS_TOKENS[model.base.device.type]):
-        loss = _loss(model, part, training_dtype(model.base.device, section.dtype))
+        loss = _loss(model, part, dtype)
         (loss / len(batch)).backward()
         total += float(loss.detach())
-    torch.nn.utils.clip_grad_norm_(list(model.parameters.values()), section.max_grad_norm)
+    torch.nn.utils.clip_grad_norm_(list(model.parameters.values()), max_grad_norm)
     optimizer.step()
     return total
 
