@@ -91,7 +91,8 @@ class Learner:
         """Resume an open cycle, else start one if enough examples wait.
 
         Enough: as the schedule says, of those that no cycle has taken yet, or `at_least` fresh ones of any kind. None:
-        nothing to do, paused, or an open cycle was given up because its parent is no longer live (or promotion paused).
+        nothing to do, paused, or an open cycle was given up because its parent is no longer live (or promotion paused,
+        or a class of its examples given up).
         """
         live = self._live()
         cycle = self._shop.buffer.open_cycle(self.feed) or self._take(live, at_least)
@@ -100,7 +101,7 @@ class Learner:
         recorded = self._shop.registry.cycle_outcome(self.feed, cycle.cycle_id)
         if recorded is not None:
             return self._acknowledge(CycleReport(cycle=cycle, decision=None, outcome=recorded.status), recorded)
-        if cycle.parent != live.version or live.paused:
+        if cycle.parent != live.version or live.paused or self._is_withdrawn(cycle):
             self._abandon(cycle, live)
             return None
         return self._acknowledge(*self._learn(cycle, live))
@@ -174,6 +175,11 @@ class Learner:
         )
         buffer.take(cycle)
         return cycle
+
+    def _is_withdrawn(self, cycle: Cycle) -> bool:
+        """Whether its plan holds examples that nothing may train on any more: their class was given up since."""
+        plan = cycle.plan
+        return bool(self._shop.buffer.labels.withdrawn((*plan.fresh, *plan.replayed, *plan.retired)))
 
     def _abandon(self, cycle: Cycle, live: LiveRecord) -> None:
         self._shop.buffer.ack(cycle.cycle_id, "abandoned")

@@ -6,6 +6,7 @@ seeded with that cycle's own seed, so repeating a cycle repeats its draws.
 """
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -38,6 +39,12 @@ class TrainerState:
     def initial(cls, section: LearnerConfig) -> "TrainerState":  # noqa: ARG003
         """The state before the first update: nothing trained, nothing remembered, whatever the section."""
         return cls()
+
+    def without(self, seqs: Collection[int]) -> "TrainerState":
+        """The state without these examples, as if replay had never kept them; counts of what was seen stay."""
+        kept = tuple(entry for entry in self.reservoir.entries if entry[0] not in seqs)
+        recent = tuple(seq for seq in self.recent if seq not in seqs)
+        return replace(self, reservoir=replace(self.reservoir, entries=kept), recent=recent)
 
     def without_examples(self, buffer: str) -> "TrainerState":
         """The state for a learner on this buffer where its numbers are not of it: they would name nothing, or other

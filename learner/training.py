@@ -77,7 +77,7 @@ class Training:
         if unknown is not None:
             raise ConfigError(
                 f"feed.{self._feed}.labels: example {unknown.seq} in the buffer has the label {unknown.label!r}, which "
-                "is not among them: put it back, or use another state.path to start with an empty buffer"
+                "is not among them: start ingest and learn again with one config, which says what becomes of that class"
             )
         tokens = self._model.base.tokenize([example.text for example in examples]) if examples else []
         return [Lesson(tokens=t, label=index[e.label]) for t, e in zip(tokens, examples, strict=True)]
@@ -86,7 +86,11 @@ class Training:
         """The parent's state, its example numbers only where they are this buffer's."""
         state = parent.state or TrainerState()
         ours = self._learned_from_this_buffer(parent)
-        return state if ours else state.without_examples(self._buffer.identity())
+        if not ours:
+            return state.without_examples(self._buffer.identity())
+        remembered = {seq for seq, _ in state.reservoir.entries} | set(state.recent)
+        withdrawn = self._buffer.labels.withdrawn(remembered)
+        return state.without(withdrawn) if withdrawn else state
 
     def _learned_from_this_buffer(self, parent: Version) -> bool:
         """A buffer restored from a backup has the same identity, but never saw what was learned since; it may have

@@ -24,6 +24,7 @@ from driftline.buffer.states import (
     RETIRED,
     SET_ASIDE,
     TAKEN,
+    WITHDRAWN,
     from_micros,
     to_micros,
 )
@@ -62,15 +63,16 @@ def take(db: sqlite3.Connection, feed: int, cycle: Cycle, tally: Tally) -> None:
 
 
 def _check_trainable(db: sqlite3.Connection, feed: int, cycle: Cycle) -> None:
-    """Replayed examples exist, are this feed's, and are not held out."""
+    """Replayed examples exist, are this feed's, and are neither held out nor withdrawn."""
     wanted = set(cycle.plan.replayed)
     (found,) = db.execute(
-        "SELECT COUNT(*) FROM events WHERE seq IN (SELECT value FROM json_each(?)) AND feed = ? AND state <> ?",
-        (json.dumps(sorted(wanted)), feed, HOLDOUT),
+        "SELECT COUNT(*) FROM events WHERE seq IN (SELECT value FROM json_each(?)) AND feed = ? "
+        "AND state NOT IN (?, ?)",
+        (json.dumps(sorted(wanted)), feed, HOLDOUT, WITHDRAWN),
     ).fetchone()
     if found != len(wanted):
         raise BufferStoreError(
-            f"feed {cycle.feed!r}: cycle {cycle.cycle_id} replays an example that is unknown or held out"
+            f"feed {cycle.feed!r}: cycle {cycle.cycle_id} replays an example that is unknown, held out or withdrawn"
         )
 
 
@@ -219,14 +221,16 @@ def _named(db: sqlite3.Connection, feed: int, versions: Iterable[int]) -> set[in
 def _settle(db: sqlite3.Connection, feed: int, among: set[int], tally: Tally) -> None:
     """Learned: what a version of the live lineage learned. Set aside: what only adopted versions outside it did.
 
-    All adopted plans are read, but only examples `among` these are written.
+    All adopted plans are read, but only examples `among` these are written. What is to be learned again after a version
+    (`relearn_after`) was not learned by that one, nor by any before it.
     """
     outside = _outside(db, feed)
+    again = _to_learn_again(db, among)
     learned: set[int] = set()
     remembered: set[int] = set()
     lost: set[int] = set()
     for version, plan in db.execute("SELECT version, plan FROM cycles WHERE feed = ? AND adopted = 1", (feed,)):
-        seqs = json.loads(plan)
+        seqs = {name: [s for s in part if again.get(s, -1) < version] for name, part in json.loads(plan).items()}
         if version in outside:
             lost.update(seqs["fresh"], seqs["retired"])
         else:
@@ -238,6 +242,16 @@ def _settle(db: sqlite3.Connection, feed: int, among: set[int], tally: Tally) ->
         move(db, feed, among & (remembered - learned), state, REMEMBERED, tally)
     for state in (LEARNED, REMEMBERED):
         move(db, feed, among & (lost - learned - remembered), state, SET_ASIDE, tally)
+
+
+def _to_learn_again(db: sqlite3.Connection, among: set[int]) -> dict[int, int]:
+    """Example → the newest version that has not learned it as it is now."""
+    rows = db.execute(
+        "SELECT seq, relearn_after FROM events WHERE seq IN (SELECT value FROM json_each(?)) "
+        "AND relearn_after IS NOT NULL",
+        (json.dumps(sorted(among)),),
+    )
+    return dict(rows.fetchall())
 
 
 def relearn(db: sqlite3.Connection, feed: int, tally: Tally) -> int:

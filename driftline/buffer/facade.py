@@ -19,6 +19,7 @@ from driftline.buffer.counters import FeedCounts, Tally, read_counter, read_coun
 from driftline.buffer.expiry import LIMIT as EXPIRY_LIMIT
 from driftline.buffer.expiry import Expiry
 from driftline.buffer.holdouts import HoldoutSplit
+from driftline.buffer.labels import LabelBook, check_adopted
 from driftline.buffer.rules import FeedRules
 from driftline.buffer.segments import Cell
 from driftline.buffer.states import from_micros, to_micros
@@ -36,6 +37,7 @@ class Buffer:
         self._rules = dict(rules)
         self._holdout_key = holdout_key
         self._split = HoldoutSplit(holdout_key)
+        self.labels = LabelBook(store, self._rules)
 
     @classmethod
     def open(
@@ -111,6 +113,8 @@ class Buffer:
         for feed in {record.feed for record in records}:
             self._feed(feed)
         with self._store.writing() as db:
+            for number, rules in self._numbered().values():
+                check_adopted(db, number, rules)
             return intake.Intake(db, self._numbered(), self._split, to_micros(now)).take(records, positions, retried)
 
     def expire(self, now: datetime, *, current: Iterable[str] | None = None) -> None:
@@ -225,6 +229,7 @@ class Buffer:
         """
         with self._store.writing() as db:
             tally = Tally()
+            check_adopted(db, self._feed(cycle.feed), self._rules[cycle.feed])
             cycles.take(db, self._feed(cycle.feed), cycle, tally)
             tally.write(db)
 

@@ -1,6 +1,7 @@
 """What the buffer must know of a feed: labels, waits, bounds and shares. Plain values, so that tests can make them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from driftline.config import FeedConfig, FeedTopics, IngestConfig
 
@@ -12,6 +13,8 @@ class FeedRules:
     feed: str
     topics: FeedTopics
     labels: tuple[str, ...]
+    retired_labels: tuple[str, ...] = ()
+    label_map: Mapping[str, str] = field(default_factory=dict)
     holdout_share: float = 0.1
     label_wait_s: float = 7 * 86400.0
     event_wait_s: float = 86400.0
@@ -40,6 +43,8 @@ def feed_rules(name: str, feed: FeedConfig, topics: FeedTopics, ingest: IngestCo
         feed=name,
         topics=topics,
         labels=feed.labels,
+        retired_labels=feed.retired_labels,
+        label_map=feed.label_map,
         holdout_share=feed.evaluation.holdout_share,
         label_wait_s=feed.label_wait_s,
         event_wait_s=feed.event_wait_s,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from driftline.buffer.cycles import lineage, parents
-from driftline.buffer.states import from_micros
+from driftline.buffer.states import WITHDRAWN, from_micros
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +33,10 @@ class Scored:
 
 
 def scored(db: sqlite3.Connection, feed: int, last: int | None) -> list[Scored]:
-    """The feed's last examples (None: all) in the order their events arrived. For reports, not for steps."""
+    """The feed's last examples (None: all) in the order their events arrived, without withdrawn ones. For reports."""
     rows = db.execute(
         "SELECT seq, event_id, source, label, answer_label, answer_version, holdout, occurred_at FROM events "
-        "WHERE feed = ? AND seq IS NOT NULL ORDER BY arrival DESC LIMIT ?",
+        f"WHERE feed = ? AND seq IS NOT NULL AND state <> {WITHDRAWN} ORDER BY arrival DESC LIMIT ?",
         (feed, -1 if last is None else last),
     ).fetchall()
     knowledge = Knowledge(db, feed, {row[0]: row[5] for row in rows if row[5]})

@@ -17,7 +17,7 @@ from datetime import datetime
 
 from driftline.buffer.counters import Tally
 from driftline.buffer.rules import FeedRules
-from driftline.buffer.states import to_micros
+from driftline.buffer.states import HOLDOUT, to_micros
 from driftline.errors import BufferStoreError
 
 Cell = tuple[int, int] | None
@@ -27,7 +27,8 @@ Cell = tuple[int, int] | None
 class Segment:
     """A stretch of a feed's examples, first to last number inclusive. The last one may be open.
 
-    `holdouts` are the kept ones, rising; `holdouts_seen` counts all; `merged` says how many segments it consists of.
+    `holdouts` are the kept ones, rising, without withdrawn ones; `holdouts_seen` counts all; `merged` says how many
+    segments it consists of.
     """
 
     index: int
@@ -117,8 +118,9 @@ def read(db: sqlite3.Connection, feed: int) -> list[Segment]:
     """All segments in order."""
     kept: dict[int, list[int]] = {}
     for segment, seq in db.execute(
-        "SELECT segment, seq FROM kept_holdouts WHERE segment IN (SELECT id FROM segments WHERE feed = ?) ORDER BY seq",
-        (feed,),
+        "SELECT segment, kept_holdouts.seq FROM kept_holdouts JOIN events ON events.seq = kept_holdouts.seq "
+        "WHERE segment IN (SELECT id FROM segments WHERE feed = ?) AND state = ? ORDER BY kept_holdouts.seq",
+        (feed, HOLDOUT),
     ):
         kept.setdefault(segment, []).append(seq)
     return [
