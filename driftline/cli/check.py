@@ -120,6 +120,15 @@ def _buffer(config: Config) -> Iterator[Finding]:
             yield Finding("buffer", True, f"also holds {', '.join(others)}, which this config does not name")
 
 
+def _label_changes(config: Config) -> Iterator[Finding]:
+    """What the processes will do first, or why they will refuse; nothing where the labels are those known so far."""
+    from driftline.cli.label_changes import changes_in_words
+
+    for feed in config.feed:
+        ok, lines = changes_in_words(config, feed)
+        yield from (Finding(f"labels of {feed}", ok, line) for line in lines)
+
+
 def _topics(config: Config) -> Iterator[Finding]:
     from driftline.cli.wiring import build_topics
     from driftline.topics.files import FileTopics
@@ -317,6 +326,7 @@ def _http(config: Config) -> Iterator[Finding]:
 CHECKS: dict[str, Check] = {
     "state": _state,
     "buffer": _buffer,
+    "labels": _label_changes,
     "schedule": _schedule,
     "topics": _topics,
     "redis": _redis,

@@ -14,6 +14,7 @@ import structlog
 
 from driftline import metrics
 from driftline.cli import wiring
+from driftline.cli.label_changes import adopt_labels, require_labels
 from driftline.cli.signals import stop_on_signals
 from driftline.clock import SystemClock
 from driftline.config import Config
@@ -28,11 +29,13 @@ TOPICS_AGAIN_S = 2.0
 def run_ingest(config: Config) -> None:
     """Topics into the buffer, until SIGTERM or SIGINT."""
     stop, shown = stop_on_signals(), config.metrics
+    require_labels(config)  # before the buffer is touched
     with (
         metrics.exposed(metrics.INGEST, shown.host, shown.ingest_port, "metrics.ingest_port"),
         closing(wiring.open_buffer(config)) as buffer,
         closing(wiring.build_topics(config)) as topics,
     ):
+        adopt_labels(config, buffer)
         ingest = patiently(partial(wiring.build_ingest, config, topics, buffer, SystemClock()), stop)
         if ingest is not None:
             with closing(ingest):
@@ -52,11 +55,13 @@ def run_serve(config: Config) -> None:
     Topics are not asked for here: answering needs none, and an append makes its topic where it is missing.
     """
     stop = stop_on_signals()
+    registry = wiring.build_registry(config)
+    require_labels(config)
     log.info("loading_base_model", model=config.base.model)
     from serving.server import Server
 
     with closing(wiring.build_topics(config)) as topics:
-        registry, base = wiring.build_registry(config), wiring.build_base(config)
+        base = wiring.build_base(config)
         engine = wiring.build_engine(config, base)
         watcher = wiring.build_watcher(config, engine, base, registry, role="serve", url=None)
         Server(wiring.build_parts(config, engine, watcher, topics), registry).run(stop)
@@ -68,12 +73,14 @@ def run_scorer(config: Config) -> None:
     if not feeds:
         raise ConfigError("feed.NAME.serve.score is false for every feed: nothing to score")
     stop, shown = stop_on_signals(), config.metrics
+    registry = wiring.build_registry(config)
+    require_labels(config)
     log.info("loading_base_model", model=config.base.model)
     with (
         metrics.exposed(metrics.SERVING, shown.host, shown.score_port, "metrics.score_port"),
         closing(wiring.build_topics(config)) as topics,
     ):
-        registry, base = wiring.build_registry(config), wiring.build_base(config)
+        base = wiring.build_base(config)
         engine = wiring.build_engine(config, base)
         watcher = wiring.build_watcher(config, engine, base, registry, role="score", url=None)
         engine.start()

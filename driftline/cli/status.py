@@ -282,6 +282,9 @@ def _show_feed(name: str, view: dict[str, Any]) -> None:
         say(f"  examples    {_states(counts)}")
     if counts is not None and counts.by_reason:
         say(f"  {escape(one_line(dead_letters_in_words(counts)))}")
+    if counts is not None and counts.by_reason.get("unknown_label"):
+        retry = to_type("dead-letters retry")
+        say(escape(f"  once their label is among the labels, `{retry}` joins those that were unknown"))
     say("")
 
 
@@ -307,7 +310,8 @@ def _balance(counts: "FeedCounts") -> str:
 
 
 def _states(counts: "FeedCounts") -> str:
-    parts = ("fresh", "taken", "learned", "holdouts", "retired", "remembered", "set_aside", "awaiting_prediction")
+    learnable = ("fresh", "taken", "learned", "holdouts", "retired", "remembered")
+    parts = (*learnable, "set_aside", "withdrawn", "awaiting_prediction")
     known = [(part.replace("_", " ").replace("holdouts", "held out"), getattr(counts, part)) for part in parts]
     return ", ".join(f"{n:,} {part}" for part, n in known if n) or "none"
 

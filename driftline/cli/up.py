@@ -13,6 +13,7 @@ import structlog
 import typer
 from rich.markup import escape
 
+from driftline.cli.label_changes import require_labels
 from driftline.cli.logs import configure_logging
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption
 from driftline.cli.output import say, to_type
@@ -39,6 +40,7 @@ def up(config: ConfigOption = DEFAULT_CONFIG) -> None:
     files = state_files(loaded)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the supervisor takes over: still stop the Redis
     with only_supervisor(files.supervisor):
+        require_labels(loaded)  # before anything is started or taken in
         require_ports(loaded)
         try:
             _prepare(loaded)
@@ -131,6 +133,7 @@ def _prepare(config: Config) -> None:
 
     Tokens.from_environment(os.environ, config.serve.host)
     redis_url(config)
+    require_labels(config)  # the live version's too, now that the embedded Redis runs
     topics = build_topics(config)
     try:
         topics.ensure(name for feed in config.feed for name in feed_topics(config, feed).model_dump().values())

@@ -228,11 +228,15 @@ def require_one_rank(config: Config) -> None:
 def build_learner_service(config: Config) -> LearnerService:
     """The learner process's service over all feeds. RegistryError if Redis would throw versions away; ConfigError as
     `require_one_rank`."""
+    from driftline.cli.label_changes import adopt_labels, require_labels
     from learner.service import FeedLearner, LearnerService
 
     require_one_rank(config)
     build_signer(config, build_trust(config))  # before the seconds that the base takes
-    registry, clock, buffer = build_registry(config), SystemClock(), open_buffer(config)
+    registry, clock = build_registry(config), SystemClock()
+    require_labels(config)  # before the buffer is touched
+    buffer = open_buffer(config)
+    adopt_labels(config, buffer)
     for problem in redis_problems(registry):
         if problem.startswith("maxmemory-policy"):
             raise RegistryError(f"the learner does not start on this Redis: {problem}")
