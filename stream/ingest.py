@@ -22,7 +22,7 @@ import structlog
 
 from driftline import metrics
 from driftline.buffer import Buffer
-from driftline.clock import Clock
+from driftline.clock import Clock, Deadline
 from driftline.config import FeedConfig, FeedTopics, IngestConfig
 from driftline.errors import BufferInUse, DriftlineError
 from driftline.records import RawRecord
@@ -39,6 +39,7 @@ HOUSEKEEPING_EVERY_S = 1.0
 PARTITIONS_EVERY_S = 60.0
 MAX_BACK_OFF_S = 10.0
 POLL_S = 0.5
+LOCK_WITHIN_S = 0.2
 
 
 class Ingest:
@@ -258,14 +259,19 @@ def _count(records: list[Decoded]) -> None:
 
 
 def _hold(path: Path) -> int | None:
-    """The lock that keeps a second ingest out; it falls with the process."""
+    """The lock that keeps a second ingest out; it falls with the process. `status` looks at it, and so holds it for a
+    moment: that is waited for."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise BufferInUse(
-            f"another ingest holds {path}: one ingest writes one buffer; stop it, or give this one another state.path"
-        ) from None
-    return lock
+    lock, deadline = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600), Deadline(LOCK_WITHIN_S)
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except BlockingIOError:
+            if deadline.expired():
+                os.close(lock)
+                raise BufferInUse(
+                    f"another ingest holds {path}: one ingest writes one buffer; stop it, or give this one another "
+                    "state.path"
+                ) from None
+            time.sleep(0.01)

@@ -18,6 +18,7 @@ pytest_plugins = [
     "tests.fixtures.registry",
     "tests.fixtures.models",
     "tests.fixtures.cli",
+    "tests.fixtures.installation",
     "tests.fixtures.browser",
 ]
 

@@ -13,6 +13,7 @@ from rich.markup import escape
 from driftline.cli.exams import recalls_in_words, warnings
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feeds
 from driftline.cli.output import count_of, one_line, percent, print_json, print_table, say, to_type
+from driftline.cli.problems import Sight, find_problems, keeps_ending, stopped_feed
 from driftline.cli.supervisor import supervised
 from driftline.config import Config, FeedConfig, load_config
 from driftline.errors import DriftlineError, RegistryUnavailable
@@ -43,25 +44,25 @@ def status(config: ConfigOption = DEFAULT_CONFIG, feed: FeedOption = None, as_js
 
 def collect(config: Config, feeds: list[str]) -> dict[str, Any]:
     """Everything as one document: `processes`, `replicas`, `problems` and `feeds`, each feed by its name."""
-    problems: list[str] = []
     processes = supervised(StateFiles(config.state.path).supervisor)
-    live, replicas, stopped = _registry_view(config, feeds, problems)
-    problems.extend(ended for name in processes if (ended := keeps_ending(name, processes)) is not None)
+    sight = _registry_view(config, feeds)
+    cut_off = keeps_ending("ingest", processes)
+    problems = find_problems(config, feeds, processes, sight)
     return {
         "processes": processes,
-        "replicas": replicas,
+        "replicas": sight.replicas,
         "feeds": {
             feed: _feed_view(
                 config,
                 feed,
-                live.get(feed),
-                stopped_feed(stopped.get(feed), processes),
-                keeps_ending("ingest", processes),
+                sight.live.get(feed),
+                stopped_feed(sight.stopped.get(feed), processes),
+                cut_off,
                 problems,
             )
             for feed in feeds
         },
-        "problems": problems,
+        "problems": list(dict.fromkeys(problems)),  # the buffer is the same for all feeds
     }
 
 
@@ -91,18 +92,20 @@ def existing_buffer(config: Config) -> "Buffer | None":
     return open_buffer(config, read_only=True)
 
 
-def _registry_view(
-    config: Config, feeds: list[str], problems: list[str]
-) -> tuple[dict[str, LiveRecord], list[ReplicaStatus], dict[str, str]]:
-    """Live records, replicas, and why a learner stopped which feed."""
+def _registry_view(config: Config, feeds: list[str]) -> Sight:
+    """Live records, replicas, who learns, and why a learner stopped which feed."""
     try:
         registry = existing_registry(config)
         if registry is None:
-            return {feed: LiveRecord(feed=feed) for feed in feeds}, [], {}
-        return {feed: registry.live(feed) for feed in feeds}, registry.replicas(), registry.stopped_feeds()
+            return Sight(live={feed: LiveRecord(feed=feed) for feed in feeds})
+        return Sight(
+            live={feed: registry.live(feed) for feed in feeds},
+            replicas=registry.replicas(),
+            stopped=registry.stopped_feeds(),
+            learned_by=frozenset(feed for feed in feeds if registry.is_leased(feed, "learner")),
+        )
     except DriftlineError as error:
-        problems.append(f"registry: {error}")
-        return {}, [], {}
+        return Sight(problem=str(error))
 
 
 def _feed_view(
@@ -154,26 +157,6 @@ def _warnings(config: Config, feed: str, live: LiveRecord | None) -> list[str]:
         return warnings(manifests.get(live.version), manifests.get(newest), config.base.model)
     except DriftlineError:
         return []
-
-
-def stopped_feed(reason: str | None, processes: dict[str, dict[str, Any]]) -> str | None:
-    """Why a feed is not learned, and until when: the learner stopped it for this reason, or the learner that `up`
-    supervises does not run. None if nothing is known to be wrong."""
-    if reason is not None:
-        return f"the learner stopped this feed, until its live version changes or it is restarted: {reason}"
-    return keeps_ending("learn", processes)
-
-
-def keeps_ending(name: str, processes: dict[str, dict[str, Any]]) -> str | None:
-    """Why a process that `up` supervises does not run, and until when; None if it runs, or was not started yet."""
-    process = processes.get(name, {})
-    if process.get("exit_code") is None or process["state"] not in ("waiting", "refused"):
-        return None
-    code, restarts = process["exit_code"], process["restarts"]
-    if process["state"] == "waiting":
-        return f"{name} ended with exit code {code}, restart {restarts} follows; its reason is in up's log"
-    after = f" after {count_of(restarts, 'restart')}" if restarts else ""
-    return f"{name} refused its config{after} (exit code {code}), up's log says why: mend it, then start `up` again"
 
 
 def _buffer_view(config: Config, feed: str, problems: list[str]) -> tuple["FeedCounts | None", dict[str, Any]]:

@@ -7,7 +7,8 @@ none is left behind that the next `up` would collide with. SIGTERM and SIGINT as
 in hand; a second signal, or `drain_s`, kills them. `watch` is called every `WATCH_S` for what runs beside the children
 (the embedded Redis).
 
-What runs is written to a JSON file after every change, replaced atomically, for `driftline status`.
+What runs is written to a JSON file after every change, replaced atomically, for `driftline status`. Its time of change
+is the supervisor's last sign of life. A stop that was asked for removes it: one that is left behind tells of a kill.
 """
 
 import ctypes
@@ -22,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -30,6 +32,7 @@ import structlog
 
 from driftline.cli.output import say
 from driftline.errors import UsageError
+from driftline.records import iso
 
 log = structlog.get_logger()
 
@@ -51,8 +54,9 @@ def pause_s(quick_ends: int) -> float:
 
 @dataclass(slots=True)
 class Child:
-    """One supervised process. Times are monotonic seconds; `exit_code` is negative for a signal; `at_start`: it was
-    refused in the first `STEADY_S` of its first life, so that nobody can be using it yet."""
+    """One supervised process. Times `_at` are monotonic seconds, `_on` wall times for `status`; `exit_code` is
+    negative for a signal; `at_start`: it was refused in the first `STEADY_S` of its first life, so that nobody can be
+    using it yet."""
 
     name: str
     command: Sequence[str]
@@ -63,6 +67,8 @@ class Child:
     started_at: float = 0.0
     start_at: float = 0.0
     exit_code: int | None = None
+    started_on: str | None = None
+    ended_on: str | None = None
     at_start: bool = False
 
     def start(self, now: float) -> None:
@@ -71,13 +77,13 @@ class Child:
         self.process = subprocess.Popen(
             self.command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=lambda: _die_with(parent)
         )
-        self.state, self.started_at = "running", now
+        self.state, self.started_at, self.started_on = "running", now, _now()
         log.info("child_started", child=self.name, pid=self.process.pid, restarts=self.restarts)
 
     def ended(self, code: int, now: float) -> None:
         """Work out when to start it again, if at all."""
         steady = now - self.started_at >= STEADY_S
-        self.exit_code, self.process = code, None
+        self.exit_code, self.process, self.ended_on = code, None, _now()
         if code == EXIT_CONFIG:
             self.state, self.at_start = "refused", not (self.restarts or steady)
             log.error("child_refused", child=self.name, remedy="its message is above: mend the config, then `up` again")
@@ -88,9 +94,16 @@ class Child:
         log.warning("child_ended", child=self.name, exit_code=code, again_in_s=round(self.start_at - now, 1))
 
     def document(self) -> dict[str, Any]:
-        """What `status` shows."""
-        pid = self.process.pid if self.process else None
-        return {"pid": pid, "state": self.state, "restarts": self.restarts, "exit_code": self.exit_code}
+        """What `status` shows. `quick_ends`: how many ends in a row came soon after their start."""
+        return {
+            "pid": self.process.pid if self.process else None,
+            "state": self.state,
+            "restarts": self.restarts,
+            "exit_code": self.exit_code,
+            "quick_ends": self.quick_ends,
+            "started_at": self.started_on,
+            "ended_at": self.ended_on,
+        }
 
 
 @dataclass(slots=True)
@@ -115,6 +128,7 @@ class Supervisor:
                     if self.watch is not None:
                         self.watch()
                     self._start_due(time.monotonic())
+                    self._show_life()
                     select.select([wake], [], [], self._wait_s(time.monotonic()))
                     _drain_pipe(wake)
                     self._reap(time.monotonic())
@@ -192,6 +206,10 @@ class Supervisor:
             if child.process is not None and child.process.poll() is None:
                 child.process.send_signal(number)
 
+    def _show_life(self) -> None:
+        with suppress(OSError):
+            os.utime(self.file)
+
     def _write(self) -> None:
         document = {"pid": os.getpid(), "processes": {child.name: child.document() for child in self.children}}
         draft = self.file.with_name(self.file.name + ".draft")
@@ -211,19 +229,34 @@ def only_supervisor(file: Path) -> Iterator[None]:
             raise UsageError(
                 f"another `up` runs already on {file.parent}{who}: stop it, or use another state.path"
             ) from None
+        file.unlink(missing_ok=True)  # left behind by one that was killed: its children are not ours
         yield
+
+
+def left_behind(file: Path) -> datetime | None:
+    """When the `up` that was killed on this state folder was last alive; None: none was, or another one runs."""
+    try:
+        seen = datetime.fromtimestamp(file.stat().st_mtime, UTC)
+    except OSError:
+        return None
+    return None if is_held(_lock_file(file)) else seen
 
 
 def supervised(file: Path) -> dict[str, dict[str, Any]]:
     """The children of the `up` that runs on this state folder, by name; {} if none runs."""
+    return dict(_read(file).get("processes", {})) if is_held(_lock_file(file)) else {}
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a process holds this lock file. False, too, where nothing ever did: there is no such file."""
     try:
-        with _lock_file(file).open("r") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with lock.open("r") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return dict(_read(file).get("processes", {}))
-    except OSError:  # no `up` ever ran there, or nothing is there
+        return True
+    except OSError:
         pass
-    return {}
+    return False
 
 
 def _lock_file(file: Path) -> Path:
@@ -235,6 +268,11 @@ def _read(file: Path) -> dict[str, Any]:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
+
+
+def _now() -> str:
+    """The time for other processes, to the second."""
+    return iso(datetime.now(UTC).replace(microsecond=0))
 
 
 def _die_with(parent: int) -> None:

@@ -7,12 +7,13 @@ import logging
 import os
 import re
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,19 +30,20 @@ from driftline.cli.logs import configure_logging
 from driftline.cli.options import choose_actor, choose_feed
 from driftline.cli.output import say_error, this_command, to_type
 from driftline.cli.ports import require_ports
+from driftline.cli.problems import stopped_feed
 from driftline.cli.processes import with_serve_options
 from driftline.cli.produce import batches, record_key
 from driftline.cli.reasons import decision_in_words
 from driftline.cli.replay.source import read_lines
 from driftline.cli.replay.verb import write_outputs
-from driftline.cli.status import awaited, dead_letters_in_words, prequential_accuracy, stopped_feed
+from driftline.cli.status import awaited, dead_letters_in_words, prequential_accuracy
 from driftline.cli.supervisor import only_supervisor
 from driftline.cli.up import Answering, commands
 from driftline.cli.wiring import open_buffer
 from driftline.config import Config, FeedConfig, FeedServeConfig, ScheduleConfig, load_config, parse_config
 from driftline.errors import ConfigError, DriftlineError, UsageError
 from driftline.names import StateFiles
-from driftline.records import AuditEntry, DeadLetter, GateDecision, GateReason, LiveRecord, RawRecord
+from driftline.records import AuditEntry, DeadLetter, GateDecision, GateReason, LiveRecord, RawRecord, iso
 from driftline.topics import Outgoing
 from driftline.topics.codec import decode_event
 from tests.fixtures import buffers
@@ -360,9 +362,12 @@ def test_a_process_that_keeps_ending_is_a_problem(driftline: Driftline, tmp_path
     (tmp_path / "state").mkdir()
     file = StateFiles(tmp_path / "state").supervisor
     ended = {"pid": None, "state": "waiting", "restarts": 3, "exit_code": 1}
-    started = {"pid": 7, "state": "running", "restarts": 1, "exit_code": -9}
+    starting = {"started_at": iso(datetime.now(UTC))}
+    started = {"pid": 7, "state": "running", "restarts": 1, "exit_code": -9, **starting}
+    first = {"pid": 8, "state": "running", "restarts": 0, "exit_code": None, **starting}
     with only_supervisor(file):
-        file.write_text(json.dumps({"processes": {"ingest": ended, "learn": started, "score": ended}}))
+        processes = {"ingest": ended, "learn": started, "serve": first, "score": ended}
+        file.write_text(json.dumps({"processes": processes}))
         result = driftline("status")
     words = "ended with exit code 1, restart 3 follows; its reason is in up's log"
     assert result.code == 1
@@ -371,6 +376,44 @@ def test_a_process_that_keeps_ending_is_a_problem(driftline: Driftline, tmp_path
         f"problem: ingest {words}",
         f"problem: score {words}",
     ]
+
+
+@pytest.mark.parametrize(
+    ("quick_ends", "ended", "words"),
+    [
+        (4, 12, "learn ended 4 times in a row, last 12 s ago with exit code 1, and runs again now"),
+        (1, 12, "learn ended once, last 12 s ago with exit code 1, and runs again now"),
+        (4, 90, None),
+    ],
+)
+@pytest.mark.usefixtures("config")
+def test_a_process_that_keeps_ending_is_a_problem_also_while_it_runs(
+    driftline: Driftline, tmp_path: Path, quick_ends: int, ended: int, words: str | None
+) -> None:
+    (tmp_path / "state").mkdir()
+    file, now = StateFiles(tmp_path / "state").supervisor, datetime.now(UTC)
+    first = {"pid": 7, "state": "running", "restarts": 0, "exit_code": None, "started_at": iso(now)}
+    again = first | {"restarts": 4, "exit_code": 1, "quick_ends": quick_ends}
+    again |= {"ended_at": iso(now - timedelta(seconds=ended))}
+    with only_supervisor(file):
+        file.write_text(json.dumps({"processes": {"ingest": first, "learn": again, "serve": first, "score": first}}))
+        result = driftline("status", "--json")
+    told = [re.sub(r"1[2-9] s", "12 s", problem) for problem in json.loads(result.out)["problems"]]
+    assert result.code == (1 if words else 0)
+    assert told == ([f"{words}; its reason is in up's log"] if words else [])
+
+
+@pytest.mark.usefixtures("config")
+def test_a_buffer_of_an_older_format_is_a_problem(driftline: Driftline, config: Path) -> None:
+    loaded = load_config(config)
+    open_buffer(loaded).close()
+    with closing(sqlite3.connect(StateFiles(loaded.state.path).buffer)) as db:
+        db.execute("PRAGMA user_version = 4")
+    result = driftline("status", "--json")
+    told = [problem for problem in json.loads(result.out)["problems"] if problem.startswith("buffer: ")]
+    assert result.code == 1
+    assert len(told) == 1
+    assert "has format 4, which an older Driftline wrote" in told[0]
 
 
 def test_quality_is_told_of_the_last_examples_and_without_scorer_which_share_was_answered(
