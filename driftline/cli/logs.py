@@ -47,7 +47,7 @@ def configure_logging(*, process: str | None = None) -> None:
                 if readable
                 else [structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False))]
             ),
-            *([_harmless] if readable else []),
+            *_for_terminals(readable),
             _console() if readable else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -79,6 +79,11 @@ def adopt_loggers() -> None:
 def _harmless(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """A processor for terminals: no value steers them. (JSON escapes by itself.)"""
     return {name: harmless(value) if isinstance(value, str) else value for name, value in event.items()}
+
+
+def _for_terminals(readable: bool) -> list[structlog.typing.Processor]:
+    """Tracebacks become strings first, because an exception's message may quote anything."""
+    return [structlog.processors.format_exc_info, _harmless] if readable else []
 
 
 def _console() -> structlog.dev.ConsoleRenderer:

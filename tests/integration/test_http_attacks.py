@@ -124,6 +124,12 @@ def test_what_is_no_honest_request_is_refused_at_once_and_never_with_500(server:
     assert honest.status_code == 200, "the server goes on"
 
 
+def test_a_broken_origin_is_told_by_the_reading_routes_too(server: Server) -> None:
+    for url in (f"{server.url}/v1/feeds", f"{server.admin_url}/v1/status"):
+        response = httpx.get(url, headers={"Origin": "http://[::1"})
+        assert (response.status_code, response.json()["error"]["code"]) == (400, "bad_origin")
+
+
 @pytest.mark.parametrize("field", ["reason", "actor"])
 def test_half_a_surrogate_pair_in_an_order_is_refused(server: Server, field: str) -> None:
     response = httpx.post(f"{server.admin_url}/v1/feeds/f/pause", content=b'{"%s": "\\ud800"}' % field.encode())

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
 from driftline.cli.bridge import AT_MOST_EVERY_S, Bridge
@@ -94,3 +95,16 @@ def test_processes_write_others_lines_and_warnings_as_json(capsys: pytest.Captur
         ("py.warnings", "warning", "ingest"),
     ]
     assert "old thing" in lines[3]["event"]
+
+
+@pytest.mark.usefixtures("_root_as_before")
+def test_a_readable_log_steers_no_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values and tracebacks; the log's own colours are its own."""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    configure_logging(process="ingest")
+    hostile = "a\x1b]0;title\x07\x9b2J\u202egnp"
+    structlog.get_logger().error("failed", who=hostile, exc_info=ValueError(hostile))
+    logging.getLogger("theirs").error(hostile)
+    written = capsys.readouterr().err
+    assert written.count("a\\x1b]0;title") == 3
+    assert not {"\x1b]", "\x07", "\x9b", "\u202e"} & {*written, written[written.find("\x1b]") :][:2]}
