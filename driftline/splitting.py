@@ -36,12 +36,12 @@ def broken_words(encoder: "Tokenizer", unknown: int | None, texts: Sequence[str]
     return sum(found) / len(found) if found else None
 
 
-def splitting_in_words(share: float | None, model: str) -> str:
+def splitting_in_words(share: float | None) -> str:
     """What is wrong and what to do; nothing below `MANY_BROKEN`."""
     if share is None or share < MANY_BROKEN:
         return ""
     return (
-        f"the base {model} sees {100 * share:.0f} % of the words as unknown or letter by letter, so it can learn "
+        f"the base model sees {100 * share:.0f} % of the words as unknown or letter by letter, so it can learn "
         "little from them: set base.model to one that was trained on the feed's languages, such as a multilingual one"
     )
 

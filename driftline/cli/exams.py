@@ -20,11 +20,11 @@ def recalls_in_words(recalls: Mapping[str, Mapping[str, Any]]) -> str:
     return f"right {which}: {listed}"
 
 
-def warnings(live: Manifest | None, newest: Manifest | None, model: str) -> list[str]:
+def warnings(live: Manifest | None, newest: Manifest | None) -> list[str]:
     """What the live version, and the base on the texts of the newest one, leave to be wished for."""
     guesses: Sequence[str] = ()
     if live is not None:
         told = (reason_in_words(reason) for reason in live.decision.reasons if reason.code in GUESSES)
         guesses = [f"version {live.version}, which is live, was promoted though {words}" for words in told]
-    split = splitting_in_words(newest.broken_words, model) if newest else ""
+    split = splitting_in_words(newest.broken_words) if newest else ""
     return [*guesses, *([split] if split else [])]

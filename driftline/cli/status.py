@@ -154,7 +154,7 @@ def _warnings(config: Config, feed: str, live: LiveRecord | None) -> list[str]:
         newest = max(registry.versions(feed), default=0)
         wanted = {number: registry.manifest(feed, number) for number in {newest, live.version} - {0}}
         manifests = {number: decode_manifest(signed.document) for number, signed in wanted.items()}
-        return warnings(manifests.get(live.version), manifests.get(newest), config.base.model)
+        return warnings(manifests.get(live.version), manifests.get(newest))
     except DriftlineError:
         return []
 

@@ -191,7 +191,11 @@ def test_the_report_has_the_fields_of_the_design(replay: Replay, tmp_path: Path)
         *("versions", "swaps", "freshness_s", "seconds", "examples_per_s"),
     }
     assert (report["format"], report["dtype"] in ("float32", "bfloat16")) == (2, True)
-    assert set(report["prequential"]) == {"accuracy", "macro_f1", "n", "windows"}
+    assert set(report["prequential"]) == {"accuracy", "macro_f1", "n", "windows", "by_class", "confusion", "by_source"}
+    assert all(set(row) >= {"accuracy", "macro_f1", "n"} for row in report["baselines"].values())
+    assert all(set(row["exam"]) == {"accuracy", "macro_f1", "n"} for row in report["versions"])
+    assert sum(n for row in report["prequential"]["confusion"].values() for n in row.values()) == report["examples"]
+    assert sum(row["n"] for row in report["prequential"]["by_source"].values()) == report["examples"]
     windows = report["prequential"]["windows"]
     assert next((w["start"], w["end"], w["n"]) for w in windows) == (0, 250, 250)
     assert sum(w["n"] for w in windows) == report["prequential"]["n"]
@@ -223,8 +227,9 @@ def test_the_frozen_first_version_is_measured_from_its_promotion_on(replay: Repl
     assert (row["n"], row["version"]) == (n, 1)
     assert row["ours"] == pytest.approx(accuracy, abs=1e-12)
     warm = report["after_cold_start"]
-    assert warm["prequential"] == {"accuracy": row["ours"], "n": n}
-    assert warm["baselines"]["first_version"] == {"accuracy": row["accuracy"], "n": n}
+    ours, first = warm["prequential"], warm["baselines"]["first_version"]
+    assert (ours["accuracy"], ours["n"]) == (row["ours"], n)
+    assert first == {"accuracy": row["accuracy"], "macro_f1": row["macro_f1"], "n": n}
     assert {name: one["n"] for name, one in warm["baselines"].items()} == dict.fromkeys(report["baselines"], n)
     assert report["prequential"]["n"] - n == sum(e["label"] is not None for e in events[:since])
     cold = accuracy * n / report["prequential"]["n"]
@@ -491,6 +496,7 @@ def test_the_page_escapes_what_users_named(replay: Replay, tmp_path: Path) -> No
     report = replay(events, eval_file=evaluation, labels=labels)
     assert report["evaluation"][hostile]["n"] == 30
     page = render_page(report)
-    assert "alert(2)" not in page
+    assert "<img src=x" not in page
+    assert "&lt;img src=x onerror=alert(2)&gt;" in page
     assert hostile not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page

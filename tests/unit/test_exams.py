@@ -31,7 +31,7 @@ def test_of_many_classes_the_worst_are_told_the_frequent_first() -> None:
 
 def test_a_live_guesser_and_a_base_of_another_language_are_warned_of() -> None:
     live = replace(manifest_of(1), decision=GateDecision(promote=True, reasons=(GUESSES,)))
-    guesses, split = warnings(live, replace(manifest_of(2), broken_words=0.72), "base")
+    guesses, split = warnings(live, replace(manifest_of(2), broken_words=0.72))
     assert guesses == (
         "version 1, which is live, was promoted though it only answers 'positive', which is right for 92.0 % of 150 "
         "hold-outs; nothing better was live"
@@ -41,5 +41,5 @@ def test_a_live_guesser_and_a_base_of_another_language_are_warned_of() -> None:
 
 
 def test_nothing_is_warned_of_otherwise() -> None:
-    assert warnings(None, None, "base") == []
-    assert warnings(manifest_of(1), replace(manifest_of(1), broken_words=0.04), "base") == []
+    assert warnings(None, None) == []
+    assert warnings(manifest_of(1), replace(manifest_of(1), broken_words=0.04)) == []

@@ -52,7 +52,7 @@ def test_bytes_are_less_than_characters() -> None:
 
 
 def test_it_is_told_with_the_remedy_only_where_many_are_broken() -> None:
-    assert splitting_in_words(0.04, "base") == ""
-    assert splitting_in_words(None, "base") == ""
-    assert splitting_in_words(0.72, "base").startswith("the base base sees 72 % of the words")
-    assert "base.model" in splitting_in_words(0.72, "base")
+    assert splitting_in_words(0.04) == ""
+    assert splitting_in_words(None) == ""
+    assert splitting_in_words(0.72).startswith("the base model sees 72 % of the words")
+    assert "base.model" in splitting_in_words(0.72)

@@ -17,21 +17,27 @@ NAMES = {
 
 
 class Row(NamedTuple):
-    """Accuracies over the whole stream and after the cold start; None where there is none."""
+    """Accuracy and macro-F1 over the whole stream, and after the cold start; None where there is none."""
 
     name: str
     whole: float | None
+    macro_f1: float | None
     warm: float | None
+    warm_macro_f1: float | None
 
 
 def comparison_rows(report: dict[str, Any]) -> list[Row]:
     """Ours and the baselines, best over the whole stream first; the first version was not there for all of it."""
     warm = report["after_cold_start"]
-    rows = [Row(OURS, report["prequential"]["accuracy"], warm["prequential"]["accuracy"])]
+    rows = [_row(OURS, report["prequential"], warm["prequential"])]
     for key, name in NAMES.items():
-        whole = None if key == "first_version" else report["baselines"][key]["accuracy"]
-        rows.append(Row(name, whole, warm["baselines"][key]["accuracy"]))
+        whole = {} if key == "first_version" else report["baselines"][key]
+        rows.append(_row(name, whole, warm["baselines"][key]))
     return sorted(rows, key=lambda row: -1.0 if row.whole is None else row.whole, reverse=True)
+
+
+def _row(name: str, whole: dict[str, Any], warm: dict[str, Any]) -> Row:
+    return Row(name, whole.get("accuracy"), whole.get("macro_f1"), warm["accuracy"], warm.get("macro_f1"))
 
 
 def verdict(report: dict[str, Any]) -> str:

@@ -11,16 +11,19 @@ from markupsafe import Markup
 
 from driftline.cli.output import percent
 from driftline.cli.reasons import decision_in_words
+from driftline.cli.replay.classes import classes_shown, confusions_shown, matrix_shown, sources_shown
 from driftline.cli.replay.comparison import NAMES, OURS, comparison_rows, verdict, verdict_after_cold_start
 from driftline.cli.replay.words import (
     LABELS_KNOWN,
     counts_in_words,
     few_windows,
     forgetting_in_words,
+    guessing,
     lost_labels,
     nothing_learned,
 )
 from driftline.records import GateDecision, GateReason
+from driftline.splitting import splitting_in_words
 
 COLOUR = "#1f5fa8"
 RIVALS = {
@@ -56,6 +59,11 @@ def render_page(report: dict[str, Any]) -> str:
         forgetting=forgetting_in_words(report["retention"]),
         labels_known=LABELS_KNOWN,
         few_windows=few_windows(report),
+        cautions=[text for text in (splitting_in_words(report["broken_words"]), guessing(report)) if text],
+        classes=classes_shown(report),
+        confusion=matrix_shown(report),
+        confusions=confusions_shown(report),
+        sources=sources_shown(report),
     )
 
 

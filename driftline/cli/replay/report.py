@@ -8,18 +8,19 @@ from typing import Any
 
 from driftline.artefact.manifest import decode_manifest
 from driftline.buffer import Scored
+from driftline.cli.replay.classes import class_rows, confusion_rows, exam_row, source_rows
 from driftline.cli.replay.driver import Driver
 from driftline.cli.replay.pipeline import Pipeline
 from driftline.cli.replay.source import StreamItem
 from driftline.config import ScheduleConfig, feed_sha256
-from driftline.figures import accuracy, macro_f1
 from driftline.records import GateReason, iso
+from driftline.splitting import SAMPLE_TEXTS
 from learner.evaluation import average_accuracy, backward_transfer, forgetting, windows
 from learner.model import dtype_name, training_dtype
 
 REPORT_FORMAT = 2
-"""What a report may hold: 1 is what was written before there was a number; `dtype`, what updates were trained in, came
-with 2."""
+"""What a report may hold: 1 is what was written before there was a number; with 2 came
+`dtype` (what updates were trained in), macro-F1 of every exam, classes, sources and `broken_words`."""
 WINDOW_EVENTS = 250
 EVALUATION_BATCH = 64
 LABEL_REASONS = ("unknown_label", "conflicting_label", "no_event")
@@ -50,6 +51,7 @@ def build_report(driver: Driver, total_seconds: float, evaluation: Iterable[Stre
         "label_dead_letters": counts.label_dead_letters,
         "label_dead_letters_by_reason": {code: n for code in LABEL_REASONS if (n := counts.by_reason.get(code))},
         "labels": list(pipe.section.labels),
+        "broken_words": broken_words(pipe, scored),
         "schedule": schedule(pipe.section.schedule, counts.examples),
         "duplicates": counts.duplicates,
         "prequential": prequential(scored, pipe.section.labels),
@@ -76,11 +78,18 @@ def prequential(scored: list[Scored], labels: tuple[str, ...]) -> dict[str, Any]
     truth, predicted = [s.label for s in scored], [s.predicted for s in scored]
     versions = [s.version or 0 for s in scored]
     return {
-        "accuracy": accuracy(predicted, truth),
-        "macro_f1": macro_f1(predicted, truth, labels),
-        "n": len(scored),
+        **exam_row(predicted, truth, labels),
         "windows": windows(predicted, truth, versions, WINDOW_EVENTS),
+        "by_class": class_rows(scored),
+        "confusion": confusion_rows(scored),
+        "by_source": source_rows(scored, labels),
     }
+
+
+def broken_words(pipe: Pipeline, scored: list[Scored]) -> float | None:
+    """The share of words that the base sees as unknown or letter by letter, of the last texts."""
+    sample = pipe.buffer.examples([one.seq for one in scored[-SAMPLE_TEXTS:]])
+    return pipe.base.broken_words([example.text for example in sample])
 
 
 def baselines(driver: Driver, scored: list[Scored], warm: dict[str, Any]) -> dict[str, Any]:
@@ -91,8 +100,7 @@ def baselines(driver: Driver, scored: list[Scored], warm: dict[str, Any]) -> dic
         truth = [s.label for s in scored]
         windowed = windows(predicted, truth, [0] * len(scored), WINDOW_EVENTS)
         rows[name] = {
-            "accuracy": accuracy(predicted, truth),
-            "n": len(scored),
+            **exam_row(predicted, truth, driver.pipeline.section.labels),
             "windows": [w["accuracy"] for w in windowed],
         }
     rows["first_version"] = {
@@ -110,7 +118,7 @@ def after_cold_start(driver: Driver, scored: list[Scored]) -> dict[str, Any]:
 
     def row(answers: Mapping[str, str | None]) -> dict[str, Any]:
         predicted = [answers.get(s.event_id) for s in warm]
-        return {"accuracy": accuracy(predicted, [s.label for s in warm]), "n": len(warm)}
+        return exam_row(predicted, [s.label for s in warm], driver.pipeline.section.labels)
 
     answered = rivals.answers | {"first_version": rivals.first_answers}
     return {
@@ -139,7 +147,7 @@ def evaluate(pipe: Pipeline, items: Iterable[StreamItem]) -> dict[str, Any]:
     sources = sorted({source for source, _, _ in rows})
     groups = {source: [row for row in rows if row[0] == source] for source in sources} | {"all": rows}
     return {
-        name: {"accuracy": accuracy([p for _, p, _ in group], [t for _, _, t in group]), "n": len(group)}
+        name: exam_row([p for _, p, _ in group], [t for _, _, t in group], pipe.section.labels)
         for name, group in groups.items()
         if group
     }
@@ -166,11 +174,13 @@ def evaluation_answers(pipe: Pipeline, items: Iterable[StreamItem]) -> list[tupl
 def version_row(pipe: Pipeline, version: int) -> dict[str, Any]:
     """One version as the report shows it."""
     manifest = decode_manifest(pipe.registry.manifest(pipe.feed, version).document)
+    pooled = manifest.evaluation.get("pooled")
     return {
         "version": version,
         "parent": manifest.parent,
         "examples": manifest.fresh_examples + manifest.replayed_examples,
         "fresh": manifest.fresh_examples,
+        "exam": {"accuracy": pooled.accuracy, "macro_f1": pooled.macro_f1, "n": int(pooled.n)} if pooled else None,
         "decision": "promoted" if manifest.decision.promote else "rejected",
         "reasons": [reason_row(reason) for reason in manifest.decision.reasons],
         "created_at": iso(manifest.created_at),

@@ -4,9 +4,18 @@ from typing import Any
 
 from rich.markup import escape
 
+from driftline.cli.exams import recalls_in_words
 from driftline.cli.output import count_of, percent
 from driftline.cli.replay.comparison import OURS, comparison_rows, verdict, verdict_after_cold_start
-from driftline.cli.replay.words import LABELS_KNOWN, counts_in_words, forgetting_in_words, lost_labels, nothing_learned
+from driftline.cli.replay.words import (
+    LABELS_KNOWN,
+    counts_in_words,
+    forgetting_in_words,
+    guessing,
+    lost_labels,
+    nothing_learned,
+)
+from driftline.splitting import splitting_in_words
 
 
 def summarise(report: dict[str, Any]) -> str:
@@ -23,7 +32,8 @@ def summarise(report: dict[str, Any]) -> str:
         *_prequential(report),
         *_retention(report["retention"]),
         *(
-            f"evaluation {name:<12}{percent(row['accuracy'])}  of {row['n']:,}"
+            f"evaluation {escape(name):<12}{percent(row['accuracy'])}  of {row['n']:,},"
+            f" macro-F1 {percent(row['macro_f1'])}"
             for name, row in report["evaluation"].items()
         ),
         "",
@@ -34,22 +44,35 @@ def summarise(report: dict[str, Any]) -> str:
 
 def _cautions(report: dict[str, Any]) -> list[str]:
     lost, nothing = lost_labels(report), nothing_learned(report)
-    return [caution for caution in ("" if lost in nothing else lost, nothing) if caution]
+    told = ["" if lost in nothing else lost, nothing, splitting_in_words(report["broken_words"]), guessing(report)]
+    return [caution for caution in told if caution]
 
 
 def _prequential(report: dict[str, Any]) -> list[str]:
     """The headline, where it stands, and the table that shows it."""
     ours = report["prequential"]
-    rows = [f"  {row.name:<32}{percent(row.whole):>12}{percent(row.warm):>24}" for row in comparison_rows(report)]
+    rows = [
+        f"  {row.name:<32}{percent(row.whole):>12}{percent(row.macro_f1):>10}{percent(row.warm):>24}"
+        f"{percent(row.warm_macro_f1):>10}"
+        for row in comparison_rows(report)
+    ]
     return [
         f"prequential accuracy   [bold]{percent(ours['accuracy'])}[/]  over {ours['n']:,} answers as served",
+        *_macro_f1(ours),
         *filter(None, (verdict(report), verdict_after_cold_start(report))),
         f"[dim]{LABELS_KNOWN}[/]",
         "",
-        f"  {'accuracy of':<32}{'whole stream':>12}{'after the cold start':>24}",
+        f"  {'accuracy and macro-F1 of':<32}{'whole stream':>22}{'after the cold start':>34}",
         *(f"[bold]{row}[/]" if OURS in row else row for row in rows),
         "",
     ]
+
+
+def _macro_f1(ours: dict[str, Any]) -> list[str]:
+    recalls = {label: row for label, row in ours["by_class"].items() if row["n"]}
+    if not recalls:
+        return []
+    return [f"macro-F1               [bold]{percent(ours['macro_f1'])}[/]  {escape(recalls_in_words(recalls))}"]
 
 
 def _retention(row: dict[str, Any]) -> list[str]:

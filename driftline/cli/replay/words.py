@@ -3,6 +3,7 @@
 from typing import Any
 
 from driftline.cli.output import count_of
+from driftline.cli.reasons import GUESSES
 
 LABELS_KNOWN = (
     "Each label comes at the time its event names (label_at), else once its batch of at most 32 events is answered;"
@@ -35,6 +36,16 @@ def nothing_learned(report: dict[str, Any]) -> str:
     if report["versions"]:
         return ""
     return _no_update(report) if report["examples"] else _no_example(report)
+
+
+def guessing(report: dict[str, Any]) -> str:
+    """That the last version that went live only guesses; nothing otherwise."""
+    promoted = [row for row in report["versions"] if row["decision"] == "promoted"]
+    codes = {reason["code"] for reason in promoted[-1]["reasons"]} if promoted else set()
+    if not codes & set(GUESSES):
+        return ""
+    last = f"version {promoted[-1]['version']}, the last to go live,"
+    return f"{last} is not shown to do more than answer the most frequent class"
 
 
 def _no_update(report: dict[str, Any]) -> str:
