@@ -34,6 +34,27 @@ WAITING_EXAMPLES = Gauge(
     "driftline_waiting_examples", "Fresh examples waiting for the learner", ["feed"], registry=INGEST
 )
 
+SERVED_ACCURACY = Gauge(
+    "driftline_served_accuracy_ratio", "Right of the last 1,000 labelled examples, as served", ["feed"], registry=INGEST
+)
+SERVED_MACRO_F1 = Gauge(
+    "driftline_served_macro_f1_ratio", "Macro-F1 of the last 1,000 labelled examples, as served", ["feed"],
+    registry=INGEST,
+)  # fmt: skip
+SERVED_EXAMPLES = Gauge(
+    "driftline_served_examples", "How many examples accuracy and macro-F1 are over", ["feed"], registry=INGEST
+)
+LABEL_COVERAGE = Gauge(
+    "driftline_label_coverage_ratio",
+    "Labelled of the events since the oldest of the last 1,000 labelled ones, those of the last minute aside",
+    ["feed"],
+    registry=INGEST,
+)
+LABEL_DELAY_SECONDS = Gauge(
+    "driftline_label_delay_seconds", "From event to label, quantiles of the last 1,000 labelled examples",
+    ["feed", "quantile"], registry=INGEST,
+)  # fmt: skip
+
 # learner
 CYCLES = Counter("driftline_cycles_total", "Turns of the learner, by outcome", ["feed", "outcome"], registry=LEARNER)
 TRAINED_EXAMPLES = Counter(
@@ -53,6 +74,12 @@ REQUEST_SECONDS = Histogram(
     "driftline_request_seconds", "HTTP requests, body read to answer", ["route"], buckets=_SECONDS, registry=SERVING
 )
 ANSWERED_INPUTS = Counter("driftline_answered_inputs_total", "Texts answered", ["feed"], registry=SERVING)
+ANSWERS = Counter(
+    "driftline_answers_total",
+    "Texts answered, by the label; _none: version 0 has none; _other: a class that the config does not name",
+    ["feed", "label"],
+    registry=SERVING,
+)
 FAILED_INPUTS = Counter("driftline_failed_inputs_total", "Texts whose batch failed", ["feed"], registry=SERVING)
 OVERLOADED = Counter("driftline_overloaded_total", "Requests refused for lack of room", registry=SERVING)
 QUEUED_INPUTS = Gauge("driftline_queued_inputs", "Texts waiting for the engine", registry=SERVING)

@@ -10,7 +10,7 @@ nothing. Errors: BadInput, Overloaded, NotReady, ServingError, ArtefactError, an
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ class Engine:
             max_batch_tokens=section.max_batch_tokens,
             max_queue_inputs=section.max_queue_inputs,
             threads=section.threads,
-            on_done=lambda request: self._residency.unpin(request.resident),
+            on_done=self._done,
         )
         self._residency = Residency(base, self._bank, self._loop, section.host_cache_versions)
         self._live = dict.fromkeys(feeds, _Live(0, 0, None))  # guarded by the residency's lock, as is the next
@@ -116,14 +116,14 @@ class Engine:
         an unknown feed, Overloaded when the queue or all slots are full, NotReady when the engine does not run,
         UnknownVersion and ArtefactError from the loader.
         """
-        labels = self.labels(feed)
+        self.labels(feed)
         self._loop.check_room(len(texts))
         if not texts or (self.active(feed)[0] if version is None else version) == 0:
-            return version_zero(labels, len(texts))
+            return self._version_zero(feed, len(texts))
         tokens = self._base.tokenize(texts)
         resident = self._pin_live(feed) if version is None else self._residency.bring(feed, version)
         if resident is None:  # rolled back to version 0 meanwhile
-            return version_zero(labels, len(texts))
+            return self._version_zero(feed, len(texts))
         request = Request(resident, [None] * len(tokens), left=len(tokens))
         request.future.set_running_or_notify_cancel()  # cannot be cancelled any more: it is unpinned exactly once
         try:
@@ -132,6 +132,19 @@ class Engine:
             self._residency.unpin(resident)
             raise
         return request.future
+
+    def _version_zero(self, feed: str, count: int) -> "Future[list[Answer]]":
+        metrics.ANSWERS.labels(feed, "_none").inc(count)
+        return version_zero(self.labels(feed), count)
+
+    def _done(self, request: Request) -> None:
+        """Its last row is answered, or it failed."""
+        feed = request.resident.feed
+        self._residency.unpin(request.resident)
+        if request.left == 0:
+            named = Counter(answer.label for answer in request.answers if answer is not None)
+            for label, n in named.items():
+                metrics.ANSWERS.labels(feed, label if label in self._labels[feed] else "_other").inc(n)
 
     def active(self, feed: str) -> tuple[int, int]:
         """(version, revision) that new requests of the feed are answered by."""

@@ -29,6 +29,7 @@ from driftline.records import RawRecord
 from driftline.topics import Topics
 from stream.dead_letters import LETTERS_AT_ONCE, DeadLetters
 from stream.decode import Decoded, Decoder
+from stream.quality import Quality
 from stream.source import Source, next_positions
 
 log = structlog.get_logger()
@@ -64,6 +65,7 @@ class Ingest:
         self._decoders = {name: Decoder(name, feed, topic_names[name]) for name, feed in feeds.items()}
         self._sources = {name: Source(name, topic_names[name], topics, section, prefix) for name in feeds}
         self._letters = DeadLetters(topics, buffer, self._decoders, topic_names)
+        self._quality = Quality(buffer, feeds)
         self._in_hand: dict[str, list[RawRecord]] = {}
         self._paused = False
         self._grown = threading.Event()
@@ -238,6 +240,7 @@ class Ingest:
         try:
             for feed in self._sources:
                 metrics.WAITING_EXAMPLES.labels(feed).set(self._buffer.fresh_count(feed))
+            self._quality.measure(self._clock.now())
             while self._letters.send() == LETTERS_AT_ONCE:  # a few at a time would sync the disk for each few
                 pass
             if time.monotonic() >= look_at:

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
-from driftline.buffer import cycles, examples, intake, outbox, scoring, segments
+from driftline.buffer import cycles, examples, intake, labelling, outbox, scoring, segments
 from driftline.buffer.counters import FeedCounts, Tally, read_counter, read_counts, read_total
 from driftline.buffer.expiry import LIMIT as EXPIRY_LIMIT
 from driftline.buffer.expiry import Expiry
@@ -326,6 +326,11 @@ class Buffer:
         """
         with self._store.reading() as db:
             return scoring.scored(db, self._feed(feed), last)
+
+    def labelling(self, feed: str, *, last: int, now: datetime) -> labelling.Labelling:
+        """How soon and how many of the events get a label, by the newest `last` labelled ones. Through indices only."""
+        with self._store.reading() as db:
+            return labelling.read(db, self._feed(feed), last, to_micros(now))
 
     def segments(self, feed: str) -> list[segments.Segment]:
         """All segments in order; the closed ones come first, only the last may still grow."""

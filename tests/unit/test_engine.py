@@ -1,6 +1,7 @@
 """The engine: admission, batches, pins, swaps, probes. No servers; a real tiny BERT, PEFT as the oracle."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from driftline import metrics
 from driftline.artefact.weights import Weights
 from driftline.base import Base, load_base
 from driftline.config import BaseModelConfig, ServeConfig
@@ -128,6 +130,32 @@ def test_version_zero_answers_no_label_and_equal_scores(engine: Engine) -> None:
     assert answers[0].adapter_version == 0
     assert engine.active("f") == (0, 0)
     assert engine.predict("f", []) == []
+
+
+def test_answers_are_counted_by_their_label(
+    base: Base, engine: Engine, versions: dict[int, tuple[Manifest, Weights]]
+) -> None:
+    def counted() -> dict[str, float]:
+        names = (*LABELS, "_none", "_other")
+        values = {
+            n: metrics.SERVING.get_sample_value("driftline_answers_total", {"feed": "f", "label": n}) for n in names
+        }
+        return {name: value or 0.0 for name, value in values.items()}
+
+    before = counted()
+    engine.predict("f", ["one", "two"])
+    serve(engine, versions, 1, 1)
+    named = Counter(answer.label for answer in engine.predict("f", ["a good one", "a bad one", "some other"]))
+    more = {name: value - before[name] for name, value in counted().items() if value != before[name]}
+    assert more == {"_none": 2, **named}
+    renamed = Engine(base, ServeConfig(), {"f": ("other", "names", "only")})
+    renamed.start()
+    try:
+        serve(renamed, versions, 1, 1)
+        renamed.predict("f", ["one"])
+    finally:
+        renamed.close()
+    assert counted()["_other"] == before["_other"] + 1
 
 
 def test_a_b_a_and_back_to_zero(
