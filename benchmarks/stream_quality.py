@@ -45,13 +45,13 @@ def replayed(config: Config, feed: str, events: Path, limit: int | None) -> Iter
         open_pipeline(replay_config(config, feed, folder), feed, SimulatedClock(EPOCH)) as pipeline,
     ):
         driver = Driver(pipeline, Pace(None))
-        driver.run(stream_items([events], config.feed[feed].fields, limit=limit))
+        driver.run(stream_items([events], config.feed[feed], limit=limit))
         yield driver, build_report(driver, time.perf_counter() - start, holdout_items(config.feed[feed]))
 
 
 def holdout_items(section: FeedConfig) -> Iterator[StreamItem]:
     """The evaluation file's items."""
-    return stream_items([HOLDOUT], section.fields)
+    return stream_items([HOLDOUT], section)
 
 
 def joint_answers(pipeline: Pipeline) -> list[str]:

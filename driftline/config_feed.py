@@ -4,6 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from driftline.topics.labels import LabelNames
+from driftline.topics.times import TimeFormat
+
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -35,6 +38,12 @@ class FieldsConfig(Section):
     offset are UTC. A time that cannot be read falls back to the record's own, and is counted."""
     source: str = "source"
     """Where it came from, for slices."""
+
+    @field_validator("timestamp_format")
+    @classmethod
+    def _readable(cls, pattern: str) -> str:
+        TimeFormat(pattern)
+        return pattern
 
     @model_validator(mode="after")
     def _apart(self) -> "FieldsConfig":
@@ -223,6 +232,7 @@ class FeedConfig(Section):
         known = {*self.labels, *self.retired_labels}
         if strange := sorted(name for name in self.label_map.values() if name not in known):
             raise ValueError(f"label_map: {strange[0]!r} is not among the feed's labels: write one of them")
+        LabelNames((*self.labels, *self.retired_labels), self.label_map, fold=self.fold_labels)
         return self
 
     @model_validator(mode="after")

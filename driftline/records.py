@@ -79,6 +79,7 @@ class Label:
     labeller: str | None
     position: Position
     value: bytes | None = None
+    time_fell_back: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,13 +101,15 @@ class Prediction:
     occurred_at: datetime | None = None
     source: str | None = None
     text_sha256: str | None = None
+    time_fell_back: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
     """A record that could not be used: why, where it stood, and its original bytes.
 
-    `reason` is a code from `driftline.names.DEAD_LETTER_REASONS`; `detail` never quotes the text.
+    `reason` is a code from `driftline.names.DEAD_LETTER_REASONS`; `detail` never quotes the text. `kind`: event, label
+    or prediction; None is what its topic holds. A label inside an event is a "label" at the event's position.
     """
 
     feed: str
@@ -114,6 +117,7 @@ class DeadLetter:
     detail: str
     position: Position
     value: bytes
+    kind: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,8 @@ Pure: randomness is an argument, and only `rng.integers(n)` is asked, so that ex
 """
 
 from bisect import insort
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -32,6 +33,19 @@ class ReservoirState:
     entries: tuple[tuple[int, str], ...] = ()
     seen: dict[str, int] = field(default_factory=dict)
     full: frozenset[str] = frozenset()
+
+    def relabelled(self, labels: Mapping[int, str]) -> "ReservoirState":
+        """With these examples' labels as they are now: each is filed, and counted as offered, under its right class.
+        Examples that were offered and not kept stay counted as they came."""
+        wrong = [(was, labels[seq]) for seq, was in self.entries if labels.get(seq, was) != was]
+        if not wrong:
+            return self
+        seen = dict(self.seen)
+        for was, becomes in wrong:
+            seen[was] = seen.get(was, 1) - 1
+            seen[becomes] = seen.get(becomes, 0) + 1
+        entries = tuple((seq, labels.get(seq, was)) for seq, was in self.entries)
+        return replace(self, entries=entries, seen=seen)
 
 
 class Reservoir:

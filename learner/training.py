@@ -4,7 +4,7 @@ trainer state also depend on the buffer's identity, which is in it). And that on
 also where the parent was learned from another one, or from this one before it was restored to an older state.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import structlog
@@ -56,6 +56,7 @@ class Training:
         state = self._state_of(parent)
         if parent.state is not None and state is not parent.state:
             self._warn_of_another_buffer(parent, parent.state)
+        state = self._mended(state)
         replayed = self._strategy.draw(fresh, state, section, np.random.default_rng([seed, 0]))
         retired = self._buffer.retired(self._feed, section.reservoir_examples)
         return Plan(fresh=_numbers(fresh), replayed=tuple(replayed), retired=_numbers(retired))
@@ -66,7 +67,7 @@ class Training:
         fresh, replayed = self._buffer.examples(plan.fresh), self._buffer.examples(plan.replayed)
         lessons = self._lessons(fresh), self._lessons(replayed)
         self._model.load(parent.weights)
-        result = run_update(self._model, self._state_of(parent), *lessons, section, cycle.seed)
+        result = run_update(self._model, self._mended(self._state_of(parent)), *lessons, section, cycle.seed)
         retired = self._buffer.examples(plan.retired)
         state = self._strategy.remember(result.state, fresh, retired, section, np.random.default_rng([cycle.seed, 1]))
         return Candidate(result=result, state=state, probe=self._model.predict(PROBE_TEXTS, EVALUATION_BATCH_TOKENS))
@@ -91,6 +92,13 @@ class Training:
         remembered = {seq for seq, _ in state.reservoir.entries} | set(state.recent)
         withdrawn = self._buffer.labels.withdrawn(remembered)
         return state.without(withdrawn) if withdrawn else state
+
+    def _mended(self, state: TrainerState) -> TrainerState:
+        """The state with the labels of what it remembers as the buffer has them, since they may have been corrected.
+        Where none was, it is the same state."""
+        kept = state.reservoir
+        labels = self._buffer.corrected_labels([seq for seq, _ in kept.entries])
+        return replace(state, reservoir=kept.relabelled(labels))
 
     def _learned_from_this_buffer(self, parent: Version) -> bool:
         """A buffer restored from a backup has the same identity, but never saw what was learned since; it may have

@@ -21,12 +21,14 @@ from driftline.clock import Clock, SystemClock
 from driftline.config import FeedConfig, FeedTopics, ServeConfig
 from driftline.errors import BadInput, NotReady, Overloaded
 from driftline.records import Prediction
-from driftline.topics import Topics
-from driftline.topics.codec import encode_label
-from serving.auth import Tokens, authorize
+from driftline.topics import Outgoing, Topics
+from driftline.topics.codec import encode_label, labeller_name
+from driftline.topics.labels import LabelNames
+from serving.auth import Tokens, authorize, authorize_labels
 from serving.bodies import (
     LABELS_EXAMPLE,
     PREDICT_EXAMPLE,
+    LabelInput,
     LabelsRequest,
     PredictInput,
     PredictRequest,
@@ -91,7 +93,8 @@ MAX_PENDING_APPENDS = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What the apps are made of. `feeds` and `names` map a feed to its config and topics."""
+    """What the apps are made of. `feeds` and `names` map a feed to its config and topics; `trusted`: the labellers of
+    `labels.trusted`."""
 
     engine: Engine
     watcher: Watcher
@@ -101,6 +104,7 @@ class Parts:
     section: ServeConfig
     tokens: Tokens
     collector: Collector
+    trusted: frozenset[str] = frozenset()
     clock: Clock = field(default_factory=SystemClock)
     draining: threading.Event = field(default_factory=threading.Event)
 
@@ -127,8 +131,8 @@ def create_app(parts: Parts) -> FastAPI:
     @app.post("/v1/feeds/{feed}/labels", **LABELS)
     async def labels(feed: str, request: Request) -> Response:
         """Put labels onto the feed's labels topic."""
-        authorize(request.headers, parts.tokens.label, "LABEL")
-        return await labeller.accept(feed, request)
+        vouched = authorize_labels(request.headers, parts.tokens)
+        return await labeller.accept(feed, request, vouched)
 
     _add_health(app, parts)
     add_docs(app)
@@ -272,12 +276,18 @@ class _Labeller:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._workers = ThreadPoolExecutor(APPENDS_AT_ONCE, thread_name_prefix="labels")
+        self._names = {
+            feed: LabelNames(section.labels, section.label_map, fold=section.fold_labels)
+            for feed, section in parts.feeds.items()
+        }
         self._pending = 0  # touched by the event loop only
 
-    async def accept(self, feed: str, request: Request) -> Response:
-        known = self._parts.engine.labels(feed)  # 404 for an unknown feed
+    async def accept(self, feed: str, request: Request, vouched: bool) -> Response:
+        """`vouched`: the request may name a labeller of `labels.trusted`."""
+        self._parts.engine.labels(feed)  # 404 for an unknown feed
         body = await read_body(request, self._parts.section.max_body_bytes)
-        accepted = await self._when_free(partial(self._append, feed, known, body, self._parts.clock.now()))
+        claimable = frozenset() if vouched else self._parts.trusted
+        accepted = await self._when_free(partial(self._append, feed, claimable, body, self._parts.clock.now()))
         return reply(LabelsReply(accepted), 202)
 
     async def _when_free(self, append: Callable[[], int]) -> int:
@@ -290,21 +300,28 @@ class _Labeller:
         appended.add_done_callback(self._appended)
         return await appended
 
-    def _append(self, feed: str, known: Sequence[str], given: bytes, now: datetime) -> int:
-        """Durable when it returns; how many. BadInput for the first label that is wrong, TopicUnavailable."""
+    def _append(self, feed: str, refused: frozenset[str], given: bytes, now: datetime) -> int:
+        """Durable when it returns; how many. BadInput for the first label that is wrong, or whose labeller is among
+        `refused`; TopicUnavailable."""
         body = parse(given, LabelsRequest, LABELS_EXAMPLE)
-        records = []
-        for index, one in enumerate(body.labels):
-            event_id = checked_id(one.id, f"labels[{index}].id")
-            if event_id is None:
-                raise BadInput("empty_id", f"labels[{index}].id is empty: give the event's id")
-            label = str(one.label)
-            if label not in known:
-                message = f"labels[{index}].label = {one.label!r:.80} is no label of feed {feed!r}"
-                raise BadInput("unknown_label", f"{message}; its labels: {', '.join(known)}")
-            records.append(encode_label(event_id, label, now, one.labeller))
+        records = [self._record(feed, one, f"labels[{index}]", refused, now) for index, one in enumerate(body.labels)]
         self._parts.topics.append(self._parts.names[feed].labels, records)
         return len(records)
+
+    def _record(self, feed: str, one: LabelInput, key: str, refused: frozenset[str], now: datetime) -> Outgoing:
+        event_id = checked_id(one.id, f"{key}.id")
+        if event_id is None:
+            raise BadInput("empty_id", f"{key}.id is empty: give the event's id")
+        names = self._names[feed]
+        label = names.known(str(one.label))
+        if label is None:
+            message = f"{key}.label = {one.label!r:.80} is no label of feed {feed!r}"
+            raise BadInput("unknown_label", f"{message}; its labels: {', '.join(names.labels)}")
+        if labeller_name(one.labeller) in refused:
+            message = f"{key}.labeller = {one.labeller!r:.80} is among labels.trusted, whose labels correct all others"
+            remedy = "send it with the token of DRIFTLINE_ADMIN_TOKEN, or leave the labeller out"
+            raise BadInput("trusted_labeller", f"{message}: {remedy}", status=403)
+        return encode_label(event_id, label, now, one.labeller)
 
     def _appended(self, _: "asyncio.Future[int]") -> None:
         self._pending -= 1

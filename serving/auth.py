@@ -52,12 +52,26 @@ def authorize(headers: Mapping[str, str], token: str | None, verb: str) -> None:
     if token is None:
         _refuse_foreign_page(headers.get("origin"))
         return
-    scheme, _, given = headers.get("authorization", "").partition(" ")
-    same = hmac.compare_digest(given.strip().encode("latin-1"), token.encode())
-    if scheme.lower() != "bearer" or not same:
+    if not carries(headers, token):
         name = f"{PREFIX}{verb}_TOKEN"
         message = f'this needs the header "Authorization: Bearer …" with the token that {name} holds on the server'
         raise BadInput("unauthorized", message, status=401)
+
+
+def carries(headers: Mapping[str, str], token: str) -> bool:
+    """Whether the request carries this token."""
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    same = hmac.compare_digest(given.strip().encode("latin-1"), token.encode())
+    return scheme.lower() == "bearer" and same
+
+
+def authorize_labels(headers: Mapping[str, str], tokens: Tokens) -> bool:
+    """As `authorize` for LABEL; the ADMIN token will do as well. Returns whether the request may name a trusted
+    labeller, whose word corrects everybody's: only who may administer may."""
+    if tokens.admin is not None and carries(headers, tokens.admin):
+        return True
+    authorize(headers, tokens.label, "LABEL")
+    return tokens.admin is None
 
 
 def _refuse_foreign_page(origin: str | None) -> None:

@@ -34,7 +34,7 @@ class PredictRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class LabelInput(msgspec.Struct):
-    """One label of an event."""
+    """One label of an event. A `labeller` of `labels.trusted` is only believed with the admin token."""
 
     id: str | int
     label: str | int

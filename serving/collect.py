@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 
 import structlog
@@ -20,7 +21,7 @@ from driftline.config import FeedConfig, FeedTopics
 from driftline.errors import TopicError
 from driftline.records import Prediction
 from driftline.topics import Topics
-from driftline.topics.codec import encode_event, encode_prediction
+from driftline.topics.codec import clean_text, encode_event, encode_prediction, text_sha256
 
 log = structlog.get_logger()
 
@@ -117,7 +118,7 @@ class Collector:
 
     def _write(self, feed: str, batch: list[Kept]) -> None:
         names = self._names[feed]
-        self._topics.append(names.predictions, [encode_prediction(prediction) for prediction, _ in batch])
+        self._topics.append(names.predictions, [encode_prediction(_of_its_event(*kept)) for kept in batch])
         events = [
             encode_event(
                 prediction.event_id,
@@ -129,6 +130,11 @@ class Collector:
             for prediction, text in batch
         ]
         self._topics.append(names.events, events)
+
+
+def _of_its_event(prediction: Prediction, text: str) -> Prediction:
+    """With what it carries of the event that is collected. Cleaning takes a while, so it is done by this thread."""
+    return replace(prediction, occurred_at=prediction.predicted_at, text_sha256=text_sha256(clean_text(text)))
 
 
 def _count(kept: Sequence[Kept], outcome: str) -> None:

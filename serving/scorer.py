@@ -19,7 +19,7 @@ from driftline.config import FeedConfig, FeedTopics
 from driftline.errors import BadInput, DriftlineError, Overloaded, ServingError
 from driftline.records import Event, Prediction, RawRecord
 from driftline.topics import Partition, Reader, Topics
-from driftline.topics.codec import decode_event, encode_prediction
+from driftline.topics.codec import Codec, encode_prediction, text_sha256
 from serving.engine import Answer, Engine
 
 log = structlog.get_logger()
@@ -50,7 +50,7 @@ class Scorer:
         self._reader = reader
         self._engine = engine
         self.feed = feed
-        self._section = section
+        self._codec = Codec(feed, section)
         self._names = names
         self._replica = replica
         self._clock = clock
@@ -99,7 +99,7 @@ class Scorer:
         self._reader.close()
 
     def _events(self, records: Sequence[RawRecord]) -> list[Event]:
-        decoded = (decode_event(record, self.feed, self._section) for record in records)
+        decoded = (self._codec.event(record) for record in records)
         return [event for event in decoded if isinstance(event, Event) and not event.collected]
 
     def _answer(self, events: Sequence[Event]) -> list[Prediction]:
@@ -122,6 +122,9 @@ class Scorer:
             adapter_version=answer.adapter_version,
             replica=self._replica,
             predicted_at=self._clock.now(),
+            occurred_at=event.occurred_at,
+            source=event.source,
+            text_sha256=text_sha256(event.text),
         )
 
 

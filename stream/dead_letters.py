@@ -60,7 +60,9 @@ class DeadLetters:
         """Decode and take all that are marked; returns how many were decoded."""
         retried = 0
         while letters := self._buffer.letters_to_retry(LETTERS_AT_ONCE):
-            records = [self._decoders[letter.feed].decode(as_it_came(letter)) for _, letter in letters]
+            records = [
+                self._decoders[letter.feed].decode_again(as_it_came(letter), letter.kind) for _, letter in letters
+            ]
             counts = self._buffer.append(records, {}, now, retried=[number for number, _ in letters])
             log.info("dead_letters_retried", count=len(letters), dead_again=counts.dead_letters)
             retried += len(letters)

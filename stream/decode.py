@@ -5,7 +5,7 @@ The decoding itself is in `driftline.topics.codec`, because the scorer must read
 
 from driftline.config import FeedConfig, FeedTopics
 from driftline.records import DeadLetter, Event, Label, Prediction, RawRecord
-from driftline.topics.codec import decode_event, decode_label, decode_prediction
+from driftline.topics.codec import Codec
 
 Decoded = Event | Label | Prediction | DeadLetter
 
@@ -14,11 +14,18 @@ class Decoder:
     """One feed's records, told apart by the topic they stand on."""
 
     def __init__(self, feed: str, section: FeedConfig, topics: FeedTopics) -> None:
-        self._feed = feed
-        self._section = section
-        self._by_topic = {topics.labels: decode_label, topics.predictions: decode_prediction}
+        self._codec = Codec(feed, section)
+        self._topics = topics
 
     def decode(self, raw: RawRecord) -> Decoded:
         """The record, or why there is none. What stands on neither labels nor predictions topic is an event."""
-        decode = self._by_topic.get(raw.position.topic, decode_event)
-        return decode(raw, self._feed, self._section)
+        topic = raw.position.topic
+        if topic == self._topics.labels:
+            return self._codec.label(raw)
+        return self._codec.prediction(raw) if topic == self._topics.predictions else self._codec.event(raw)
+
+    def decode_again(self, raw: RawRecord, kind: str | None) -> Decoded:
+        """A record whose letter is of this kind: where only the label inside an event was refused, that label."""
+        if kind == "label" and raw.position.topic == self._topics.events:
+            return self._codec.label_of_event(raw)
+        return self.decode(raw)

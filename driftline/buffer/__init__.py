@@ -1,10 +1,11 @@
 """The buffer between stream and learner: `Buffer` and what it hands over. One module per concern:
 
-store (SQLite file) · joining (pure rules) · intake (append) · expiry (waits and bounds) · outbox (dead letters) ·
-examples (reading) · labels (their change) · cycles (take, ack, rollback) · segments (hold-outs, matrix) · scoring ·
-counters · facade
+store (SQLite file) · batch, joining (pure rules) · intake (append) · corrections · expiry (waits and bounds) ·
+outbox (dead letters) · examples (reading) · labels (their change) · cycles (take, ack, rollback) ·
+segments (hold-outs, matrix) · scoring · counters · facade
 """
 
+from driftline.buffer.corrections import NamedCorrection
 from driftline.buffer.counters import FeedCounts
 from driftline.buffer.cycles import CycleRow, Outcome
 from driftline.buffer.facade import Buffer
@@ -23,6 +24,7 @@ __all__ = [
     "FeedRules",
     "IntakeCounts",
     "LetterRow",
+    "NamedCorrection",
     "Outcome",
     "Scored",
     "Segment",

@@ -23,10 +23,11 @@ class FeedCounts:
 
     `event_records` = examples + unlabelled + pending + dead_letters + duplicates. `holdouts` are among the examples,
     and examples = holdouts + awaiting_prediction + fresh + taken + learned + retired + remembered + set_aside +
-    withdrawn. `corrected` counts labels that replaced another one, `times_fell_back` events whose own time could not be
-    read. `returned` are those of the fresh ones that a rejected cycle gave back.
-    `unlabelled` includes the `overflowed` ones, which the full waiting room let go early. `by_reason` counts dead
-    letters of all kinds that are not resolved.
+    withdrawn. `corrected` counts labels that replaced another one, also one that still waited for its event;
+    `label_duplicates` those that changed nothing: the same again, or another one where `on_conflict` keeps the first.
+    `times_fell_back` counts records whose own time could not be read. `returned` are those of the fresh ones that a
+    rejected cycle gave back. `unlabelled` includes the `overflowed` ones, which the full waiting room let go early.
+    `by_reason` counts dead letters of all kinds that are not resolved.
     """
 
     event_records: int = 0

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from driftline.buffer import corrections
 from driftline.buffer.counters import Tally
 from driftline.buffer.rules import FeedRules
 from driftline.buffer.states import (
@@ -124,6 +125,7 @@ def acknowledge(
     if row[6] is not None:
         raise BufferStoreError(f"cycle {cycle_id} ended as {row[6]}, it cannot become {outcome}")
     plan = _cycle(row, rules.feed).plan
+    _give_back_corrected(db, feed, plan, row[2], tally)
     if outcome == "promoted":
         move(db, feed, plan.fresh, TAKEN, LEARNED, tally)
         move(db, feed, plan.retired, TAKEN, REMEMBERED, tally)
@@ -137,11 +139,18 @@ def acknowledge(
         _settle(db, feed, {*plan.fresh, *plan.retired}, tally)
 
 
+def _give_back_corrected(db: sqlite3.Connection, feed: int, plan: Plan, version: int, tally: Tally) -> None:
+    """What was corrected while it was taken may have been trained with its wrong label: it is fresh, whatever the
+    outcome, with all its attempts."""
+    after = corrections.relearn_after(db, (*plan.fresh, *plan.retired))
+    move(db, feed, [seq for seq, newest in after.items() if version <= newest], TAKEN, FRESH, tally)
+
+
 def _give_back(db: sqlite3.Connection, feed: int, seqs: Sequence[int], max_attempts: int | None, tally: Tally) -> None:
     """Taken examples become fresh again; with `max_attempts` this attempt counts, and the last one retires them."""
     if max_attempts is not None:
         numbers = json.dumps(list(seqs))
-        chosen = "seq IN (SELECT value FROM json_each(?))"
+        chosen = f"seq IN (SELECT value FROM json_each(?)) AND state = {TAKEN}"
         db.execute(f"UPDATE events SET attempts = attempts + 1 WHERE {chosen}", (numbers,))
         rows = db.execute(f"SELECT seq FROM events WHERE {chosen} AND attempts >= ?", (numbers, max_attempts))
         move(db, feed, [seq for (seq,) in rows], TAKEN, RETIRED, tally)
@@ -219,39 +228,34 @@ def _named(db: sqlite3.Connection, feed: int, versions: Iterable[int]) -> set[in
 
 
 def _settle(db: sqlite3.Connection, feed: int, among: set[int], tally: Tally) -> None:
-    """Learned: what a version of the live lineage learned. Set aside: what only adopted versions outside it did.
+    """Learned: what a version of the live lineage learned. Set aside: what only adopted versions outside it did. Fresh:
+    what was set aside, and versions of the live lineage learned with a label that was wrong.
 
     All adopted plans are read, but only examples `among` these are written. What is to be learned again after a version
     (`relearn_after`) was not learned by that one, nor by any before it.
     """
-    outside = _outside(db, feed)
-    again = _to_learn_again(db, among)
+    outside, after = _outside(db, feed), corrections.relearn_after(db, among)
     learned: set[int] = set()
     remembered: set[int] = set()
     lost: set[int] = set()
+    wrongly: set[int] = set()
     for version, plan in db.execute("SELECT version, plan FROM cycles WHERE feed = ? AND adopted = 1", (feed,)):
-        seqs = {name: [s for s in part if again.get(s, -1) < version] for name, part in json.loads(plan).items()}
+        seqs = json.loads(plan)
+        stale = {seq for seq, newest in after.items() if version <= newest}
+        fresh, retired = among.intersection(seqs["fresh"]), among.intersection(seqs["retired"])
         if version in outside:
-            lost.update(seqs["fresh"], seqs["retired"])
+            lost |= (fresh | retired) - stale
         else:
-            learned.update(seqs["fresh"])
-            remembered.update(seqs["retired"])
+            learned |= fresh - stale
+            remembered |= retired - stale
+            wrongly |= (fresh | retired) & stale
     for state in (FRESH, RETIRED, SET_ASIDE, REMEMBERED):
-        move(db, feed, among & learned, state, LEARNED, tally)
+        move(db, feed, learned, state, LEARNED, tally)
     for state in (RETIRED, SET_ASIDE):
-        move(db, feed, among & (remembered - learned), state, REMEMBERED, tally)
+        move(db, feed, remembered - learned, state, REMEMBERED, tally)
     for state in (LEARNED, REMEMBERED):
-        move(db, feed, among & (lost - learned - remembered), state, SET_ASIDE, tally)
-
-
-def _to_learn_again(db: sqlite3.Connection, among: set[int]) -> dict[int, int]:
-    """Example → the newest version that has not learned it as it is now."""
-    rows = db.execute(
-        "SELECT seq, relearn_after FROM events WHERE seq IN (SELECT value FROM json_each(?)) "
-        "AND relearn_after IS NOT NULL",
-        (json.dumps(sorted(among)),),
-    )
-    return dict(rows.fetchall())
+        move(db, feed, lost - learned - remembered, state, SET_ASIDE, tally)
+    move(db, feed, wrongly - learned - remembered, SET_ASIDE, FRESH, tally)
 
 
 def relearn(db: sqlite3.Connection, feed: int, tally: Tally) -> int:

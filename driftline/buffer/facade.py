@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
-from driftline.buffer import cycles, examples, intake, labelling, outbox, scoring, segments
+from driftline.buffer import corrections, cycles, examples, intake, labelling, outbox, scoring, segments
 from driftline.buffer.counters import FeedCounts, Tally, read_counter, read_counts, read_total
 from driftline.buffer.expiry import LIMIT as EXPIRY_LIMIT
 from driftline.buffer.expiry import Expiry
@@ -174,6 +174,11 @@ class Buffer:
         with self._store.reading() as db:
             return outbox.numbers(db, self._feed(feed))
 
+    def letter_reasons(self, feed: str) -> dict[str, dict[str, int]]:
+        """How many dead letters are not resolved: kind (event, label, prediction) → reason → number. Reads them all."""
+        with self._store.reading() as db:
+            return outbox.reasons(db, self._feed(feed))
+
     def counts(self, feed: str) -> FeedCounts:
         """All counters of the feed, as of one moment."""
         with self._store.reading() as db:
@@ -282,6 +287,16 @@ class Buffer:
         """These examples in this order. KeyError for a number that there is none of."""
         with self._store.reading() as db:
             return examples.by_number(db, seqs)
+
+    def corrections(self, feed: str, last: int | None = None) -> list[corrections.NamedCorrection]:
+        """The feed's newest corrections (None: all), newest first, with the versions that learned the wrong label."""
+        with self._store.reading() as db:
+            return corrections.newest(db, self._feed(feed), last)
+
+    def corrected_labels(self, seqs: Sequence[int]) -> dict[int, str]:
+        """The labels of those of these examples that were corrected."""
+        with self._store.reading() as db:
+            return corrections.labels(db, seqs)
 
     def examples_after(self, feed: str, seq: int) -> list[Example]:
         """The feed's examples with a greater number, hold-outs included, by number."""

@@ -13,10 +13,11 @@ import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from driftline.buffer import outbox, segments
+from driftline.buffer import corrections, outbox, segments
+from driftline.buffer.batch import Answer, Batch, Entry, WaitingLabel, WaitingPrediction
 from driftline.buffer.counters import Tally
 from driftline.buffer.holdouts import HoldoutSplit
-from driftline.buffer.joining import Answer, Batch, Entry, Joining, WaitingLabel, WaitingPrediction
+from driftline.buffer.joining import Joining
 from driftline.buffer.rules import FeedRules
 from driftline.records import DeadLetter, Event, Label, Position, Prediction
 from driftline.topics import Partition
@@ -55,7 +56,7 @@ class Intake:
     ) -> IntakeCounts:
         """Apply the records, move the positions, write the counters."""
         new = self._retried(records, retried) if retried else unseen(records, self._stored(positions))
-        joinings = self._join(new)
+        joinings = self._join(new, bool(retried))
         for feed, joining in joinings.items():
             self._write(feed, joining)
         write_positions(self._db, positions, self._owners)
@@ -77,12 +78,14 @@ class Intake:
         ]
         return taken
 
-    def _join(self, records: Sequence[Record]) -> dict[str, Joining]:
+    def _join(self, records: Sequence[Record], retried: bool) -> dict[str, Joining]:
         numbers = _Numbers(self._db)
         joinings: dict[str, Joining] = {}
         for feed, own in _by_feed(records).items():
             number, rules = self._feeds[feed]
-            joinings[feed] = Joining(rules, self._split, load(self._db, number, own), self._now, numbers)
+            batch = load(self._db, number, own)
+            batch.retried = retried
+            joinings[feed] = Joining(rules, self._split, batch, self._now, numbers)
         for record in records:
             joinings[record.feed].take(record)
         numbers.write()
@@ -93,6 +96,7 @@ class Intake:
         batch = joining.batch
         _insert_events(self._db, number, batch.new, self._now)
         _update_events(self._db, batch.changed.values())
+        corrections.write(self._db, number, batch.corrected, self._now)
         _write_labels(self._db, number, batch, self._now)
         _write_predictions(self._db, number, batch, self._now)
         outbox.put(self._db, number, batch.letters, self._now, self._tally)
@@ -162,20 +166,21 @@ def load(db: sqlite3.Connection, feed: int, records: Sequence[Record]) -> Batch:
         entry = _entry(row)
         batch.entries[entry.event_id] = entry
     unknown = ids - batch.entries.keys()
-    for event_id, row, label, labelled_at, topic, partition, offset, value in _rows(db, _LABELS, feed, unknown):
+    for event_id, row, label, labelled_at, *place, value, labeller, trusted in _rows(db, _LABELS, feed, unknown):
+        topic, partition, offset = place
         position = Position(topic=topic, partition=partition, offset=offset)
-        batch.labels[event_id] = WaitingLabel(label, labelled_at, position, value, row)
+        batch.labels[event_id] = WaitingLabel(label, labelled_at, position, value, row, labeller, bool(trusted))
     for event_id, row, label, version, partition, offset in _rows(db, _PREDICTIONS, feed, unknown):
         batch.predictions[event_id] = WaitingPrediction(Answer(label, version, partition, offset), row)
     return batch
 
 
 _EVENTS = """
-    SELECT event_id, text, state, arrival, seq, label, labelled_at, joined_at, holdout,
+    SELECT event_id, text, state, arrival, seq, label, labelled_at, joined_at, holdout, label_trusted,
            answer_version, answer_label, answer_partition, answer_offset
     FROM events WHERE feed = ? AND event_id IN"""
 _LABELS = """
-    SELECT event_id, id, label, labelled_at, topic, "partition", "offset", value
+    SELECT event_id, id, label, labelled_at, topic, "partition", "offset", value, labeller, trusted
     FROM labels WHERE feed = ? AND event_id IN"""
 _PREDICTIONS = """
     SELECT event_id, id, label, version, "partition", "offset"
@@ -189,8 +194,9 @@ def _rows(db: sqlite3.Connection, query: str, feed: int, ids: Iterable[str]) -> 
 
 
 def _entry(row: tuple) -> Entry:
-    version, label, partition, offset = row[9:]
+    version, label, partition, offset = row[10:]
     entry = Entry(*row[:9])
+    entry.trusted = bool(row[9])
     if version is not None:
         entry.answer = Answer(label, version, partition, offset)
     return entry
@@ -206,8 +212,9 @@ def _by_feed(records: Sequence[Record]) -> dict[str, list[Record]]:
 def _insert_events(db: sqlite3.Connection, feed: int, entries: Sequence[Entry], now: int) -> None:
     db.executemany(
         "INSERT INTO events (feed, received_at, event_id, occurred_at, source, text, holdout, "
-        "state, seq, joined_at, labelled_at, label, answer_version, answer_label, answer_partition, answer_offset) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "state, seq, joined_at, labelled_at, label, label_trusted, "
+        "answer_version, answer_label, answer_partition, answer_offset) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (feed, now, entry.event_id, entry.occurred_at, entry.source, entry.text, entry.holdout, *_joined(entry))
             for entry in entries
@@ -217,7 +224,7 @@ def _insert_events(db: sqlite3.Connection, feed: int, entries: Sequence[Entry], 
 
 def _update_events(db: sqlite3.Connection, entries: Iterable[Entry]) -> None:
     db.executemany(
-        "UPDATE events SET state = ?, seq = ?, joined_at = ?, labelled_at = ?, label = ?, "
+        "UPDATE events SET state = ?, seq = ?, joined_at = ?, labelled_at = ?, label = ?, label_trusted = ?, "
         "answer_version = ?, answer_label = ?, answer_partition = ?, answer_offset = ? WHERE arrival = ?",
         [(*_joined(entry), entry.arrival) for entry in entries],
     )
@@ -227,21 +234,25 @@ def _joined(entry: Entry) -> tuple:
     """The columns that labels and predictions fill."""
     answer = entry.answer
     served = (None,) * 4 if answer is None else (answer.version, answer.label, answer.partition, answer.offset)
-    return (entry.state, entry.seq, entry.joined_at, entry.labelled_at, entry.label, *served)
+    return (entry.state, entry.seq, entry.joined_at, entry.labelled_at, entry.label, entry.trusted, *served)
 
 
 def _write_labels(db: sqlite3.Connection, feed: int, batch: Batch, now: int) -> None:
     db.executemany("DELETE FROM labels WHERE id = ?", [(row,) for row in batch.used_labels])
     db.executemany(
-        'INSERT INTO labels (feed, event_id, label, labelled_at, received_at, topic, "partition", "offset", value) '
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        'INSERT INTO labels (feed, event_id, received_at, topic, "partition", "offset", '
+        "label, labelled_at, value, labeller, trusted) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
-            (feed, event_id, waiting.label, waiting.labelled_at, now, at.topic, at.partition, at.offset, waiting.value)
+            (feed, event_id, now, at.topic, at.partition, at.offset, *_waiting(waiting))
             for event_id, waiting in batch.labels.items()
             if waiting.row is None
             for at in (waiting.position,)
         ],
     )
+
+
+def _waiting(label: WaitingLabel) -> tuple:
+    return label.label, label.labelled_at, label.value, label.labeller, label.trusted
 
 
 def _write_predictions(db: sqlite3.Connection, feed: int, batch: Batch, now: int) -> None:

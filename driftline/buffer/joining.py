@@ -4,90 +4,35 @@ Pure: works on what `intake` loaded for one batch and leaves behind what is to b
 The rules (DESIGN §2 and invariants 3 and 4):
 
 - The first event of an id wins. The same text again is a duplicate; another text is `conflicting_duplicate`.
-- An event and its label join in either order. The first label wins; the same again is a duplicate, another one is
-  `conflicting_label`. A label inside an event is that event's first label, whatever waited for it; a duplicate event
-  that carries a label brings that label.
+- An event and its label join in either order. A label inside an event is that event's first label, whatever waited for
+  it; a duplicate event that carries a label brings that label, by no labeller. One that cannot be used is a dead letter
+  of a label, at the event's position; the event is one without label.
+- Of two labels that differ, a trusted labeller's stands, whenever it comes; the other is `conflicting_label`. Between
+  equals `on_conflict` decides: the last one stands (a correction), or the first (the other is counted a label
+  duplicate), or the first with a `conflicting_label`. Later is what is read later; labels that are retried are placed
+  by their times. Labels that wait for their event replace each other in the same way.
 - The first prediction in topic order counts, also when it comes late, or again out of order after a retry.
 - An example is fresh once its prediction came, at once where none is awaited, and never if its text is held out.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
+from driftline.buffer.batch import Answer, Batch, Corrected, Entry, WaitingLabel, WaitingPrediction
 from driftline.buffer.counters import Tally
 from driftline.buffer.holdouts import HoldoutSplit
 from driftline.buffer.rules import FeedRules
-from driftline.buffer.states import AWAITING, FRESH, HOLDOUT, PENDING, STATE_COUNTERS, to_micros
-from driftline.records import DeadLetter, Event, Label, Position, Prediction
-
-
-@dataclass(slots=True)
-class Answer:
-    """A served prediction, and where it stood on the predictions topic."""
-
-    label: str | None
-    version: int
-    partition: int | None
-    offset: int | None
-
-    def before(self, other: "Answer") -> bool:
-        """Whether this one stands earlier in the same partition."""
-        if self.offset is None or other.offset is None:
-            return False
-        return self.partition == other.partition and self.offset < other.offset
-
-
-@dataclass(slots=True)
-class Entry:
-    """A row of `events`, as it is and as it becomes. `arrival` None: not stored yet."""
-
-    event_id: str
-    text: str
-    state: int = PENDING
-    arrival: int | None = None
-    seq: int | None = None
-    label: str | None = None
-    labelled_at: int | None = None
-    joined_at: int | None = None
-    holdout: int | None = None
-    answer: Answer | None = None
-    occurred_at: int = 0
-    source: str | None = None
-
-
-@dataclass(slots=True)
-class WaitingLabel:
-    """A label without its event yet. `row` None: not stored yet."""
-
-    label: str
-    labelled_at: int
-    position: Position
-    value: bytes
-    row: int | None = None
-
-
-@dataclass(slots=True)
-class WaitingPrediction:
-    """A prediction without its event yet. `row` None: not stored yet."""
-
-    answer: Answer
-    row: int | None = None
-
-
-@dataclass(slots=True)
-class Batch:
-    """What is known of the ids of one feed's records, and what changed."""
-
-    entries: dict[str, Entry] = field(default_factory=dict)
-    labels: dict[str, WaitingLabel] = field(default_factory=dict)
-    predictions: dict[str, WaitingPrediction] = field(default_factory=dict)
-    new: list[Entry] = field(default_factory=list)
-    changed: dict[int, Entry] = field(default_factory=dict)
-    joined: list[Entry] = field(default_factory=list)
-    used_labels: list[int] = field(default_factory=list)
-    used_predictions: list[int] = field(default_factory=list)
-    letters: list[tuple[str, DeadLetter]] = field(default_factory=list)
+from driftline.buffer.states import (
+    AWAITING,
+    FRESH,
+    HOLDOUT,
+    LEARNED,
+    REMEMBERED,
+    RETIRED,
+    STATE_COUNTERS,
+    to_micros,
+)
+from driftline.records import DeadLetter, Event, Label, Prediction
 
 
 class Joining:
@@ -110,7 +55,7 @@ class Joining:
         elif isinstance(record, Prediction):
             self._prediction(record)
         else:
-            kind = self._rules.kind_of(record.position.topic)
+            kind = record.kind or self._rules.kind_of(record.position.topic)
             if kind == "event":
                 self._count("event_records")
             self.batch.letters.append((kind, record))
@@ -123,10 +68,13 @@ class Joining:
     def _event(self, event: Event) -> None:
         self._count("event_records")
         entry = self.batch.entries.get(event.event_id)
+        if entry is not None and entry.text != event.text:
+            self._refuse(event)
+            return
+        if event.refused_label is not None:
+            self.batch.letters.append(("label", event.refused_label))
         if entry is None:
             self._first(event)
-        elif entry.text != event.text:
-            self._refuse(event, "conflicting_duplicate", "an event of this id came before, with another text")
         else:
             self._again(event, entry)
 
@@ -141,17 +89,14 @@ class Joining:
         self.batch.entries[event.event_id] = entry
         self.batch.new.append(entry)
         self._count("pending")
+        self._count("times_fell_back", event.time_fell_back)
         self._meet_prediction(entry)
         self._meet_label(event, entry)
 
     def _again(self, event: Event, entry: Entry) -> None:
-        if event.label is None or event.label == entry.label:
-            self._count("duplicates")
-        elif entry.label is None:
-            self._count("duplicates")
-            self._join(entry, event.label, self._labelled_at(event))
-        else:
-            self._refuse(event, "conflicting_label", "an event of this id came before, with another label")
+        self._count("duplicates")
+        if event.label is not None:
+            self._label_event(entry, self._inside(event, event.label))
 
     def _meet_prediction(self, entry: Entry) -> None:
         waiting = self.batch.predictions.pop(entry.event_id, None)
@@ -169,41 +114,91 @@ class Joining:
             if waiting.row is not None:
                 self.batch.used_labels.append(waiting.row)
         if event.label is not None:
-            self._join(entry, event.label, self._labelled_at(event))
-            if waiting is not None:
-                self._second_label(entry, waiting.label, waiting.position, waiting.value)
-        elif waiting is not None:
-            self._join(entry, waiting.label, waiting.labelled_at)
+            self._label_event(entry, self._inside(event, event.label))
+        if waiting is not None:
+            self._label_event(entry, waiting)
 
-    def _labelled_at(self, event: Event) -> int:
+    def _inside(self, event: Event, label: str) -> WaitingLabel:
+        """The label that an event carries."""
         moment = event.labelled_at or event.occurred_at
-        return self._now if moment is None else to_micros(moment)
+        labelled_at = self._now if moment is None else to_micros(moment)
+        return WaitingLabel(label, labelled_at, event.position, event.value or b"")
 
     def _label(self, label: Label) -> None:
-        entry = self.batch.entries.get(label.event_id)
-        waiting = self.batch.labels.get(label.event_id)
-        labelled_at = self._now if label.labelled_at is None else to_micros(label.labelled_at)
-        if entry is not None and entry.label is None:
-            self._join(entry, label.label, labelled_at)
-        elif (known := entry or waiting) is not None:
-            self._second_label(known, label.label, label.position, label.value or b"")
-        else:
-            self.batch.labels[label.event_id] = WaitingLabel(
-                label.label, labelled_at, label.position, label.value or b""
-            )
+        self._count("times_fell_back", label.time_fell_back)
+        given = WaitingLabel(
+            label.label,
+            self._now if label.labelled_at is None else to_micros(label.labelled_at),
+            label.position,
+            label.value or b"",
+            labeller=label.labeller,
+            trusted=label.labeller in self._rules.trusted,
+        )
+        entry, waiting = self.batch.entries.get(label.event_id), self.batch.labels.get(label.event_id)
+        if entry is not None:
+            self._label_event(entry, given)
+        elif waiting is None:
+            self.batch.labels[label.event_id] = given
             self._count("labels_waiting")
+        elif self._replaces(waiting, given):
+            self._count("corrected", waiting.label != given.label)
+            if waiting.row is not None:
+                self.batch.used_labels.append(waiting.row)
+            del self.batch.labels[label.event_id]  # the new one waits at the end
+            self.batch.labels[label.event_id] = given
 
-    def _second_label(self, known: Entry | WaitingLabel, label: str, position: Position, value: bytes) -> None:
-        if known.label == label:
+    def _label_event(self, entry: Entry, given: WaitingLabel) -> None:
+        """The event's first label makes it an example; a later one may correct it."""
+        if entry.label is None:
+            self._join(entry, given)
+        elif self._replaces(entry, given):
+            if entry.label != given.label:
+                self._correct(entry, given)
+            entry.label, entry.labelled_at, entry.trusted = given.label, given.labelled_at, given.trusted
+            self._touch(entry)
+
+    def _replaces(self, known: Entry | WaitingLabel, given: WaitingLabel) -> bool:
+        """Whether a second label takes the place of the one that stands; one that does not is accounted for. The same
+        label does if a trusted labeller vouches for it now."""
+        if known.label == given.label:
             self._count("label_duplicates")
-            return
-        detail = "a label of this event came before, and was another one"
+            return given.trusted and not known.trusted
+        if known.trusted != given.trusted:
+            if not given.trusted:
+                self._refuse_label(given, "a trusted labeller's label of this event stands")
+            return given.trusted
+        if self._rules.on_conflict == "dead_letter":
+            self._refuse_label(given, "another label of this event came before")
+            return False
+        replaces = self._later(known, given) == (self._rules.on_conflict == "last")
+        if not replaces:
+            self._count("label_duplicates")
+        return replaces
+
+    def _later(self, known: Entry | WaitingLabel, given: WaitingLabel) -> bool:
+        """What is read later is later. A retried label was read before, nobody knows how long: its time places it."""
+        return not self.batch.retried or given.labelled_at >= (known.labelled_at or 0)
+
+    def _correct(self, entry: Entry, given: WaitingLabel) -> None:
+        """Where that sends an example, the versions tell that have learned it: the intake's part."""
+        self.batch.corrected.append(Corrected(entry, str(entry.label), given.label, given.labeller))
+        if entry.state in (LEARNED, REMEMBERED, RETIRED):
+            self._move(entry, FRESH)
+        self._count("corrected")
+
+    def _refuse_label(self, label: WaitingLabel, detail: str) -> None:
         letter = DeadLetter(
-            feed=self._rules.feed, reason="conflicting_label", detail=detail, position=position, value=value
+            feed=self._rules.feed,
+            reason="conflicting_label",
+            detail=detail,
+            position=label.position,
+            value=label.value,
+            kind="label",
         )
         self.batch.letters.append(("label", letter))
 
     def _prediction(self, prediction: Prediction) -> None:
+        self._count("times_fell_back", prediction.time_fell_back)
         position = prediction.position
         answer = Answer(
             prediction.label,
@@ -234,9 +229,8 @@ class Joining:
             self._move(entry, FRESH)
         self._touch(entry)
 
-    def _join(self, entry: Entry, label: str, labelled_at: int) -> None:
-        entry.label = label
-        entry.labelled_at = labelled_at
+    def _join(self, entry: Entry, given: WaitingLabel) -> None:
+        entry.label, entry.labelled_at, entry.trusted = given.label, given.labelled_at, given.trusted
         entry.joined_at = self._now
         entry.seq = next(self._numbers)
         if entry.holdout is not None:
@@ -257,11 +251,16 @@ class Joining:
         if entry.arrival is not None:
             self.batch.changed[entry.arrival] = entry
 
-    def _refuse(self, event: Event, reason: str, detail: str) -> None:
+    def _refuse(self, event: Event) -> None:
         letter = DeadLetter(
-            feed=event.feed, reason=reason, detail=detail, position=event.position, value=event.value or b""
+            feed=event.feed,
+            reason="conflicting_duplicate",
+            detail="an event of this id came before, with another text",
+            position=event.position,
+            value=event.value or b"",
         )
         self.batch.letters.append(("event", letter))
 
     def _count(self, name: str, n: int = 1) -> None:
-        self.counts[name] += n
+        if n:
+            self.counts[name] += n

@@ -20,7 +20,7 @@ from driftline.records import DeadLetter, Position
 
 TO_SEND, SENT, RETRY, RESOLVED = "to_send", "sent", "retry", "resolved"
 MAX_BYTES = 16 << 20
-_COLUMNS = 'letters.id, feeds.name, reason, detail, topic, "partition", "offset", value, state, at'
+_COLUMNS = 'letters.id, feeds.name, reason, detail, topic, "partition", "offset", value, kind, state, at'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,13 +91,24 @@ def listed(db: sqlite3.Connection, feed: int, limit: int, reason: str | None) ->
         "ORDER BY letters.id DESC LIMIT ?2",
         (feed, limit, reason),
     )
-    return [LetterRow(id=row[0], letter=_letter(row), state=row[8], at=from_micros(row[9])) for row in rows]
+    return [LetterRow(id=row[0], letter=_letter(row), state=row[9], at=from_micros(row[10])) for row in rows]
 
 
 def numbers(db: sqlite3.Connection, feed: int) -> list[int]:
     """The numbers of the feed's letters that are not resolved."""
     rows = db.execute("SELECT id FROM letters WHERE feed = ? AND state <> 'resolved' ORDER BY id", (feed,))
     return [number for (number,) in rows]
+
+
+def reasons(db: sqlite3.Connection, feed: int) -> dict[str, dict[str, int]]:
+    """How many letters are not resolved, by kind and reason. For reports: it reads them all."""
+    found: dict[str, dict[str, int]] = {}
+    for kind, reason, n in db.execute(
+        "SELECT kind, reason, COUNT(*) FROM letters WHERE feed = ? AND state <> 'resolved' GROUP BY kind, reason",
+        (feed,),
+    ):
+        found.setdefault(kind, {})[reason] = n
+    return found
 
 
 def mark_sent(db: sqlite3.Connection, letters: Sequence[tuple[int, str]]) -> None:
@@ -120,6 +131,6 @@ def mark_for_retry(db: sqlite3.Connection, feed: int | None, letters: Sequence[i
 
 
 def _letter(row: tuple) -> DeadLetter:
-    _, feed, reason, detail, topic, partition, offset, value = row[:8]
+    _, feed, reason, detail, topic, partition, offset, value, kind = row[:9]
     position = Position(topic=topic, partition=partition, offset=offset)
-    return DeadLetter(feed=feed, reason=reason, detail=detail, position=position, value=value)
+    return DeadLetter(feed=feed, reason=reason, detail=detail, position=position, value=value, kind=kind)

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from driftline.config import FeedConfig, FeedTopics, IngestConfig
+from driftline.config import FeedConfig, FeedTopics, IngestConfig, LabelsConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedRules:
-    """How one feed's records are joined, held out and bounded. Waits in seconds, bounds in rows of this feed."""
+    """How one feed's records are joined, held out and bounded. Waits in seconds, bounds in rows of this feed.
+    `trusted`: labellers whose labels correct those of all others."""
 
     feed: str
     topics: FeedTopics
@@ -26,6 +27,8 @@ class FeedRules:
     max_waiting_events: int = 1_000_000
     max_waiting_labels: int = 1_000_000
     max_attempts: int = 3
+    on_conflict: str = "last"
+    trusted: frozenset[str] = frozenset()
 
     @property
     def read_topics(self) -> tuple[str, str, str]:
@@ -37,8 +40,11 @@ class FeedRules:
         return {self.topics.labels: "label", self.topics.predictions: "prediction"}.get(topic, "event")
 
 
-def feed_rules(name: str, feed: FeedConfig, topics: FeedTopics, ingest: IngestConfig) -> FeedRules:
+def feed_rules(
+    name: str, feed: FeedConfig, topics: FeedTopics, ingest: IngestConfig, labels: LabelsConfig | None = None
+) -> FeedRules:
     """The rules that the config sets for a feed."""
+    labels = labels or LabelsConfig()
     return FeedRules(
         feed=name,
         topics=topics,
@@ -56,4 +62,6 @@ def feed_rules(name: str, feed: FeedConfig, topics: FeedTopics, ingest: IngestCo
         max_waiting_events=ingest.max_waiting_events,
         max_waiting_labels=ingest.max_waiting_labels,
         max_attempts=feed.learner.max_attempts,
+        on_conflict=labels.on_conflict,
+        trusted=frozenset(labels.trusted),
     )

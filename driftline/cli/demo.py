@@ -84,7 +84,7 @@ def run(config: Config, events: Path, port: int, total: int) -> tuple[dict[str, 
     ):
         say(f"Answering meanwhile at [bold]{url}[/]; in another terminal, now and again later:\n  {curl(url, feed)}\n")
         driver = Driver(pipeline, Pace(None), Narrator(total).tell)
-        driver.run(stream_items([events], config.feed[feed].fields))
+        driver.run(stream_items([events], config.feed[feed]))
         seconds = time.perf_counter() - start
         return build_report(driver, seconds, ()), seconds
 

@@ -119,7 +119,9 @@ def open_buffer(
 
     files = state_files(config)
     names = topic_names(config)
-    rules = {name: feed_rules(name, feed, names[name], config.ingest) for name, feed in config.feed.items()}
+    rules = {
+        name: feed_rules(name, feed, names[name], config.ingest, config.labels) for name, feed in config.feed.items()
+    }
     if read_only and not files.holdout_key.exists():  # reading makes no key; it splits nothing either
         key = key or b""
     split_key = holdout_key(files) if key is None else key
@@ -303,4 +305,5 @@ def build_parts(config: Config, engine: Engine, watcher: Watcher, topics: Topics
         section=config.serve,
         tokens=Tokens.from_environment(os.environ, config.serve.host),
         collector=Collector(topics, config.feed, names),
+        trusted=frozenset(config.labels.trusted),
     )

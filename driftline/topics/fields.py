@@ -4,21 +4,14 @@ Absent and null are the same. Every complaint is an `Unusable` that names the fi
 """
 
 import math
-import re
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from driftline.records import utc
+from driftline.topics.labels import LabelNames
+from driftline.topics.times import TimeFormat
 
 MAX_ID_BYTES = 512
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-FIRST_MILLISECONDS = 1e11
-"""Numbers from here on are milliseconds: as seconds it would be the year 5138, as milliseconds it is March 1973."""
-LAST_MILLISECONDS = 1e14
-_DIGITS = re.compile(r"-?\d{9,15}(\.\d{1,9})?")
 _TYPES = {str: "a string", bool: "a boolean", int: "a number", float: "a number", list: "an array", dict: "an object"}
-_SHOWN_LABELS = 10
 
 
 class Unusable(Exception):
@@ -67,39 +60,50 @@ class Fields:
             raise _missing(path)
         return name
 
-    def label(self, path: str, labels: Sequence[str]) -> str | None:
-        """One of `labels` (an integer is taken as its digits), or None if absent."""
+    def label(self, path: str, names: LabelNames) -> str | None:
+        """One of the feed's labels by any of its names (an integer is taken as its digits), or None if absent."""
+        given = self._label(path)
+        if given is None:
+            return None
+        label = names.known(given)
+        if label is None:
+            raise Unusable("unknown_label", f"field {path!r} is not one of the feed's labels: {names.in_words()}")
+        return label
+
+    def required_label(self, path: str, names: LabelNames) -> str:
+        """As `label`, and must be there."""
+        label = self.label(path, names)
+        if label is None:
+            raise _missing(path)
+        return label
+
+    def served_label(self, path: str, names: LabelNames) -> str | None:
+        """What some version answered, which may know labels that the feed does not have any more; None if absent."""
+        given = self._label(path)
+        size = len(given.encode("utf-8")) if given else 0
+        if size > MAX_ID_BYTES:
+            raise Unusable("wrong_type", f"field {path!r} has {size} bytes, at most {MAX_ID_BYTES} are allowed")
+        return None if given is None else names.served(given)
+
+    def _label(self, path: str) -> str | None:
         value = self._get(path)
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise _wrong_type(path, value, "a string")
-        label = _text_of(path, value)
-        if label not in labels:
-            more = f", … ({len(labels)} in all)" if len(labels) > _SHOWN_LABELS else ""
-            known = ", ".join(labels[:_SHOWN_LABELS]) + more
-            raise Unusable("unknown_label", f"field {path!r} is not one of the feed's labels: {known}")
-        return label
+        return _text_of(path, value)
 
-    def required_label(self, path: str, labels: Sequence[str]) -> str:
-        """As `label`, and must be there."""
-        label = self.label(path, labels)
-        if label is None:
-            raise _missing(path)
-        return label
-
-    def moment(self, path: str) -> datetime | None:
-        """An aware UTC time from ISO 8601, or seconds or milliseconds since the epoch (number or digits), or None."""
+    def moment(self, path: str, times: TimeFormat) -> datetime | None:
+        """An aware UTC time as `times` reads it, or None if absent."""
         value = self._get(path)
         if value is None or value == "":
             return None
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise _wrong_type(path, value, "a time")
         try:
-            return _moment(value)
+            return times.parse(value)
         except (ValueError, OverflowError):
-            shape = "neither ISO 8601 nor seconds or milliseconds since the epoch"
-            raise Unusable("bad_timestamp", f"field {path!r} is {shape}") from None
+            raise Unusable("bad_timestamp", f"field {path!r} is no time that can be read (timestamp_format)") from None
 
     def count(self, path: str) -> int:
         """An integer ≥ 0."""
@@ -133,15 +137,6 @@ class Fields:
         if value is None:
             raise _missing(path)
         return value
-
-
-def _moment(value: str | int | float) -> datetime:
-    if isinstance(value, str) and not _DIGITS.fullmatch(value.strip()):
-        return utc(value)
-    number = float(value)
-    if not abs(number) < LAST_MILLISECONDS:
-        raise ValueError("out of range")
-    return EPOCH + timedelta(seconds=number if abs(number) < FIRST_MILLISECONDS else number / 1000)
 
 
 def _text_of(path: str, value: str | int) -> str:

@@ -12,7 +12,7 @@ from driftline.buffer import Buffer, FeedCounts, feed_rules
 from driftline.clock import Deadline, SimulatedClock
 from driftline.config import Config, TopicsConfig, feed_topics, parse_config
 from driftline.errors import BufferFull, BufferInUse, BufferStoreError, TopicError, TopicRecreated, TopicUnavailable
-from driftline.records import Prediction, RawRecord
+from driftline.records import Prediction, RawRecord, ServedAnswer
 from driftline.topics import Outgoing, Partition, Topics
 from driftline.topics.codec import encode_event, encode_label, encode_prediction
 from driftline.topics.files import FileTopics
@@ -153,6 +153,8 @@ def test_what_cannot_be_used_is_dead_lettered_sent_and_retried(house: House) -> 
     house.events("a")
     counts = house.step_until(lambda c: c.event_records == 4)
     assert counts.by_reason == {"undecodable": 1, "missing_field": 1, "unknown_label": 1}
+    assert (counts.dead_letters, counts.label_dead_letters, counts.pending) == (2, 1, 2)
+    house.predictions("u")
     assert house.ingest.drain_dead_letters() == 3
     assert house.ingest.drain_dead_letters() == 0
     assert len(read_all(house.topics, house.names.dead_letters, 3)) == 3
@@ -164,7 +166,11 @@ def test_what_cannot_be_used_is_dead_lettered_sent_and_retried(house: House) -> 
     assert house.ingest.retry_dead_letters() == 3
     counts = house.buffer.counts(house.feed)
     assert (counts.event_records, counts.dead_letters, counts.examples, counts.pending) == (4, 2, 1, 1)
-    assert house.buffer.examples_after(house.feed, 0)[0].label == "angry"
+    house.step_until(lambda c: c.fresh == 1)
+    (example,) = house.buffer.examples_after(house.feed, 0)
+    assert (example.event_id, example.label) == ("u", "angry")
+    assert example.answer == ServedAnswer(label=None, adapter_version=0), "the one that was given"
+    assert counts.label_dead_letters == 0
     assert house.ingest.drain_dead_letters() == 0, "the other two were sent with the same reason before"
 
 

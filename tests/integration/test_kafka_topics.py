@@ -11,7 +11,7 @@ from driftline.config import FeedConfig, TopicsConfig
 from driftline.errors import ConfigError, PositionLost, TopicError, TopicUnavailable
 from driftline.records import DeadLetter, Event, Position, RawRecord
 from driftline.topics import Outgoing, Partition, Reader
-from driftline.topics.codec import decode_event
+from driftline.topics.codec import Codec
 from driftline.topics.kafka import CUT_BYTES, KafkaTopics
 from driftline.topics.kafka_producer import KafkaAppender, KafkaRecord
 
@@ -173,7 +173,7 @@ def test_tombstones_keys_and_times_come_through(topics: KafkaTopics, kafka_boots
     assert (tombstone.key, tombstone.value) == (b"r-1", None)
     assert tombstone.timestamp == datetime(2020, 1, 1, 0, 0, 0, 123_000, tzinfo=UTC)
     feed = FeedConfig(labels=("a", "b"))
-    letter, decoded = decode_event(tombstone, "f", feed), decode_event(event, "f", feed)
+    letter, decoded = Codec("f", feed).event(tombstone), Codec("f", feed).event(event)
     assert isinstance(letter, DeadLetter)
     assert letter.reason == "tombstone"
     assert isinstance(decoded, Event)

@@ -16,15 +16,19 @@ from typing import Any
 import pytest
 from rich.markup import escape
 
+from driftline.buffer import FeedCounts
+from driftline.cli import wiring
 from driftline.cli.replay import ticks as ticks_module
 from driftline.cli.replay.comparison import verdict, verdict_after_cold_start
 from driftline.cli.replay.plot import accuracy_figure, render_page
 from driftline.cli.replay.summary import summarise
 from driftline.cli.replay.verb import run_replay
 from driftline.cli.replay.words import nothing_learned
-from driftline.config import Config, parse_config
+from driftline.clock import SimulatedClock
+from driftline.config import Config, LabelsConfig, parse_config
 from driftline.errors import UsageError
 from driftline.records import iso, utc
+from driftline.topics import Outgoing
 from stream.simulate import Simulation, simulate
 from tests.fixtures.cli import Driftline
 
@@ -273,19 +277,27 @@ def dirty_lines() -> dict[str, list[Json | bytes]]:
         "undecodable": [b"{not json", b'\xff\xfe{"id": "x"}', b"[" * 100_000],
         "wrong_type": [
             b"[1, 2]",
-            {**good, "id": "bool-label", "label": True},
             {**good, "id": ["a"]},
             {**good, "id": "num", "text": 5},
         ],
         "missing_field": [{"id": "no-text", "label": "positive"}, {"id": "null-text", "text": None}],
-        "bad_timestamp": [{**good, "id": "when", "timestamp": "yesterday"}],
         "empty_text": [{**good, "id": "empty", "text": " \u200b\n"}],
         "text_too_long": [{**good, "id": "long", "text": "long " * 20_000}],
         "id_too_long": [{**good, "id": "i" * 600}],
         "conflicting_duplicate": [{**good, "id": "twice", "text": "another text"}],
         "duplicates": [{**good, "id": "twice"}, {**good, "id": "twice", "label": "negative"}, {**good, "id": "twice"}],
-        "pending": [{**good, "id": "meh", "label": "meh"}, {**good, "id": "null", "label": None}, {"text": "no label"}],
-        "examples": [{**good, "text": "no id"}, {**good, "id": 7}, {**good, "id": "bom", "driftline_collected": True}],
+        "pending": [
+            {**good, "id": "meh", "label": "meh"},
+            {**good, "id": "bool-label", "label": True},
+            {**good, "id": "null", "label": None},
+            {"text": "no label"},
+        ],
+        "examples": [
+            {**good, "text": "no id"},
+            {**good, "id": 7},
+            {**good, "id": "bom", "driftline_collected": True},
+            {**good, "id": "when", "timestamp": "yesterday"},
+        ],
     }
 
 
@@ -296,9 +308,12 @@ def test_every_dirty_line_is_accounted_for(replay: Replay, tmp_path: Path) -> No
     odd = [line for lines in dirty.values() for line in lines]
     report = replay([*clean[:60], first, *odd, *clean[60:]], state=tmp_path / "state")
     letters = on_topic(tmp_path / "state", f"{FEED}.dead-letters")
-    reasons = Counter(letter["reason"] for letter in letters if place(letter) == FEED)
+    of_labels = {"unknown_label": 1, "wrong_type": 1}
+    reasons = Counter(letter["reason"] for letter in letters)
+    reasons.subtract(of_labels)
     expected = {reason: len(lines) for reason, lines in dirty.items() if reason not in report}
-    assert reasons == expected
+    assert +reasons == expected
+    assert {place(letter) for letter in letters} == {FEED}
     assert report["dead_letters"] == sum(expected.values())
     assert report["dead_letters_by_reason"] == expected
     assert report["duplicates"] == len(dirty["duplicates"])
@@ -306,12 +321,65 @@ def test_every_dirty_line_is_accounted_for(replay: Replay, tmp_path: Path) -> No
     assert report["examples"] == 120 + 1 + len(dirty["examples"])
     assert report["events"] == 121 + len(odd)
     assert balanced(report)
-    late = Counter(letter["reason"] for letter in letters if place(letter) != FEED)
-    assert late == {"unknown_label": 1, "conflicting_label": 1}
+    assert report["label_dead_letters_by_reason"] == of_labels
     assert report["label_dead_letters"] == 2
     assert report["swaps"]["requests_failed"] == 0
     answered = {prediction["id"] for prediction in on_topic(tmp_path / "state", f"{FEED}.predictions")}
-    assert {"bom", "7", "meh", "null", "twice"} <= answered
+    assert {"bom", "7", "meh", "bool-label", "null", "twice", "when"} <= answered
+
+
+def live(made: Config, lines: list[bytes]) -> tuple[FeedCounts, dict[str, dict[str, int]]]:
+    """What ingest counts of the lines as `produce` puts them on the topic, and the reasons of its dead letters."""
+    with closing(wiring.build_topics(made)) as topics, closing(wiring.open_buffer(made)) as buffer:
+        topics.append(FEED, [Outgoing(value=line) for line in lines])
+        with closing(wiring.build_ingest(made, topics, buffer, SimulatedClock(START + timedelta(hours=1)))) as ingest:
+            while ingest.step(0.0):
+                pass
+        return buffer.counts(FEED), buffer.letter_reasons(FEED)
+
+
+@pytest.mark.parametrize("on_conflict", ["last", "first", "dead_letter"])
+def test_a_dirty_file_counts_in_a_replay_as_it_does_live(tiny_base_dir: Path, tmp_path: Path, on_conflict: str) -> None:
+    at = iso(START)
+    good = {"text": "a good phone", "timestamp": at, "label": "positive"}
+    odd = [line for lines in dirty_lines().values() for line in lines]
+    odd += [{**good, "id": "twice", "label": label} for label in ("neutral", "positive", "1", "ANGRY")]
+    odd += [{**good, "id": f"map-{label}", "label": label} for label in ("1", 1, " Positive", "angry")]
+    odd += [
+        {**good, "id": f"t-{n}", "timestamp": t} for n, t in enumerate(["01/02/2026", {}, 1e30, "Sun, 01 Mar 2026"])
+    ]
+    first: Json = {"id": "twice", "text": "a good phone", "timestamp": at, "label": "positive"}
+    path = write(tmp_path / "dirty.jsonl", [*plain(60), first, *odd, *plain(60)])
+    changes: Json = {"label_map": {"1": "negative"}, "fold_labels": True}
+    made = config(tiny_base_dir, **changes)
+    made = made.model_copy(update={"labels": LabelsConfig(on_conflict=on_conflict)})
+    report = run_replay(made, FEED, [path], state=tmp_path / "replay", evaluation=path)
+    replayed = made.model_copy(update={"state": made.state.model_copy(update={"path": tmp_path / "replay"})})
+    with closing(wiring.open_buffer(replayed, read_only=True)) as buffer:
+        found, reasons = buffer.counts(FEED), buffer.letter_reasons(FEED)
+    streamed = made.model_copy(update={"state": made.state.model_copy(update={"path": tmp_path / "live"})})
+    expected, expected_reasons = live(streamed, [line for line in path.read_bytes().splitlines() if line.strip()])
+    assert reasons == expected_reasons
+    for name in (
+        "event_records",
+        "examples",
+        "unlabelled",
+        "pending",
+        "dead_letters",
+        "label_dead_letters",
+        "duplicates",
+        "label_duplicates",
+        "corrected",
+        "times_fell_back",
+        "labels_waiting",
+        "by_reason",
+    ):
+        assert getattr(found, name) == getattr(expected, name), name
+    assert report["dead_letters_by_reason"] == expected_reasons["event"]
+    assert report["label_dead_letters_by_reason"] == expected_reasons["label"]
+    assert expected.times_fell_back == 5
+    assert (expected.corrected > 0) == (on_conflict == "last")
+    assert report["evaluation"]["all"]["n"] > 120
 
 
 def nothing_to_see(text: str) -> bool:

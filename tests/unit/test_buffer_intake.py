@@ -121,14 +121,24 @@ def test_odd_ids_and_texts_survive(buffer: Buffer) -> None:
     assert buffer.counts(FEED).label_duplicates == len(ids)
 
 
-def test_a_label_inside_the_event_beats_the_one_that_waited(buffer: Buffer) -> None:
+def test_a_label_inside_the_event_is_its_first_and_one_that_waited_corrects_it(buffer: Buffer) -> None:
+    buffer.append([label("a", "neg", 7)], up_to(LABELS, 8), at(0))
+    buffer.append([event("a", 0, label="pos")], up_to(EVENTS, 1), at(0))
+    assert [e.label for e in buffer.examples_after(FEED, 0)] == ["neg"]
+    counts = buffer.counts(FEED)
+    assert (counts.corrected, counts.label_dead_letters, counts.labels_waiting) == (1, 0, 0)
+
+
+def test_by_choice_the_second_label_is_a_dead_letter_with_its_bytes(tmp_path: Path) -> None:
+    buffer = Buffer.open(tmp_path / "b.sqlite3", rules(on_conflict="dead_letter"), KEY)
     buffer.append([label("a", "neg", 7)], up_to(LABELS, 8), at(0))
     buffer.append([event("a", 0, label="pos")], up_to(EVENTS, 1), at(0))
     assert [e.label for e in buffer.examples_after(FEED, 0)] == ["pos"]
     (row,) = buffer.letters(FEED, 10)
     assert (row.letter.reason, row.letter.position) == ("conflicting_label", place(LABELS, 7))
-    assert row.letter.value == b"raw label a neg"
+    assert (row.letter.value, row.letter.kind) == (b"raw label a neg", "label")
     assert buffer.counts(FEED).label_dead_letters == 1
+    buffer.close()
 
 
 def test_a_conflicting_duplicate_keeps_its_original_bytes(buffer: Buffer) -> None:

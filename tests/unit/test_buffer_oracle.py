@@ -15,10 +15,35 @@ import pytest
 from driftline.buffer import Buffer
 from driftline.records import DeadLetter, Event, Label, Position, Prediction
 from driftline.topics import Partition
-from tests.fixtures.buffers import EVENTS, FEED, KEY, LABELS, PREDICTIONS, at, event, label, letter, prediction, rules
+from tests.fixtures.buffers import (
+    EVENTS,
+    FEED,
+    KEY,
+    LABELS,
+    PREDICTIONS,
+    at,
+    event,
+    label,
+    letter,
+    place,
+    prediction,
+    rules,
+)
 
 LABEL_WAIT_S, EVENT_WAIT_S, PREDICTION_WAIT_S = 50.0, 30.0, 10.0
 MAX_EVENTS, MAX_LABELS = 9, 5
+
+
+@dataclass
+class Word:
+    """What somebody said that an event is."""
+
+    label: str
+    at: datetime
+    trusted: bool
+    position: Position
+    value: bytes
+    since: float = 0.0
 
 
 @dataclass
@@ -28,8 +53,7 @@ class Known:
     text: str
     position: Position
     since: float
-    label: str | None = None
-    labelled_at: datetime | None = None
+    word: Word | None = None
     joined: float | None = None
     answer: tuple[str | None, int, int] | None = None  # label, version, offset
     offered: bool = False
@@ -39,13 +63,16 @@ class Known:
 class Naive:
     """What the design says, the slow way."""
 
+    on_conflict: str = "last"
+    retrying: bool = False
     known: dict[str, Known] = field(default_factory=dict)
-    labels: dict[str, tuple[str, Position, bytes, float, datetime]] = field(default_factory=dict)
+    labels: dict[str, Word] = field(default_factory=dict)
     predictions: dict[str, tuple[str | None, int, int, float]] = field(default_factory=dict)
     fate: dict[Position, str] = field(default_factory=dict)  # of event records
     letters: dict[Position, tuple[str, str, bytes]] = field(default_factory=dict)  # kind, reason, value
     order: list[str] = field(default_factory=list)
     tally: Counter = field(default_factory=Counter)
+    corrections: list[tuple[str, str, str]] = field(default_factory=list)  # event, was, becomes
 
     def take(self, record: Event | Label | Prediction | DeadLetter, now: float) -> None:
         if isinstance(record, Event):
@@ -55,8 +82,8 @@ class Naive:
         elif isinstance(record, Prediction):
             self.prediction(record, now)
         else:
-            kind = {EVENTS: "event", LABELS: "label", PREDICTIONS: "prediction"}[record.position.topic]
-            self.refuse(kind, record.reason, record.position, record.value)
+            of_topic = {EVENTS: "event", LABELS: "label", PREDICTIONS: "prediction"}[record.position.topic]
+            self.refuse(record.kind or of_topic, record.reason, record.position, record.value)
 
     def refuse(self, kind: str, reason: str, position: Position, value: bytes) -> None:
         self.letters[position] = (kind, reason, value)
@@ -64,46 +91,65 @@ class Naive:
             self.fate[position] = "dead"
 
     def event(self, e: Event, now: float) -> None:
+        if e.event_id in self.known and self.known[e.event_id].text != e.text:
+            self.refuse("event", "conflicting_duplicate", e.position, e.value)
+            return
+        if e.refused_label is not None:
+            self.refuse("label", e.refused_label.reason, e.position, e.value)
+        self.tally["fell_back"] += e.time_fell_back and e.event_id not in self.known
         if e.event_id in self.known:
-            k = self.known[e.event_id]
-            if k.text != e.text:
-                self.refuse("event", "conflicting_duplicate", e.position, e.value)
-            elif e.label is not None and k.label is not None and e.label != k.label:
-                self.refuse("event", "conflicting_label", e.position, e.value)
-            else:
-                self.fate[e.position] = "duplicate"
-                if e.label is not None and k.label is None:
-                    self.join(e.event_id, e.label, e.occurred_at, now)
-            return
-        self.known[e.event_id] = Known(e.text, e.position, now)
-        self.fate[e.position] = "pending"
-        if e.event_id in self.predictions:
-            self.known[e.event_id].answer = self.predictions.pop(e.event_id)[:3]
-        waiting = self.labels.pop(e.event_id, None)
-        if e.label is not None:
-            self.join(e.event_id, e.label, e.occurred_at, now)
-        elif waiting is not None:
-            self.join(e.event_id, waiting[0], waiting[4], now)
-            return
-        if waiting is not None:
-            self.another_label(waiting[0], e.label, waiting[1], waiting[2])
-
-    def another_label(self, new: str, old: str | None, position: Position, value: bytes) -> None:
-        if new == old:
-            self.tally["label_duplicates"] += 1
+            self.fate[e.position] = "duplicate"
         else:
-            self.refuse("label", "conflicting_label", position, value)
+            self.known[e.event_id] = Known(e.text, e.position, now)
+            self.fate[e.position] = "pending"
+            if e.event_id in self.predictions:
+                self.known[e.event_id].answer = self.predictions.pop(e.event_id)[:3]
+        if e.label is not None:
+            self.say(e.event_id, Word(e.label, e.occurred_at, False, e.position, e.value), now)
+        if e.event_id in self.labels:
+            self.say(e.event_id, self.labels.pop(e.event_id), now)
 
     def label(self, one: Label, now: float) -> None:
+        word = Word(one.label, one.labelled_at, one.labeller == "boss", one.position, one.value, now)
         if one.event_id in self.known:
-            if self.known[one.event_id].label is None:
-                self.join(one.event_id, one.label, one.labelled_at, now)
-            else:
-                self.another_label(one.label, self.known[one.event_id].label, one.position, one.value)
-        elif one.event_id in self.labels:
-            self.another_label(one.label, self.labels[one.event_id][0], one.position, one.value)
+            self.say(one.event_id, word, now)
+        elif one.event_id not in self.labels:
+            self.labels[one.event_id] = word
         else:
-            self.labels[one.event_id] = (one.label, one.position, one.value, now, one.labelled_at)
+            old = self.labels[one.event_id]
+            if self.wins(old, word):
+                del self.labels[one.event_id]
+                self.labels[one.event_id] = word
+                self.tally["corrected"] += old.label != word.label
+
+    def say(self, event_id: str, word: Word, now: float) -> None:
+        k = self.known[event_id]
+        if k.word is None:
+            k.word, k.joined = word, now
+            self.fate[k.position] = "example"
+            self.order.append(event_id)
+        elif self.wins(k.word, word):
+            if k.word.label != word.label:
+                self.tally["corrected"] += 1
+                self.corrections.append((event_id, k.word.label, word.label))
+            k.word = word
+
+    def wins(self, old: Word, new: Word) -> bool:
+        if old.label == new.label:
+            self.tally["label_duplicates"] += 1
+            return new.trusted and not old.trusted
+        if new.trusted != old.trusted:
+            won = new.trusted
+            lost_as = "letter"
+        else:
+            later = new.at >= old.at if self.retrying else True
+            won = {"last": later, "first": not later, "dead_letter": False}[self.on_conflict]
+            lost_as = "letter" if self.on_conflict == "dead_letter" else "duplicate"
+        if not won and lost_as == "letter":
+            self.refuse("label", "conflicting_label", new.position, new.value)
+        elif not won:
+            self.tally["label_duplicates"] += 1
+        return won
 
     def prediction(self, p: Prediction, now: float) -> None:
         answer = (p.label, p.adapter_version, p.position.offset)
@@ -114,23 +160,17 @@ class Naive:
         elif p.event_id not in self.predictions or answer[2] < self.predictions[p.event_id][2]:
             self.predictions[p.event_id] = (*answer, now)
 
-    def join(self, event_id: str, name: str, labelled_at: datetime, now: float) -> None:
-        k = self.known[event_id]
-        k.label, k.labelled_at, k.joined = name, labelled_at, now
-        self.fate[k.position] = "example"
-        self.order.append(event_id)
-
     def expire(self, now: float) -> None:
         for k in self.known.values():
             k.offered |= k.joined is not None and now - k.joined >= PREDICTION_WAIT_S
-        pending = [i for i, k in self.known.items() if k.label is None]
+        pending = [i for i, k in self.known.items() if k.word is None]
         late = [i for i in pending if now - self.known[i].since >= LABEL_WAIT_S]
         for event_id in pending[: max(len(late), len(pending) - MAX_EVENTS)]:
             self.fate[self.known.pop(event_id).position] = "unlabelled"
-        late = [i for i, w in self.labels.items() if now - w[3] >= EVENT_WAIT_S]
+        late = [i for i, w in self.labels.items() if now - w.since >= EVENT_WAIT_S]
         for event_id in list(self.labels)[: max(len(late), len(self.labels) - MAX_LABELS)]:
-            _, position, value, *_ = self.labels.pop(event_id)
-            self.refuse("label", "no_event", position, value)
+            word = self.labels.pop(event_id)
+            self.refuse("label", "no_event", word.position, word.value)
         late = [i for i, w in self.predictions.items() if now - w[3] >= EVENT_WAIT_S]
         for event_id in list(self.predictions)[: max(len(late), len(self.predictions) - MAX_EVENTS)]:
             del self.predictions[event_id]
@@ -155,9 +195,11 @@ class Run:
             max_waiting_events=MAX_EVENTS,
             max_waiting_labels=MAX_LABELS,
             segment_examples=7,
+            on_conflict=self.rng.choice(["last", "last", "first", "dead_letter"]),
+            trusted=frozenset({"boss"}),
         )
         self.buffer = Buffer.open(path, self.rules, KEY)
-        self.naive = Naive()
+        self.naive = Naive(on_conflict=self.rules[FEED].on_conflict)
         self.now = 0.0
         self.offsets = Counter()
 
@@ -171,11 +213,22 @@ class Run:
         if rng.random() < 0.08:
             return letter(topic, offset)
         if topic == LABELS:
-            return label(event_id, rng.choice(["neg", "pos"]), offset)
+            return label(event_id, rng.choice(["neg", "pos"]), offset, rng.choice(["ana", "ana", "boss"]))
         if topic == PREDICTIONS:
             return prediction(event_id, rng.choice(["neg", "pos"]), rng.randrange(1, 4), offset)
         text = f"text of {event_id}" if rng.random() < 0.85 else "another text"
-        return event(event_id, offset, text, rng.choice([None, None, "neg", "pos"]))
+        plain = event(event_id, offset, text, rng.choice([None, None, "neg", "pos"]))
+        if plain.label is not None or rng.random() < 0.7:
+            return replace(plain, time_fell_back=rng.random() < 0.1)
+        refused = letter(EVENTS, offset, rng.choice(["unknown_label", "wrong_type"]))
+        return replace(plain, refused_label=replace(refused, value=plain.value, kind="label"))
+
+    def label_of_event(self, offset: int) -> Label | DeadLetter:
+        """What a label that was refused inside an event is after a retry."""
+        if self.rng.random() < 0.3:
+            return replace(letter(EVENTS, offset, "unknown_label"), kind="label")
+        found = label(f"e{self.rng.randrange(30)}", self.rng.choice(["neg", "pos"]), offset)
+        return replace(found, position=place(EVENTS, offset), labeller=None)
 
     def step(self) -> None:
         self.rng.choice([self.append, self.append, self.append, self.wait, self.retry, self.reopen])()
@@ -197,13 +250,20 @@ class Run:
     def retry(self) -> None:
         self.buffer.mark_for_retry(FEED, None)
         letters = self.buffer.letters_to_retry(self.rng.randrange(1, 9))
-        again = [self.content(one.position.topic, one.position.offset) for _, one in letters]
+        again = [
+            self.label_of_event(one.position.offset)
+            if (one.kind, one.position.topic) == ("label", EVENTS)
+            else self.content(one.position.topic, one.position.offset)
+            for _, one in letters
+        ]
         for _ in range(self.rng.choice([1, 2])):  # the second time nothing is marked any more
             self.buffer.append(again, {}, at(self.now), retried=[number for number, _ in letters])
         for _, one in letters:
             self.naive.retry(one.position)
+        self.naive.retrying = True
         for record in again:
             self.naive.take(record, self.now)
+        self.naive.retrying = False
 
     def reopen(self) -> None:
         self.buffer.close()
@@ -231,6 +291,8 @@ class Run:
         assert counts.by_reason == dict(Counter(reason for _, reason, _ in naive.letters.values()))
         assert (counts.labels_waiting, counts.predictions_waiting) == (len(naive.labels), len(naive.predictions))
         assert counts.label_duplicates == naive.tally["label_duplicates"]
+        assert counts.corrected == naive.tally["corrected"]
+        assert counts.times_fell_back == naive.tally["fell_back"]
         assert counts.predictions_expired == naive.tally["predictions_expired"]
         assert counts.event_records == (
             counts.examples + counts.unlabelled + counts.pending + counts.dead_letters + counts.duplicates
@@ -241,9 +303,11 @@ class Run:
         assert [e.event_id for e in examples] == self.naive.order
         for example in examples:
             k = self.naive.known[example.event_id]
-            assert (example.text, example.label, example.labelled_at) == (k.text, k.label, k.labelled_at)
+            assert (example.text, example.label, example.labelled_at) == (k.text, k.word.label, k.word.at)
             answer = example.answer and (example.answer.label, example.answer.adapter_version)
             assert answer == (k.answer and k.answer[:2])
+        found = [one.correction for one in self.buffer.corrections(FEED)][::-1]
+        assert [(one.event_id, one.was, one.becomes) for one in found] == self.naive.corrections
         fresh = {e.event_id for e in self.buffer.fresh(FEED, 10**6)}
         assert fresh == {i for i in self.naive.order if self.naive.known[i].answer or self.naive.known[i].offered}
         assert self.buffer.fresh_count(FEED) == len(fresh)

@@ -1,6 +1,7 @@
 """Decoding hand-made bad input and real dirty text: never an exception, always the reason, never the user's words."""
 
 import gzip
+import hashlib
 import json
 import os
 import random
@@ -16,13 +17,12 @@ from driftline.config import FeedConfig, FieldsConfig
 from driftline.names import DEAD_LETTER_REASONS
 from driftline.records import DeadLetter, Event, Label, Position, Prediction, RawRecord
 from driftline.topics.codec import (
+    Codec,
     clean_text,
-    decode_event,
-    decode_label,
-    decode_prediction,
     encode_event,
     encode_label,
     encode_prediction,
+    text_sha256,
 )
 
 FEED = FeedConfig(labels=("negative", "neutral", "positive"))
@@ -45,6 +45,18 @@ def raw(value: bytes | None, timestamp: datetime | None = None) -> RawRecord:
 
 def document(**fields: Any) -> RawRecord:
     return raw(json.dumps(fields).encode())
+
+
+def decode_event(record: RawRecord, feed: str, section: FeedConfig) -> Event | DeadLetter:
+    return Codec(feed, section).event(record)
+
+
+def decode_label(record: RawRecord, feed: str, section: FeedConfig) -> Label | DeadLetter:
+    return Codec(feed, section).label(record)
+
+
+def decode_prediction(record: RawRecord, feed: str, section: FeedConfig) -> Prediction | DeadLetter:
+    return Codec(feed, section).prediction(record)
 
 
 def event(record: RawRecord, feed: FeedConfig = FEED) -> Event:
@@ -133,20 +145,6 @@ def test_the_records_own_time_stands_in_for_a_missing_one() -> None:
         (b'{"text": "Kaninchen", "id": true}', "wrong_type"),
         (b'{"text": "Kaninchen", "id": 1.5}', "wrong_type"),
         (b'{"text": "Kaninchen", "id": "\\ud800"}', "wrong_type"),
-        (b'{"text": "Kaninchen", "label": "Kaninchen"}', "unknown_label"),
-        (b'{"text": "Kaninchen", "label": "Negative"}', "unknown_label"),
-        (b'{"text": "Kaninchen", "label": ""}', "unknown_label"),
-        (b'{"text": "Kaninchen", "label": 1}', "unknown_label"),
-        (b'{"text": "Kaninchen", "label": ["negative"]}', "wrong_type"),
-        (b'{"text": "Kaninchen", "label": true}', "wrong_type"),
-        (b'{"text": "Kaninchen", "timestamp": "Kaninchen"}', "bad_timestamp"),
-        (b'{"text": "Kaninchen", "timestamp": "2020-13-01"}', "bad_timestamp"),
-        (b'{"text": "Kaninchen", "timestamp": "0001-01-01T00:00:00+05:00"}', "bad_timestamp"),
-        (b'{"text": "Kaninchen", "timestamp": 1e30}', "bad_timestamp"),
-        (b'{"text": "Kaninchen", "timestamp": NaN}', "bad_timestamp"),
-        (b'{"text": "Kaninchen", "timestamp": 1577836800000000}', "bad_timestamp"),
-        (b'{"text": "Kaninchen", "timestamp": true}', "wrong_type"),
-        (b'{"text": "Kaninchen", "timestamp": {}}', "wrong_type"),
         (b'{"text": "Kaninchen", "source": []}', "wrong_type"),
     ],
 )
@@ -159,9 +157,71 @@ def test_what_cannot_be_used_is_a_dead_letter_with_its_bytes(value: bytes | None
 
 
 @pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        ("Kaninchen", "unknown_label"),
+        ("Negative", "unknown_label"),
+        ("", "unknown_label"),
+        (1, "unknown_label"),
+        (["negative"], "wrong_type"),
+        (True, "wrong_type"),
+        ({}, "wrong_type"),
+    ],
+)
+def test_a_bad_label_leaves_the_event_and_is_a_letter_of_its_own(label: object, reason: str) -> None:
+    record = document(id="r-17", text="good", label=label, timestamp="2020-01-01")
+    decoded = event(record)
+    assert (decoded.event_id, decoded.text, decoded.label, decoded.labelled_at) == ("r-17", "good", None, None)
+    letter = decoded.refused_label
+    assert letter is not None
+    assert refusal(letter)[0] == reason
+    assert (letter.kind, letter.position, letter.value) == ("label", record.position, record.value)
+    assert Codec("reviews", FEED).label_of_event(record) == letter
+
+
+def test_the_label_of_an_event_is_found_again_once_the_config_knows_it() -> None:
+    record = document(id="r-17", text="good", label="angry", timestamp="2020-01-01")
+    mended = FEED.model_copy(update={"label_map": {"angry": "negative"}})
+    assert event(record).refused_label is not None
+    assert Codec("reviews", mended).label_of_event(record) == Label(
+        event_id="r-17",
+        feed="reviews",
+        label="negative",
+        labelled_at=NEW_YEAR,
+        labeller=None,
+        position=record.position,
+        value=record.value,
+    )
+    for gone, reason in ((document(id="r-17", text="good"), "missing_field"), (document(id="r-17"), "missing_field")):
+        letter = Codec("reviews", mended).label_of_event(gone)
+        assert isinstance(letter, DeadLetter)
+        assert (letter.reason, letter.kind) == (reason, "label")
+
+
+@pytest.mark.parametrize(
+    "timestamp", ["Kaninchen", "2020-13-01", "0001-01-01T00:00:00+05:00", 1e30, float("nan"), True, {}, "03/04/2026"]
+)
+def test_a_time_that_cannot_be_read_falls_back_to_the_records(timestamp: object) -> None:
+    value = document(text="good", timestamp=timestamp).value
+    with_time, without = event(raw(value, timestamp=NEW_YEAR)), event(raw(value))
+    assert (with_time.occurred_at, with_time.time_fell_back) == (NEW_YEAR, True)
+    assert (without.occurred_at, without.time_fell_back) == (None, True)
+    assert not event(document(text="good")).time_fell_back
+
+
+@pytest.mark.parametrize(
     ("timestamp", "expected"),
     [
         ("2020-01-01T00:00:00Z", NEW_YEAR),
+        ("Wed, 01 Jan 2020 00:00:00 +0000", NEW_YEAR),
+        ("Tue, 31 Dec 2019 19:00:00 -0500", NEW_YEAR),
+        ("1 Jan 2020 00:00 GMT", NEW_YEAR),
+        ("Wed Jan 01 00:00:00 +0000 2020", NEW_YEAR),
+        ("Tue Dec 31 16:00:00 PST 2019", NEW_YEAR),
+        ("Wed Jan  1 00:00:00 2020", NEW_YEAR),
+        (1_577_836_800_000_000, NEW_YEAR),
+        (1_577_836_800_000_001, NEW_YEAR + timedelta(microseconds=1)),
+        ("1577836800000001", NEW_YEAR + timedelta(microseconds=1)),
         ("2020-01-01T00:00:00", NEW_YEAR),
         ("2020-01-01", NEW_YEAR),
         (" 2020-01-01 00:00:00+00:00 ", NEW_YEAR),
@@ -177,7 +237,7 @@ def test_what_cannot_be_used_is_a_dead_letter_with_its_bytes(value: bytes | None
         (-86_400, datetime(1969, 12, 31, tzinfo=UTC)),
     ],
 )
-def test_times_are_iso_or_seconds_or_milliseconds(timestamp: object, expected: datetime) -> None:
+def test_times_are_read_as_they_are_written(timestamp: object, expected: datetime) -> None:
     occurred_at = event(document(text="good", timestamp=timestamp)).occurred_at
     assert occurred_at == expected
     assert occurred_at is not None
@@ -218,10 +278,10 @@ def test_long_texts_ids_and_sources() -> None:
 
 
 def test_an_unknown_label_names_the_known_ones_and_not_itself() -> None:
-    _, detail = refusal(decode_event(document(text="good", label=SECRET), "reviews", FEED))
+    _, detail = refusal(event(document(text="good", label=SECRET)).refused_label)
     assert "negative, neutral, positive" in detail
     many = FeedConfig(labels=tuple(f"class-{n}" for n in range(150)))
-    _, detail = refusal(decode_event(document(text="good", label=SECRET), "reviews", many))
+    _, detail = refusal(event(document(text="good", label=SECRET), many).refused_label)
     assert "150 in all" in detail
 
 
@@ -280,7 +340,6 @@ def test_a_label() -> None:
         ({"id": "r-17", "label": {}}, "wrong_type"),
         ({"id": ["r-17"], "label": "negative"}, "wrong_type"),
         ({"id": "i" * 513, "label": "negative"}, "id_too_long"),
-        ({"id": "r-17", "label": "negative", "timestamp": SECRET}, "bad_timestamp"),
         ({"id": "r-17", "label": "negative", "labeller": []}, "wrong_type"),
     ],
 )
@@ -328,7 +387,10 @@ def test_a_prediction() -> None:
         ({"label": None}, "missing_field"),
         ({"label": None, "adapter_version": 0}, None),
         ({"adapter_version": 0}, "wrong_type"),
-        ({"label": SECRET}, "unknown_label"),
+        ({"label": SECRET}, None),
+        ({"label": "i" * 513}, "wrong_type"),
+        ({"label": ["negative"]}, "wrong_type"),
+        ({"event_timestamp": SECRET, "source": [], "text_sha256": 1.5}, None),
         ({"adapter_version": None}, "missing_field"),
         ({"adapter_version": -1}, "wrong_type"),
         ({"adapter_version": 1.0}, "wrong_type"),
@@ -349,6 +411,42 @@ def test_bad_predictions(change: dict[str, Any], reason: str | None) -> None:
         assert isinstance(decoded, Prediction)
     else:
         assert refusal(decoded)[0] == reason
+
+
+def test_times_of_labels_and_predictions_fall_back_where_they_can() -> None:
+    label = document(id="r-17", label="negative", timestamp=SECRET).value
+    decoded = decode_label(raw(label, timestamp=NEW_YEAR), "reviews", FEED)
+    assert isinstance(decoded, Label)
+    assert (decoded.labelled_at, decoded.time_fell_back) == (NEW_YEAR, True)
+    decoded = decode_label(raw(label), "reviews", FEED)
+    assert isinstance(decoded, Label)
+    assert (decoded.labelled_at, decoded.time_fell_back) == (None, True)
+    answer = decode_prediction(
+        raw(document(**(PREDICTION | {"timestamp": SECRET})).value, timestamp=NEW_YEAR), "reviews", FEED
+    )
+    assert isinstance(answer, Prediction)
+    assert (answer.predicted_at, answer.time_fell_back) == (NEW_YEAR, True)
+
+
+def test_an_answer_is_known_by_todays_name_and_one_that_was_given_up_stays() -> None:
+    feed = FEED.model_copy(update={"label_map": {"bad": "negative"}})
+    for given, known in (("bad", "negative"), ("negative", "negative"), ("sarcastic", "sarcastic")):
+        decoded = decode_prediction(document(**(PREDICTION | {"label": given})), "reviews", feed)
+        assert isinstance(decoded, Prediction)
+        assert decoded.label == known
+
+
+def test_a_prediction_carries_what_charts_of_it_need() -> None:
+    plain = decode_prediction(document(**PREDICTION), "reviews", FEED)
+    assert isinstance(plain, Prediction)
+    full = replace(plain, occurred_at=NEW_YEAR, source="shop", text_sha256=text_sha256("schön"))
+    document_ = json.loads(encode_prediction(full).value)
+    assert document_ == PREDICTION | {
+        "event_timestamp": "2020-01-01T00:00:00Z",
+        "source": "shop",
+        "text_sha256": hashlib.sha256("schön".encode()).hexdigest(),
+    }
+    assert decode_prediction(document(**document_), "reviews", FEED) == full
 
 
 def test_events_survive_encoding() -> None:

@@ -22,13 +22,14 @@ from driftline.cli.replay.report import prequential, quantile
 from driftline.cli.replay.source import LATEST, UNDATED_START, StreamItem, check_events, stream_items
 from driftline.cli.replay.ticks import Ticks
 from driftline.cli.replay.verb import Progress
-from driftline.config import FieldsConfig, ScheduleConfig
+from driftline.config import FeedConfig, FieldsConfig, ScheduleConfig
 from driftline.errors import UsageError
 from driftline.records import GateReason
 from learner.schedule import next_tick
 from tests.fixtures.cli import Driftline
 
 START = datetime(2026, 3, 1, 12, 0, 7, tzinfo=UTC)
+FEED = FeedConfig(labels=("good", "bad"), label_map={"1": "good"})
 
 
 def at(seconds: float) -> datetime:
@@ -39,7 +40,7 @@ def items(folder: Path, *lines: Any, fields: FieldsConfig | None = None) -> list
     path = folder / "events.jsonl"
     raw = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
     path.write_bytes(b"\n".join(raw))
-    return list(stream_items([path], fields or FieldsConfig()))
+    return list(stream_items([path], FEED.model_copy(update={"fields": fields or FieldsConfig()})))
 
 
 def sent(item: StreamItem) -> Any:
@@ -69,7 +70,7 @@ def test_the_time_never_goes_backwards_and_a_null_is_a_second_later(tmp_path: Pa
     found = items(tmp_path, *({"text": "x", "timestamp": time} for time in times), b"no json")
     first = datetime(2026, 1, 1, tzinfo=UTC)
     assert [(item.at - first).total_seconds() for item in found] == [0, 1, 1, 2, 60, 61]
-    assert sent(found[3])["timestamp"] == "no time", "ingest is to refuse it"
+    assert sent(found[3])["timestamp"] == "no time", "ingest falls back, and counts it"
 
 
 def test_an_undated_stream_starts_somewhere_and_a_mistyped_year_is_cut(tmp_path: Path) -> None:
@@ -94,10 +95,15 @@ def test_an_id_that_cannot_be_one_stays_for_ingest_to_refuse(tmp_path: Path, wro
     assert sent(one)["id"] == wrong
 
 
-@pytest.mark.parametrize("wrong", [["a"], True, {"b": 1}, 1.5])
+@pytest.mark.parametrize("wrong", [["a"], True, {"b": 1}, 1.5, "none of them", ""])
 def test_a_label_that_cannot_be_one_stays_for_ingest_to_refuse(tmp_path: Path, wrong: Any) -> None:
     (one,) = items(tmp_path, {"id": "a", "text": "x", "label": wrong})
     assert (one.label, sent(one)["label"]) == (None, wrong)
+
+
+def test_a_label_is_taken_by_any_of_its_names(tmp_path: Path) -> None:
+    (one,) = items(tmp_path, {"text": "x", "label": 1})
+    assert (one.label, "label" in sent(one)) == ("good", False)
 
 
 @pytest.mark.parametrize("line", [b"no json", b"[1]", b'"text"', b"\xff\xfe{}", b"[" * 50_000, b"{" + b'"a":' * 3])
@@ -114,10 +120,10 @@ def test_a_byte_order_mark_and_the_mark_of_collected_events_are_taken_off(tmp_pa
 def test_gzip_limit_and_several_files(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.gz").write_bytes(gzip.compress(b'{"text": "x"}\r\n\r\n' * 3))
-    found = list(stream_items([tmp_path / "a.gz", tmp_path / "b.gz"], FieldsConfig(), limit=5))
+    found = list(stream_items([tmp_path / "a.gz", tmp_path / "b.gz"], FEED, limit=5))
     assert [item.event_id for item in found] == [f"line-{n}" for n in range(1, 6)]
     with pytest.raises(UsageError, match="cannot be read"):
-        list(stream_items([tmp_path / "none"], FieldsConfig()))
+        list(stream_items([tmp_path / "none"], FEED))
 
 
 # --- ticks

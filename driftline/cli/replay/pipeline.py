@@ -18,7 +18,7 @@ from driftline.records import Event, Position, RawRecord
 from driftline.registry import Registry
 from driftline.registry.embedded import stop_embedded
 from driftline.topics import Topics
-from driftline.topics.codec import decode_event
+from driftline.topics.codec import Codec
 from learner.cycle import Learner
 from learner.threads import torch_threads
 from serving.engine import Engine
@@ -36,6 +36,7 @@ class Pipeline:
     feed: str
     config: Config
     section: FeedConfig
+    codec: Codec
     names: FeedTopics
     clock: SimulatedClock
     topics: Topics
@@ -53,7 +54,7 @@ class Pipeline:
         raw = RawRecord(
             position=Position(topic=self.names.events, partition=0, offset=0), next_offset=0, value=item.outgoing.value
         )
-        event = decode_event(raw, self.feed, self.section)
+        event = self.codec.event(raw)
         return event if isinstance(event, Event) else None
 
     def answer_waiting(self, events: int) -> int:
@@ -139,6 +140,7 @@ def open_pipeline(config: Config, feed: str, clock: SimulatedClock) -> Iterator[
             feed=feed,
             config=config,
             section=section,
+            codec=Codec(feed, section),
             names=names,
             clock=clock,
             topics=topics,

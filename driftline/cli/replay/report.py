@@ -23,8 +23,6 @@ REPORT_FORMAT = 2
 `dtype` (what updates were trained in), macro-F1 of every exam, classes, sources and `broken_words`."""
 WINDOW_EVENTS = 250
 EVALUATION_BATCH = 64
-LABEL_REASONS = ("unknown_label", "conflicting_label", "no_event")
-"""Why ingest refuses a label of a replay: its records are well-formed, and none of these befalls an event of it."""
 
 
 def build_report(driver: Driver, total_seconds: float, evaluation: Iterable[StreamItem]) -> dict[str, Any]:
@@ -32,7 +30,7 @@ def build_report(driver: Driver, total_seconds: float, evaluation: Iterable[Stre
     `swaps.pause_ms_*` and `examples_per_s`."""
     pipe, tally = driver.pipeline, driver.tally
     start = time.perf_counter()
-    counts = pipe.buffer.counts(pipe.feed)
+    counts, reasons = pipe.buffer.counts(pipe.feed), pipe.buffer.letter_reasons(pipe.feed)
     scored = pipe.buffer.scored(pipe.feed)
     warm = after_cold_start(driver, scored)
     return {
@@ -47,9 +45,9 @@ def build_report(driver: Driver, total_seconds: float, evaluation: Iterable[Stre
         "unlabelled": counts.unlabelled,
         "pending": counts.pending,
         "dead_letters": counts.dead_letters,
-        "dead_letters_by_reason": {code: n for code, n in counts.by_reason.items() if code not in LABEL_REASONS},
+        "dead_letters_by_reason": reasons.get("event", {}),
         "label_dead_letters": counts.label_dead_letters,
-        "label_dead_letters_by_reason": {code: n for code in LABEL_REASONS if (n := counts.by_reason.get(code))},
+        "label_dead_letters_by_reason": reasons.get("label", {}),
         "labels": list(pipe.section.labels),
         "broken_words": broken_words(pipe, scored),
         "schedule": schedule(pipe.section.schedule, counts.examples),
@@ -156,16 +154,14 @@ def evaluate(pipe: Pipeline, items: Iterable[StreamItem]) -> dict[str, Any]:
 def evaluation_answers(pipe: Pipeline, items: Iterable[StreamItem]) -> list[tuple[str, str | None, str]]:
     """(source, answer of the incumbent, label) for each labelled event, in file order."""
     labelled = [
-        (event, item.label)
-        for item in items
-        if item.label in pipe.section.labels and (event := pipe.decode(item)) is not None
+        (event, item.label) for item in items if item.label is not None and (event := pipe.decode(item)) is not None
     ]
     rows: list[tuple[str, str | None, str]] = []
     for start in range(0, len(labelled), EVALUATION_BATCH):
         batch = labelled[start : start + EVALUATION_BATCH]
         answers = pipe.engine.predict(pipe.feed, [event.text for event, _ in batch])
         rows += [
-            (event.source or "unknown", answer.label, str(label))
+            (event.source or "unknown", answer.label, label)
             for (event, label), answer in zip(batch, answers, strict=True)
         ]
     return rows

@@ -1,7 +1,7 @@
 """Reads events files (JSON lines, gzip or not) as a stream of items with a time that never goes backwards.
 
 What ingest will refuse goes to the topic as it is, so that it is dead-lettered as it would be live: a line that is no
-JSON object, an id or a label of the wrong type.
+JSON object, an id of the wrong type, a label that is none of the feed's.
 """
 
 import gzip
@@ -15,11 +15,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from driftline.config import FieldsConfig
+from driftline.config import FeedConfig
 from driftline.errors import UsageError
 from driftline.topics import Outgoing
 from driftline.topics.codec import COLLECTED, put_field
 from driftline.topics.fields import Fields, Unusable
+from driftline.topics.labels import LabelNames
+from driftline.topics.times import TimeFormat
 
 EPOCH = datetime.min.replace(tzinfo=UTC)
 """Where a replay's clock starts: before any event."""
@@ -93,33 +95,58 @@ def read_lines(path: Path) -> Iterator[bytes]:
         raise UsageError(f"{path}: cannot be read ({error}): name an events file, JSON lines, gzip or not") from None
 
 
-def stream_items(paths: Iterable[Path], fields: FieldsConfig, *, limit: int | None = None) -> Iterator[StreamItem]:
-    """All files one after the other. `timestamp` null or absent: the previous time + 1 s; never backwards."""
+def stream_items(paths: Iterable[Path], section: FeedConfig, *, limit: int | None = None) -> Iterator[StreamItem]:
+    """All files one after the other. `timestamp` null, absent or unreadable: the previous time + 1 s; never
+    backwards."""
+    reading = _Reading(section)
     previous: datetime | None = None
     lines = itertools.chain.from_iterable(read_lines(path) for path in paths)
     for number, line in enumerate(itertools.islice(lines, limit), start=1):
-        item = _item(line, f"line-{number}", fields, previous)
+        item = reading.item(line, f"line-{number}", previous)
         previous = item.at
         yield item
 
 
-def _item(line: bytes, fallback_id: str, fields: FieldsConfig, previous: datetime | None) -> StreamItem:
-    following = min(previous + STEP, LATEST) if previous else UNDATED_START
-    record = _object(line)
-    if record is None:
-        return StreamItem(outgoing=Outgoing(value=line), event_id=None, at=following, label=None, label_at=None)
-    record.pop(COLLECTED, None)  # answered over HTTP when it was recorded; here it is answered like all others
-    at = _time(record, fields.timestamp) or following
-    label_at = _time(record, LABEL_AT)
-    label = _take_label(record, fields.label)
-    event_id = _id(record, fields.id, fallback_id)
-    return StreamItem(
-        outgoing=Outgoing(value=json.dumps(record).encode()),
-        event_id=event_id,
-        at=max(at, previous) if previous else at,
-        label=label,
-        label_at=label_at,
-    )
+class _Reading:
+    """How the lines of one feed's files are read."""
+
+    def __init__(self, section: FeedConfig) -> None:
+        self._fields = section.fields
+        self._labels = LabelNames(section.labels, section.label_map, fold=section.fold_labels)
+        self._times = TimeFormat(section.fields.timestamp_format)
+        self._label_times = TimeFormat()
+
+    def item(self, line: bytes, fallback_id: str, previous: datetime | None) -> StreamItem:
+        """One line, after one whose time was `previous`."""
+        following = min(previous + STEP, LATEST) if previous else UNDATED_START
+        record = _object(line)
+        if record is None:
+            return StreamItem(outgoing=Outgoing(value=line), event_id=None, at=following, label=None, label_at=None)
+        record.pop(COLLECTED, None)  # answered over HTTP when it was recorded; here it is answered like all others
+        at = _time(record, self._fields.timestamp, self._times) or following
+        label_at = _time(record, LABEL_AT, self._label_times)
+        label = self._take_label(record)
+        event_id = _id(record, self._fields.id, fallback_id)
+        return StreamItem(
+            outgoing=Outgoing(value=json.dumps(record).encode()),
+            event_id=event_id,
+            at=max(at, previous) if previous else at,
+            label=label,
+            label_at=label_at,
+        )
+
+    def _take_label(self, record: dict[str, Any]) -> str | None:
+        """The label, taken out of the record since it comes later, on the labels topic. What can be none stays."""
+        try:
+            label = Fields(record).label(self._fields.label, self._labels)
+        except Unusable:
+            return None
+        if label is not None:
+            *parents, last = self._fields.label.split(".")
+            for parent in parents:
+                record = record[parent]
+            del record[last]
+        return label
 
 
 def _object(line: bytes) -> dict[str, Any] | None:
@@ -128,21 +155,6 @@ def _object(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
-
-
-def _take_label(record: dict[str, Any], path: str) -> str | None:
-    """The label, taken out of the record since it comes later, on the labels topic. What can be no label stays."""
-    *parents, last = path.split(".")
-    for parent in parents:
-        inner = record.get(parent)
-        if not isinstance(inner, dict):
-            return None
-        record = inner
-    label = record.get(last)
-    if isinstance(label, bool) or not isinstance(label, str | int):
-        return None
-    del record[last]
-    return str(label)
 
 
 def _id(record: dict[str, Any], path: str, fallback_id: str) -> str | None:
@@ -156,9 +168,9 @@ def _id(record: dict[str, Any], path: str, fallback_id: str) -> str | None:
     return found or fallback_id
 
 
-def _time(record: dict[str, Any], path: str) -> datetime | None:
+def _time(record: dict[str, Any], path: str, times: TimeFormat) -> datetime | None:
     try:
-        found = Fields(record).moment(path)
+        found = Fields(record).moment(path, times)
     except Unusable:
         return None
     return min(found, LATEST) if found else None

@@ -126,13 +126,13 @@ def run_replay(
     from driftline.clock import SimulatedClock
 
     start = time.perf_counter()
-    fields = config.feed[feed].fields
+    section = config.feed[feed]
     with state_folder(state) as folder:
         own = replay_config(config, feed, folder)
         with open_pipeline(own, feed, SimulatedClock(EPOCH)) as pipeline:
             driver = Driver(pipeline, Pace(factor), on_step)
-            driver.run(stream_items(events, fields, limit=limit))
-            held_back = stream_items([evaluation], fields) if evaluation else ()
+            driver.run(stream_items(events, section, limit=limit))
+            held_back = stream_items([evaluation], section) if evaluation else ()
             return build_report(driver, time.perf_counter() - start, held_back)
 
 
