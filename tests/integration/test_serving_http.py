@@ -386,11 +386,29 @@ def test_tokens_are_asked_for_and_compared(replica: Replica, topics: FileTopics)
                 response = ask(wrong)
                 assert "_TOKEN" in error(response, 401, "unauthorized")
                 assert response.headers["www-authenticate"] == "Bearer"
-            for other in set(asked) - {token}:
+            opens = {token, "a-token"} if token == "l-token" else {token}  # who may administer may label
+            for other in set(asked) - opens:
                 assert ask({"Authorization": f"Bearer {other}"}).status_code == 401
             assert ask({"Authorization": f"Bearer {token}"}).status_code < 300
         error(admin.get("/v1/status"), 401, "unauthorized")
         assert client.get("/healthz").status_code == 200
+
+
+def test_only_who_may_administer_may_name_a_trusted_labeller(replica: Replica, topics: FileTopics) -> None:
+    server = replica.serve(topics, Tokens(label="l-token", admin="a-token"), trusted=frozenset({"boss"}))
+
+    def post(labeller: str, token: str) -> httpx.Response:
+        body = {"labels": [{"id": "a", "label": "negative"}, {"id": "b", "label": "positive", "labeller": labeller}]}
+        headers = {"Authorization": f"Bearer {token}"}
+        return httpx.post(f"{server.url}/v1/feeds/f/labels", json=body, headers=headers, timeout=30)
+
+    message = error(post("boss", "l-token"), 403, "trusted_labeller")
+    assert "labels[1].labeller = 'boss'" in message
+    assert "DRIFTLINE_ADMIN_TOKEN" in message
+    assert records(topics, "f.labels") == [], "a refused request leaves nothing"
+    assert post("Boss", "l-token").status_code == 202, "another name, which nobody trusts"
+    assert post("boss", "a-token").status_code == 202
+    assert [one.get("labeller") for one in records(topics, "f.labels")] == [None, "Boss", None, "boss"]
 
 
 def test_web_pages_of_other_origins_are_refused_where_there_is_no_token(admin: httpx.Client) -> None:

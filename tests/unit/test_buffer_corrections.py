@@ -1,0 +1,239 @@
+"""What a corrected label does to an example: by hand, and as what must hold after any order of everything."""
+
+import random
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from driftline.buffer import Buffer
+from driftline.buffer.states import FRESH, LEARNED, REMEMBERED, RETIRED, SET_ASIDE, TAKEN
+from tests.fixtures.buffers import EVENTS, FEED, KEY, LABELS, at, cycle, event, label, rules, up_to
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "buffer.sqlite3"
+
+
+@pytest.fixture
+def buffer(path: Path):
+    opened = Buffer.open(path, rules(await_predictions=False, trusted=frozenset({"boss"})), KEY)
+    opened.append([event(f"e{i}", i, label="pos") for i in range(1, 11)], up_to(EVENTS, 30), at(0))
+    yield opened
+    opened.close()
+
+
+def states(path: Path) -> dict[int, int]:
+    with closing(sqlite3.connect(path)) as db:
+        return dict(db.execute("SELECT seq, state FROM events WHERE seq IS NOT NULL"))
+
+
+def correct(buffer: Buffer, *seqs: int, to: str = "neg", labeller: str = "ana", offset: int = 100) -> None:
+    """Each seq is that of the event of its number."""
+    buffer.append([label(f"e{seq}", to, offset, labeller) for seq in seqs], {}, at(1))
+
+
+def learn(buffer: Buffer, version: int, fresh: list[int], outcome: str = "promoted", **plan: object) -> None:
+    buffer.take(cycle(version, fresh, **{"parent": version - 1} | plan))
+    buffer.ack(f"cycle-{version}", outcome)
+
+
+def named(buffer: Buffer) -> list[tuple[int, str, str, tuple[int, ...]]]:
+    found = buffer.corrections(FEED)
+    return [(one.correction.seq, one.correction.was, one.correction.becomes, one.learned_by) for one in found]
+
+
+def test_a_learned_example_is_fresh_again_and_the_versions_that_learned_it_are_named(
+    buffer: Buffer, path: Path
+) -> None:
+    learn(buffer, 1, [1, 2, 3])
+    learn(buffer, 2, [4, 5], replayed=(1, 3))
+    correct(buffer, 1, 2, 6)
+    assert {seq: state for seq, state in states(path).items() if seq < 7} == {
+        1: FRESH,
+        2: FRESH,
+        3: LEARNED,
+        4: LEARNED,
+        5: LEARNED,
+        6: FRESH,
+    }
+    assert [example.label for example in buffer.examples([1, 2, 3])] == ["neg", "neg", "pos"]
+    assert named(buffer) == [(6, "pos", "neg", ()), (2, "pos", "neg", (1,)), (1, "pos", "neg", (1, 2))]
+    assert buffer.corrections(FEED, 1)[0].correction.labeller == "ana"
+    assert buffer.counts(FEED).corrected == 3
+    assert buffer.corrected_labels([1, 3]) == {1: "neg"}
+    buffer.reconcile(FEED, 2)
+    assert states(path)[1] == FRESH, "that version 1 had learned it does not make it learned"
+    learn(buffer, 3, [1, 2])
+    buffer.reconcile(FEED, 3)
+    assert states(path)[1] == LEARNED
+    correct(buffer, 1, to="pos", offset=101)
+    assert named(buffer)[0] == (1, "neg", "pos", (3,)), "only what learned this wrong label"
+
+
+def test_corrected_while_taken_it_is_fresh_after_the_promotion(buffer: Buffer, path: Path) -> None:
+    buffer.take(cycle(1, [1, 2]))
+    correct(buffer, 1)
+    assert states(path)[1] == TAKEN
+    buffer.ack("cycle-1", "promoted")
+    buffer.reconcile(FEED, 1)
+    assert (states(path)[1], states(path)[2]) == (FRESH, LEARNED)
+    assert named(buffer) == [(1, "pos", "neg", (1,))]
+    assert buffer.new_count(FEED) == 9
+
+
+def test_a_rejection_does_not_count_against_what_was_corrected_meanwhile(buffer: Buffer, path: Path) -> None:
+    for version in (1, 2):
+        learn(buffer, version, [1, 2], "rejected", parent=0)
+    buffer.take(cycle(3, [1, 2]))
+    correct(buffer, 1)
+    buffer.ack("cycle-3", "rejected")
+    assert (states(path)[1], states(path)[2]) == (FRESH, RETIRED)
+    assert buffer.new_count(FEED) == 9, "with all its attempts"
+    correct(buffer, 2)
+    assert states(path)[2] == FRESH
+
+
+def test_a_promotion_by_hand_of_what_learned_the_wrong_label_leaves_it_fresh(buffer: Buffer, path: Path) -> None:
+    learn(buffer, 1, [1, 2], "rejected")
+    correct(buffer, 1)
+    buffer.reconcile(FEED, 1)
+    assert (states(path)[1], states(path)[2]) == (FRESH, LEARNED)
+
+
+def test_set_aside_it_stays_until_versions_with_the_wrong_label_are_live_again(buffer: Buffer, path: Path) -> None:
+    learn(buffer, 1, [1, 2])
+    buffer.reconcile(FEED, 0)
+    correct(buffer, 1)
+    assert (states(path)[1], states(path)[2]) == (SET_ASIDE, SET_ASIDE)
+    buffer.reconcile(FEED, 1)
+    assert (states(path)[1], states(path)[2]) == (FRESH, LEARNED)
+
+
+def test_a_remembered_one_is_learned_after_all(buffer: Buffer, path: Path) -> None:
+    buffer.retire_overflow(FEED, keep=8)
+    learn(buffer, 1, [3], retired=(1, 2))
+    assert states(path)[1] == REMEMBERED
+    correct(buffer, 1)
+    assert (states(path)[1], states(path)[2]) == (FRESH, REMEMBERED)
+
+
+def test_a_holdout_is_measured_by_its_new_label(tmp_path: Path) -> None:
+    buffer = Buffer.open(tmp_path / "b.sqlite3", rules(await_predictions=False, holdout_share=0.999), KEY)
+    buffer.append([event("e1", 1, label="pos")], {}, at(0))
+    buffer.cache_predictions(FEED, 1, {1: "pos"})
+    correct(buffer, 1)
+    assert (buffer.recent_holdouts(FEED, 9), buffer.segments(FEED)[0].holdouts) == ([1], (1,))
+    assert buffer.examples([1])[0].label == "neg"
+    assert buffer.cached_predictions(FEED, 1) == {1: "pos"}
+    assert buffer.counts(FEED).holdouts == 1
+    buffer.close()
+
+
+def test_a_trusted_labeller_stands_above_all_others(buffer: Buffer) -> None:
+    correct(buffer, 1, labeller="boss")
+    correct(buffer, 1, to="pos", offset=101)
+    assert buffer.examples([1])[0].label == "neg"
+    (row,) = buffer.letters(FEED, 10)
+    assert (row.letter.reason, row.letter.kind, row.letter.position.topic) == ("conflicting_label", "label", LABELS)
+    correct(buffer, 2, to="pos", labeller="boss", offset=102)
+    correct(buffer, 2, offset=103)
+    assert buffer.examples([2])[0].label == "pos", "the boss said the same, so it stands"
+    correct(buffer, 1, to="pos", labeller="boss", offset=104)
+    assert buffer.examples([1])[0].label == "pos", "between equals the last one counts"
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_nothing_is_learned_by_its_wrong_label_alone_in_any_order(path: Path, seed: int) -> None:
+    """After every step: learned is exactly what a version of the live lineage learned after its last correction (of
+    what no open cycle holds), and every example is counted once."""
+    run = _Run(path, seed)
+    for _ in range(40):
+        run.step()
+    run.buffer.close()
+
+
+class _Run:
+    def __init__(self, path: Path, seed: int) -> None:
+        self.rng, self.path = random.Random(seed), path
+        self.rules = rules(await_predictions=False, max_attempts=2)
+        self.buffer = Buffer.open(path, self.rules, KEY)
+        self.buffer.append([event(f"e{i}", i, label="pos") for i in range(1, 13)], {}, at(0))
+        self.version = self.live = self.offset = 0
+        self.parent: dict[int, int] = {}
+        self.plans: dict[int, tuple[list[int], tuple[int, ...]]] = {}
+        self.adopted: set[int] = set()
+        self.corrected: dict[int, int] = {}
+        self.labels = dict.fromkeys(range(1, 13), "pos")
+
+    def step(self) -> None:
+        busy = self.buffer.open_cycle(FEED) is not None
+        turn = [self.end] if busy else [self.take, self.take, self.go_live, self.relearn, self.promote_by_hand]
+        self.rng.choice([*turn, *turn, self.correct, self.reopen])()
+        self.check()
+
+    def correct(self) -> None:
+        self.offset += 1
+        seq = self.rng.randrange(1, 13)
+        self.labels[seq] = "neg" if self.labels[seq] == "pos" else "pos"
+        self.corrected[seq] = self.version
+        correct(self.buffer, seq, to=self.labels[seq], offset=self.offset)
+
+    def take(self) -> None:
+        fresh = [example.seq for example in self.buffer.fresh(FEED, self.rng.randrange(1, 6))]
+        retired = tuple(example.seq for example in self.buffer.retired(FEED, 3))
+        if not fresh:
+            return
+        self.version += 1
+        self.parent[self.version], self.plans[self.version] = self.live, (fresh, retired)
+        self.buffer.take(cycle(self.version, fresh, parent=self.live, retired=retired))
+
+    def end(self) -> None:
+        outcome = self.rng.choice(["promoted", "promoted", "rejected", "abandoned"])
+        self.buffer.ack(f"cycle-{self.version}", outcome)
+        if outcome == "promoted":
+            self.adopted.add(self.version)
+            self.live = self.version
+        elif outcome == "abandoned":
+            del self.plans[self.version]
+        self.buffer.reconcile(FEED, self.live)
+
+    def go_live(self) -> None:
+        self.live = self.rng.choice([0, *sorted(self.adopted)])
+        self.buffer.reconcile(FEED, self.live)
+
+    def promote_by_hand(self) -> None:
+        self.live = self.rng.choice([0, *sorted(self.plans)])
+        self.adopted |= {v for v in self.lineage() if v}
+        self.buffer.reconcile(FEED, self.live)
+
+    def relearn(self) -> None:
+        self.buffer.relearn(FEED)
+        self.buffer.reconcile(FEED, self.live)
+
+    def reopen(self) -> None:
+        self.buffer.close()
+        self.buffer = Buffer.open(self.path, self.rules, KEY)
+
+    def lineage(self) -> list[int]:
+        line = [self.live]
+        while line[-1]:
+            line.append(self.parent[line[-1]])
+        return line
+
+    def check(self) -> None:
+        found, counts = states(self.path), self.buffer.counts(FEED)
+        assert [example.label for example in self.buffer.examples(range(1, 13))] == list(self.labels.values())
+        for name, state in (("fresh", FRESH), ("learned", LEARNED), ("taken", TAKEN), ("set_aside", SET_ASIDE)):
+            assert getattr(counts, name) == sum(one == state for one in found.values())
+        learned = {
+            seq
+            for version in self.lineage()
+            if version in self.adopted
+            for seq in self.plans[version][0]
+            if version > self.corrected.get(seq, 0)
+        }
+        taken = {seq for seq, state in found.items() if state == TAKEN}
+        assert {seq for seq, state in found.items() if state == LEARNED} == learned - taken
