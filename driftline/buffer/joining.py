@@ -30,6 +30,7 @@ from driftline.buffer.states import (
     REMEMBERED,
     RETIRED,
     STATE_COUNTERS,
+    WITHDRAWN,
     to_micros,
 )
 from driftline.records import DeadLetter, Event, Label, Prediction
@@ -184,6 +185,8 @@ class Joining:
         self.batch.corrected.append(Corrected(entry, str(entry.label), given.label, given.labeller))
         if entry.state in (LEARNED, REMEMBERED, RETIRED):
             self._move(entry, FRESH)
+        elif entry.state == WITHDRAWN:  # its label is among the feed's again
+            self._move(entry, FRESH if entry.holdout is None else HOLDOUT)
         self._count("corrected")
 
     def _refuse_label(self, label: WaitingLabel, detail: str) -> None:
