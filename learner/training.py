@@ -97,7 +97,7 @@ class Training:
         """The state with the labels of what it remembers as the buffer has them, since they may have been corrected.
         Where none was, it is the same state."""
         kept = state.reservoir
-        labels = self._buffer.corrected_labels([seq for seq, _ in kept.entries])
+        labels = self._buffer.corrections.labels([seq for seq, _ in kept.entries])
         return replace(state, reservoir=kept.relabelled(labels))
 
     def _learned_from_this_buffer(self, parent: Version) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from driftline.buffer.batch import Corrected
 from driftline.buffer.states import from_micros
+from driftline.buffer.store import Store
 from driftline.records import Correction
 
 
@@ -52,25 +53,33 @@ def relearn_after(db: sqlite3.Connection, seqs: Iterable[int]) -> dict[int, int]
     return dict(rows.fetchall())
 
 
-def labels(db: sqlite3.Connection, seqs: Iterable[int]) -> dict[int, str]:
-    """The labels of those of the examples that were corrected."""
-    rows = db.execute(
-        "SELECT seq, label FROM events WHERE seq IN (SELECT value FROM json_each(?)) AND relearn_after IS NOT NULL",
-        (json.dumps(list(seqs)),),
-    )
-    return dict(rows.fetchall())
+class CorrectionBook:
+    """`Buffer.corrections`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def labels(self, seqs: Iterable[int]) -> dict[int, str]:
+        """The labels, as they are now, of those of these examples that were corrected."""
+        query = (
+            "SELECT seq, label FROM events WHERE seq IN (SELECT value FROM json_each(?)) AND relearn_after IS NOT NULL"
+        )
+        with self._store.reading() as db:
+            return dict(db.execute(query, (json.dumps(list(seqs)),)).fetchall())
+
+    def newest(self, feed: str, last: int | None = None) -> list[NamedCorrection]:
+        """The feed's newest corrections (None: all), newest first, with the versions that learned the wrong label."""
+        with self._store.reading() as db:
+            number = self._store.feed_id(feed)
+            rows = db.execute(_NEWEST, (number, -1 if last is None else last)).fetchall()
+            learners = _learners(db, number, {row[0] for row in rows})
+        return [_named(row, learners.get(row[0], ())) for row in rows]
 
 
-def newest(db: sqlite3.Connection, feed: int, limit: int | None) -> list[NamedCorrection]:
-    """The feed's newest corrections (None: all), newest first, each with the versions that learned the wrong label."""
-    rows = db.execute(
-        "SELECT seq, event_id, was, becomes, labeller, corrected_at, after_version, COALESCE(("
-        "SELECT MAX(after_version) FROM corrections AS b WHERE b.seq = corrections.seq AND b.id < corrections.id), 0) "
-        "FROM corrections JOIN events USING (seq) WHERE corrections.feed = ? ORDER BY corrections.id DESC LIMIT ?",
-        (feed, -1 if limit is None else limit),
-    ).fetchall()
-    learners = _learners(db, feed, {row[0] for row in rows})
-    return [_named(row, learners.get(row[0], ())) for row in rows]
+_NEWEST = """
+    SELECT seq, event_id, was, becomes, labeller, corrected_at, after_version, COALESCE((
+        SELECT MAX(after_version) FROM corrections AS b WHERE b.seq = corrections.seq AND b.id < corrections.id), 0)
+    FROM corrections JOIN events USING (seq) WHERE corrections.feed = ? ORDER BY corrections.id DESC LIMIT ?"""
 
 
 def _named(row: tuple, learners: Sequence[int]) -> NamedCorrection:

@@ -14,7 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
-from driftline.buffer import corrections, cycles, examples, intake, labelling, outbox, scoring, segments
+from driftline.buffer import cycles, examples, intake, labelling, outbox, scoring, segments
+from driftline.buffer.corrections import CorrectionBook
 from driftline.buffer.counters import FeedCounts, Tally, read_counter, read_counts, read_total
 from driftline.buffer.expiry import LIMIT as EXPIRY_LIMIT
 from driftline.buffer.expiry import Expiry
@@ -38,6 +39,7 @@ class Buffer:
         self._holdout_key = holdout_key
         self._split = HoldoutSplit(holdout_key)
         self.labels = LabelBook(store, self._rules)
+        self.corrections = CorrectionBook(store)
 
     @classmethod
     def open(
@@ -287,16 +289,6 @@ class Buffer:
         """These examples in this order. KeyError for a number that there is none of."""
         with self._store.reading() as db:
             return examples.by_number(db, seqs)
-
-    def corrections(self, feed: str, last: int | None = None) -> list[corrections.NamedCorrection]:
-        """The feed's newest corrections (None: all), newest first, with the versions that learned the wrong label."""
-        with self._store.reading() as db:
-            return corrections.newest(db, self._feed(feed), last)
-
-    def corrected_labels(self, seqs: Sequence[int]) -> dict[int, str]:
-        """The labels of those of these examples that were corrected."""
-        with self._store.reading() as db:
-            return corrections.labels(db, seqs)
 
     def examples_after(self, feed: str, seq: int) -> list[Example]:
         """The feed's examples with a greater number, hold-outs included, by number."""

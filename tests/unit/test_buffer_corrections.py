@@ -41,7 +41,7 @@ def learn(buffer: Buffer, version: int, fresh: list[int], outcome: str = "promot
 
 
 def named(buffer: Buffer) -> list[tuple[int, str, str, tuple[int, ...]]]:
-    found = buffer.corrections(FEED)
+    found = buffer.corrections.newest(FEED)
     return [(one.correction.seq, one.correction.was, one.correction.becomes, one.learned_by) for one in found]
 
 
@@ -61,9 +61,9 @@ def test_a_learned_example_is_fresh_again_and_the_versions_that_learned_it_are_n
     }
     assert [example.label for example in buffer.examples([1, 2, 3])] == ["neg", "neg", "pos"]
     assert named(buffer) == [(6, "pos", "neg", ()), (2, "pos", "neg", (1,)), (1, "pos", "neg", (1, 2))]
-    assert buffer.corrections(FEED, 1)[0].correction.labeller == "ana"
+    assert buffer.corrections.newest(FEED, 1)[0].correction.labeller == "ana"
     assert buffer.counts(FEED).corrected == 3
-    assert buffer.corrected_labels([1, 3]) == {1: "neg"}
+    assert buffer.corrections.labels([1, 3]) == {1: "neg"}
     buffer.reconcile(FEED, 2)
     assert states(path)[1] == FRESH, "that version 1 had learned it does not make it learned"
     learn(buffer, 3, [1, 2])

@@ -306,7 +306,7 @@ class Run:
             assert (example.text, example.label, example.labelled_at) == (k.text, k.word.label, k.word.at)
             answer = example.answer and (example.answer.label, example.answer.adapter_version)
             assert answer == (k.answer and k.answer[:2])
-        found = [one.correction for one in self.buffer.corrections(FEED)][::-1]
+        found = [one.correction for one in self.buffer.corrections.newest(FEED)][::-1]
         assert [(one.event_id, one.was, one.becomes) for one in found] == self.naive.corrections
         fresh = {e.event_id for e in self.buffer.fresh(FEED, 10**6)}
         assert fresh == {i for i in self.naive.order if self.naive.known[i].answer or self.naive.known[i].offered}
