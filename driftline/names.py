@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+RECORD_TOO_LARGE = "record_too_large"
 DEAD_LETTER_REASONS = {
     "undecodable": "the value is not UTF-8 JSON (or not UTF-8 text, for a plain-text feed)",
     "tombstone": "the record has no value",
@@ -11,7 +12,7 @@ DEAD_LETTER_REASONS = {
     "unknown_label": "the label is not one of the feed's labels",
     "empty_text": "nothing is left of the text after cleaning",
     "text_too_long": "the text is longer than max_text_bytes",
-    "record_too_large": "the record is larger than ingest.max_record_bytes; its bytes are not kept",
+    RECORD_TOO_LARGE: "the record is larger than ingest.max_record_bytes; its bytes are not kept",
     "id_too_long": "the id is longer than 512 bytes",
     "conflicting_duplicate": "an event of this id came before, with another text",
     "conflicting_label": "another label of this event stands, by labels.on_conflict or by a trusted labeller",

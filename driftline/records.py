@@ -36,13 +36,17 @@ class Position:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawRecord:
-    """One undecoded record of a topic. The position after it has `next_offset`; offsets may have holes."""
+    """One undecoded record of a topic. The position after it has `next_offset`; offsets may have holes.
+
+    `skipped_bytes`: the value was larger than the reader may deliver, so it was left out; its size.
+    """
 
     position: Position
     next_offset: int
     value: bytes | None
     key: bytes | None = None
     timestamp: datetime | None = None
+    skipped_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,9 +13,10 @@ import structlog
 from driftline import metrics
 from driftline.buffer import Buffer
 from driftline.config import FeedTopics
+from driftline.names import RECORD_TOO_LARGE
 from driftline.records import DeadLetter, RawRecord
 from driftline.topics import Topics
-from stream.decode import Decoder
+from stream.decode import Decoded, Decoder
 
 log = structlog.get_logger()
 
@@ -60,13 +61,17 @@ class DeadLetters:
         """Decode and take all that are marked; returns how many were decoded."""
         retried = 0
         while letters := self._buffer.letters_to_retry(LETTERS_AT_ONCE):
-            records = [
-                self._decoders[letter.feed].decode_again(as_it_came(letter), letter.kind) for _, letter in letters
-            ]
+            records = [self._again(letter) for _, letter in letters]
             counts = self._buffer.append(records, {}, now, retried=[number for number, _ in letters])
             log.info("dead_letters_retried", count=len(letters), dead_again=counts.dead_letters)
             retried += len(letters)
         return retried
+
+    def _again(self, letter: DeadLetter) -> Decoded:
+        """Decoded once more; a letter whose bytes were never kept stays what it is."""
+        if letter.reason == RECORD_TOO_LARGE:
+            return letter
+        return self._decoders[letter.feed].decode_again(as_it_came(letter), letter.kind)
 
 
 def as_it_came(letter: DeadLetter) -> RawRecord:

@@ -16,6 +16,7 @@ from datetime import datetime
 
 from driftline.buffer.counters import Tally
 from driftline.buffer.states import from_micros
+from driftline.names import RECORD_TOO_LARGE
 from driftline.records import DeadLetter, Position
 
 TO_SEND, SENT, RETRY, RESOLVED = "to_send", "sent", "retry", "resolved"
@@ -121,11 +122,11 @@ def mark_sent(db: sqlite3.Connection, letters: Sequence[tuple[int, str]]) -> Non
 
 
 def mark_for_retry(db: sqlite3.Connection, feed: int | None, letters: Sequence[int] | None) -> int:
-    """Mark unresolved letters (of a feed, by number, or all); returns how many were marked now."""
+    """Mark unresolved letters (of a feed, by number, or all) whose bytes were kept; returns how many it marked now."""
     done = db.execute(
-        "UPDATE letters SET state = 'retry' WHERE state IN ('to_send', 'sent') "
+        "UPDATE letters SET state = 'retry' WHERE state IN ('to_send', 'sent') AND reason <> ?3 "
         "AND (?1 IS NULL OR feed = ?1) AND (?2 IS NULL OR id IN (SELECT value FROM json_each(?2)))",
-        (feed, None if letters is None else json.dumps(list(letters))),
+        (feed, None if letters is None else json.dumps(list(letters)), RECORD_TOO_LARGE),
     )
     return done.rowcount
 

@@ -13,7 +13,7 @@ from driftline.cli.output import count_of, print_json, print_table, say, to_type
 from driftline.cli.status import existing_buffer
 from driftline.config import Config, feed_topics, load_config
 from driftline.errors import UsageError
-from driftline.names import DEAD_LETTER_REASONS, StateFiles
+from driftline.names import DEAD_LETTER_REASONS, RECORD_TOO_LARGE, StateFiles
 
 if TYPE_CHECKING:
     from driftline.buffer.outbox import LetterRow
@@ -73,13 +73,14 @@ def retry(
 
     loaded = load_config(config)
     feeds, chosen = choose_feeds(loaded, feed), {*(ids or []), *(more_ids or [])}
-    marked, known = 0, set[int]()
+    marked, bytesless, known = 0, 0, set[int]()
     if StateFiles(loaded.state.path).buffer.exists():
         with closing(open_buffer(loaded)) as buffer:
             if chosen:
                 known = {number for name in feeds for number in buffer.letter_numbers(name)}
             if chosen <= known:
                 marked = sum(buffer.mark_for_retry(name, sorted(chosen) or None) for name in feeds)
+                bytesless = sum(buffer.counts(name).by_reason.get(RECORD_TOO_LARGE, 0) for name in feeds)
     if unknown := chosen - known:
         named = ", ".join(str(number) for number in sorted(unknown))
         raise UsageError(f"no dead letter {named}; none was marked: `driftline dead-letters list` shows their numbers")
@@ -88,6 +89,11 @@ def retry(
     else:
         after = f"; ingest tries them again: `{to_type('dead-letters list')}` shows what is left" if marked else ""
         say(escape(f"{count_of(marked, 'dead letter')} marked{after}"))
+        if bytesless:
+            lost = (
+                f"{count_of(bytesless, 'letter')} of the reason {RECORD_TOO_LARGE} cannot be retried: no bytes are kept"
+            )
+            say(escape(f"{lost}; send such records again, shorter or with a greater ingest.max_record_bytes"))
 
 
 def _show(found: "list[LetterRow]", total: int, config: Config) -> None:

@@ -61,10 +61,10 @@ def build_topics(config: Config) -> Topics:
     if config.topics.kind == "kafka":
         from driftline.topics.kafka import KafkaTopics
 
-        return KafkaTopics(config.topics)
+        return KafkaTopics(config.topics, max_record_bytes=config.ingest.max_record_bytes)
     from driftline.topics.files import FileTopics
 
-    return FileTopics(state_files(config).topics)
+    return FileTopics(state_files(config).topics, max_record_bytes=config.ingest.max_record_bytes)
 
 
 def build_registry(config: Config) -> Registry:

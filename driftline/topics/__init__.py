@@ -9,7 +9,10 @@ from typing import Protocol
 
 from driftline.records import DeadLetter, RawRecord
 
-__all__ = ["Outgoing", "Partition", "Reader", "Topics"]
+__all__ = ["MAX_RECORD_BYTES", "Outgoing", "Partition", "Reader", "Topics"]
+
+MAX_RECORD_BYTES = 16 << 20
+"""Where nobody says otherwise; `ingest.max_record_bytes` does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -37,7 +40,10 @@ class Reader(Protocol):
     """
 
     def poll(self, max_records: int, timeout_s: float) -> list[RawRecord]:
-        """Up to `max_records` of the partitions that are not paused; [] after `timeout_s` without any."""
+        """Up to `max_records` of the partitions that are not paused; [] after `timeout_s` without any.
+
+        One that is larger than the topics' `max_record_bytes` comes without its value, as `skipped_bytes`.
+        """
 
     def pause(self, topics: Iterable[str]) -> None:
         """Stop delivering these topics; everything else goes on. Idempotent. Also drops what was prefetched."""

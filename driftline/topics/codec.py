@@ -235,6 +235,9 @@ def encode_prediction(prediction: Prediction) -> Outgoing:
 
 
 def _value(raw: RawRecord) -> bytes:
+    if raw.skipped_bytes is not None:
+        size = f"the record has {raw.skipped_bytes:,} bytes, more than ingest.max_record_bytes"
+        raise Unusable("record_too_large", f"{size}; they are not kept")
     if raw.value is None:
         raise Unusable("tombstone", "the record has no value")
     return raw.value

@@ -1,7 +1,9 @@
 """Reading topic files: from a byte offset on, whole lines only, without opening or reading anything twice.
 
 Guards: a record is on disk before it is delivered (fdatasync), so that a position stored elsewhere can never lie beyond
-the file after a power loss. A file that shrank, vanished or was replaced under the reader stops it with TopicRecreated.
+the file after a power loss. A line of any length costs bounded memory: beyond `max_record_bytes` its bytes are passed
+over as they are read, and the record comes without them. A file that shrank, vanished or was replaced under the reader
+stops it with TopicRecreated.
 """
 
 import os
@@ -25,13 +27,15 @@ CommitFunction = Callable[[Mapping[Partition, int]], None]
 class Log:
     """One topic file as it is being read. `offset` is where the next record to deliver starts."""
 
-    def __init__(self, path: Path, topic: str, offset: int) -> None:
+    def __init__(self, path: Path, topic: str, offset: int, max_record_bytes: int) -> None:
         self.topic = topic
         self.offset = offset
+        self._max_record_bytes = max_record_bytes
         self._path = path
         self._read_to = offset
         self._file: int | None = None
         self._tail = bytearray()  # an unfinished line
+        self._passed_over = 0  # bytes of an unfinished line that is too large, from its start on
         self._records: deque[RawRecord] = deque()
 
     def take(self, limit: int) -> list[RawRecord]:
@@ -65,20 +69,39 @@ class Log:
         self._read_to += len(chunk)
         end = chunk.rfind(b"\n")
         if end < 0:
-            self._tail += chunk
+            self._hold(chunk)
             return True
         os.fdatasync(self._file)
-        lines = (bytes(self._tail) + chunk[:end]).split(b"\n")
-        self._tail = bytearray(chunk[end + 1 :])
-        self._queue(lines)
+        first, *rest = chunk[:end].split(b"\n")
+        self._queue(first, rest)
+        self._hold(chunk[end + 1 :])
         return True
 
-    def _queue(self, lines: list[bytes]) -> None:
-        offset = self.offset
-        for line in lines:
-            position = Position(topic=self.topic, partition=0, offset=offset)
-            offset += len(line) + 1
-            self._records.append(RawRecord(position=position, next_offset=offset, value=line))
+    def _hold(self, part: bytes) -> None:
+        """The line goes on; what is too large already is not kept."""
+        if self._passed_over or len(self._tail) + len(part) > self._max_record_bytes:
+            self._passed_over += len(self._tail) + len(part)
+            self._tail.clear()
+        else:
+            self._tail += part
+
+    def _queue(self, first: bytes, rest: list[bytes]) -> None:
+        """The line that began in an earlier chunk, and those that are whole in this one."""
+        self._hold(first)
+        offset = self._put(self.offset, self._passed_over or len(self._tail), bytes(self._tail))
+        self._tail.clear()
+        self._passed_over = 0
+        for line in rest:
+            offset = self._put(offset, len(line), line)
+
+    def _put(self, offset: int, size: int, line: bytes) -> int:
+        """Queue the record at `offset`; returns where the next one starts."""
+        position, end = Position(topic=self.topic, partition=0, offset=offset), offset + size + 1
+        if size > self._max_record_bytes:
+            self._records.append(RawRecord(position=position, next_offset=end, value=None, skipped_bytes=size))
+        else:
+            self._records.append(RawRecord(position=position, next_offset=end, value=line))
+        return end
 
     def _open(self) -> int | None:
         try:

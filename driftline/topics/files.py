@@ -26,7 +26,7 @@ import msgspec
 from driftline.config import TOPIC_NAME
 from driftline.errors import TopicError, TopicUnavailable
 from driftline.records import DeadLetter
-from driftline.topics import Outgoing, Partition, Reader
+from driftline.topics import MAX_RECORD_BYTES, Outgoing, Partition, Reader
 from driftline.topics.file_reader import CommitFunction, FileGroupReader, FileReader, Log
 
 __all__ = ["FileTopics"]
@@ -41,8 +41,10 @@ class FileTopics:
     disk may leave a prefix of the records. Errors: TopicUnavailable (disk full, too many open files), TopicError.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, max_record_bytes: int = MAX_RECORD_BYTES) -> None:
+        """`max_record_bytes`: of a larger record only place and size are delivered."""
         self._folder = folder
+        self._max_record_bytes = max_record_bytes
 
     def ensure(self, topics: Iterable[str]) -> None:
         """Create what is missing, each with a fresh identity."""
@@ -93,7 +95,7 @@ class FileTopics:
 
     def open(self, positions: Mapping[Partition, int | None], *, commit_as: str | None = None) -> Reader:
         """Each from its byte offset. A file that does not exist yet is read from its start once it does."""
-        logs = [Log(self._data(p.topic), p.topic, offset or 0) for p, offset in sorted(positions.items())]
+        logs = [self._log(p.topic, offset or 0) for p, offset in sorted(positions.items())]
         return FileReader(logs, lambda committed: self._commit_lightly(commit_as, committed))
 
     def open_group(self, topics: Iterable[str], group: str) -> Reader:
@@ -111,6 +113,9 @@ class FileTopics:
     def _data(self, topic: str) -> Path:
         return self._topic_folder(topic) / "0.jsonl"
 
+    def _log(self, topic: str, offset: int) -> Log:
+        return Log(self._data(topic), topic, offset, self._max_record_bytes)
+
     def _commit_file(self, topic: str, group: str) -> Path:
         if not TOPIC_NAME.fullmatch(group):
             raise TopicError(f"group name {group!r}: use letters, digits, '.', '_' and '-'")
@@ -124,7 +129,7 @@ class FileTopics:
             return None
         partition = Partition(topic=topic, partition=0)
         try:
-            return lock, Log(self._data(topic), topic, self.committed(group, [partition]).get(partition, 0))
+            return lock, self._log(topic, self.committed(group, [partition]).get(partition, 0))
         except TopicError:
             os.close(lock)
             raise

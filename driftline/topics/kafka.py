@@ -17,7 +17,7 @@ from driftline.clock import Deadline
 from driftline.config import TopicsConfig
 from driftline.errors import TopicError, TopicUnavailable
 from driftline.records import DeadLetter
-from driftline.topics import Outgoing, Partition, Reader
+from driftline.topics import MAX_RECORD_BYTES, Outgoing, Partition, Reader
 from driftline.topics.kafka_client import build, client_options, is_passing, translate
 from driftline.topics.kafka_producer import TOO_LARGE, KafkaAppender, KafkaRecord
 from driftline.topics.kafka_reader import GroupCommitter, KafkaReader, LagToolsCommitter, NoCommitter, assign
@@ -40,8 +40,10 @@ class KafkaTopics:
     remedy for what no retry mends; ConfigError for wrong client options, at once.
     """
 
-    def __init__(self, section: TopicsConfig) -> None:
+    def __init__(self, section: TopicsConfig, *, max_record_bytes: int = MAX_RECORD_BYTES) -> None:
+        """`max_record_bytes`: of a larger record only place and size are delivered."""
         self._section = section
+        self._max_record_bytes = max_record_bytes
         self._options = client_options(section)
         self._lock = threading.Lock()
         self._admin: KafkaAdminClient | None = None
@@ -100,7 +102,7 @@ class KafkaTopics:
         topic_ids = {topic: described.get(topic, {}).get("topic_id") for topic in topics}
         consumer = build(KafkaConsumer, self._options, enable_auto_commit=False, auto_offset_reset="none", **_STRICT)
         assign(consumer, positions)
-        return KafkaReader(consumer, self._lag_tools(commit_as), topic_ids)
+        return KafkaReader(consumer, self._lag_tools(commit_as), topic_ids, self._max_record_bytes)
 
     def open_group(self, topics: Iterable[str], group: str) -> Reader:
         consumer = build(
@@ -112,7 +114,7 @@ class KafkaTopics:
             **_STRICT,
         )
         consumer.subscribe(sorted(set(topics)))
-        return KafkaReader(consumer, GroupCommitter(consumer), {})
+        return KafkaReader(consumer, GroupCommitter(consumer), {}, self._max_record_bytes)
 
     def close(self) -> None:
         """Readers are closed by who opened them."""

@@ -28,6 +28,7 @@ DEFAULTS: dict[str, Any] = {
     "metadata_max_age_ms": 60_000,
     "fetch_max_bytes": 16 << 20,
     "max_partition_fetch_bytes": 8 << 20,
+    "receive_message_max_bytes": (1 << 31) - 1,  # else a batch that the broker let through is refused for ever
     "isolation_level": "read_committed",
     "max_block_ms": 10_000,
     "delivery_timeout_ms": 20_000,

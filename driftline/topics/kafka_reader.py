@@ -40,8 +40,15 @@ class Committer(Protocol):
 class KafkaReader:
     """`driftline.topics.Reader` over a consumer that has its assignment (or subscription) already. One thread only."""
 
-    def __init__(self, consumer: KafkaConsumer, committer: Committer, topic_ids: Mapping[str, str | None]) -> None:
+    def __init__(
+        self,
+        consumer: KafkaConsumer,
+        committer: Committer,
+        topic_ids: Mapping[str, str | None],
+        max_record_bytes: int,
+    ) -> None:
         self._consumer = consumer
+        self._max_record_bytes = max_record_bytes
         self._committer = committer
         self._topic_ids = dict(topic_ids)
         self._paused: set[str] = set()
@@ -60,7 +67,8 @@ class KafkaReader:
         self._check_topics()
         if self._paused:
             self._drop_prefetched()
-        return [_raw(record) for partition, records in fetched.items() for record in self._wanted(partition, records)]
+        wanted = (one for partition, records in fetched.items() for one in self._wanted(partition, records))
+        return [_raw(record, self._max_record_bytes) for record in wanted]
 
     def pause(self, topics: Iterable[str]) -> None:
         self._paused.update(topics)
@@ -183,13 +191,16 @@ def _kafka(partition: Partition) -> TopicPartition:
     return TopicPartition(partition.topic, partition.partition)
 
 
-def _raw(record: ConsumerRecord) -> RawRecord:
+def _raw(record: ConsumerRecord, max_bytes: int) -> RawRecord:
+    value = _bytes(record.value)
+    size = len(value or b"")
     return RawRecord(
         position=Position(topic=record.topic, partition=record.partition, offset=record.offset),
         next_offset=record.offset + 1,
-        value=_bytes(record.value),
+        value=None if size > max_bytes else value,
         key=_bytes(record.key),
         timestamp=_moment(record.timestamp),
+        skipped_bytes=size if size > max_bytes else None,
     )
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -242,3 +243,32 @@ def test_damaged_side_files_say_what_to_do(topics: FileTopics, tmp_path: Path) -
     (tmp_path / "t" / ".topic.json").write_text("[]")
     with pytest.raises(TopicError, match="restore it"):
         topics.identity("t")
+
+
+LONG = 96 << 20
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_line_longer_than_memory_should_hold_is_passed_over_in_pieces(tmp_path: Path, torn: bool) -> None:
+    """Also a last line that is not whole yet: nothing is delivered until it is."""
+    topics = FileTopics(tmp_path, max_record_bytes=1 << 20)
+    topics.append("t", [Outgoing(value=b"before")])
+    data = tmp_path / "t" / "0.jsonl"
+    os.truncate(data, 7 + LONG)  # a hole reads as zeros and costs no disk
+    if not torn:
+        topics.append("t", [Outgoing(value=b"after")])  # closes the line off
+    reader = topics.open({Partition(topic="t", partition=0): None})
+    tracemalloc.start()
+    try:
+        records = [*reader.poll(10, 0.0), *reader.poll(10, 0.0)]
+        if torn:
+            assert [one.value for one in records] == [b"before"]
+            topics.append("t", [Outgoing(value=b"after")])
+            records += [*reader.poll(10, 0.0), *reader.poll(10, 0.0)]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        reader.close()
+    assert [(one.value, one.skipped_bytes) for one in records] == [(b"before", None), (None, LONG), (b"after", None)]
+    assert records[1].next_offset == records[2].position.offset == 7 + LONG + 1
+    assert peak < LONG / 8

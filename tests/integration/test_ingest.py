@@ -22,14 +22,16 @@ from stream.ingest import Ingest
 WITHIN_S = 40.0
 START = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = b"key"
+MAX_BYTES = 6_000_000
 
 
 @pytest.fixture(params=["files", "kafka"])
 def topics(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Topics]:
     if request.param == "files":
-        made: Topics = FileTopics(tmp_path / "topics")
+        made: Topics = FileTopics(tmp_path / "topics", max_record_bytes=MAX_BYTES)
     else:
-        made = KafkaTopics(TopicsConfig(kind="kafka", bootstrap_servers=request.getfixturevalue("kafka_bootstrap")))
+        section = TopicsConfig(kind="kafka", bootstrap_servers=request.getfixturevalue("kafka_bootstrap"))
+        made = KafkaTopics(section, max_record_bytes=MAX_BYTES)
     yield made
     made.close()
 
@@ -172,6 +174,25 @@ def test_what_cannot_be_used_is_dead_lettered_sent_and_retried(house: House) -> 
     assert example.answer == ServedAnswer(label=None, adapter_version=0), "the one that was given"
     assert counts.label_dead_letters == 0
     assert house.ingest.drain_dead_letters() == 0, "the other two were sent with the same reason before"
+
+
+def test_a_record_that_is_too_large_is_accounted_for_without_its_bytes_and_not_retried(house: House) -> None:
+    house.open()
+    house.events("a")
+    house.topics.append(house.names.events, [Outgoing(value=b'{"text": "' + b"x" * 6_500_000 + b'"}', key=b"k")])
+    house.events("b")
+    counts = house.step_until(lambda c: c.event_records == 3)
+    assert counts.by_reason == {"record_too_large": 1}
+    assert counts.pending == 2
+    [row] = house.buffer.letters(house.feed, 10, None)
+    assert (row.letter.value, row.letter.position.topic) == (b"", house.names.events)
+    assert row.letter.detail == "the record has 6,500,012 bytes, more than ingest.max_record_bytes; they are not kept"
+    assert house.ingest.drain_dead_letters() == 1
+    assert house.buffer.mark_for_retry(house.feed, None) == 0
+    house.close()
+    house.open()
+    house.events("c")
+    assert house.step_until(lambda c: c.event_records == 4).dead_letters == 1, "the position went past it"
 
 
 def test_it_goes_on_where_it_stopped(house: House) -> None:

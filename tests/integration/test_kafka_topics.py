@@ -1,10 +1,12 @@
 """What only Kafka has: partitions, compression, holes, tombstones, record times, limits, client options."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType
 
 from driftline.clock import Deadline
 from driftline.config import FeedConfig, TopicsConfig
@@ -282,3 +284,26 @@ def test_crc32c_is_native() -> None:
     from kafka.record import util
 
     assert util.crc32c_c is not None
+
+
+@pytest.mark.parametrize("codec", [None, "zstd"])
+def test_a_record_of_64_mb_is_passed_by_its_size(
+    kafka_bootstrap: str, admin: KafkaAdminClient, section: TopicsConfig, unique: str, codec: str | None
+) -> None:
+    """A batch greater than any fetch is asked for; compressed it is small, and counts as what it comes to."""
+    size = 64 << 20
+    made = KafkaTopics(section)
+    made.ensure([unique])
+    change = ConfigResource(ConfigResourceType.TOPIC, unique, {"max.message.bytes": str(size + 4096)})
+    admin.alter_configs([change])
+    limits = {"max_request_size": size + 4096, "compression_type": codec}
+    users = producer(kafka_bootstrap, **limits)
+    with closing(made), closing(users) as send:
+        for value in (b"before", b"x" * size, b"after"):
+            send.send(unique, value, partition=0).get(60)
+        records = read(made.open(start(unique)), 3)
+    assert [(one.value, one.skipped_bytes) for one in records] == [(b"before", None), (None, size), (b"after", None)]
+    letter = decode_event(records[1], "f", FeedConfig(labels=("a", "b")))
+    assert isinstance(letter, DeadLetter)
+    assert (letter.reason, letter.value) == ("record_too_large", b"")
+    assert "67,108,864 bytes" in letter.detail

@@ -18,12 +18,17 @@ from driftline.topics.kafka import KafkaTopics
 WITHIN_S = 30.0
 
 
+MAX_BYTES = 5_500_000
+"""More than any value here that is meant to arrive."""
+
+
 @pytest.fixture(params=["files", "kafka"])
 def topics(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Topics]:
     if request.param == "files":
-        made: Topics = FileTopics(tmp_path / "topics")
+        made: Topics = FileTopics(tmp_path / "topics", max_record_bytes=MAX_BYTES)
     else:
-        made = KafkaTopics(TopicsConfig(kind="kafka", bootstrap_servers=request.getfixturevalue("kafka_bootstrap")))
+        section = TopicsConfig(kind="kafka", bootstrap_servers=request.getfixturevalue("kafka_bootstrap"))
+        made = KafkaTopics(section, max_record_bytes=MAX_BYTES)
     yield made
     made.close()
 
@@ -341,3 +346,20 @@ def letter_of(topics: Topics, record: RawRecord) -> tuple[str, str, str, bytes]:
     headers = {name: value.decode() for name, value in raw.headers}
     assert raw.key.decode() == headers["position"]
     return headers["reason"], headers["detail"], headers["position"], raw.value
+
+
+def test_a_record_beyond_the_limit_comes_as_its_size_and_the_rest_as_it_is(
+    topics: Topics, unique: str, opened: Keep
+) -> None:
+    sizes = [3, MAX_BYTES, MAX_BYTES + 1, 0, 7_000_000, 5]
+    for size in sizes:
+        topics.append(unique, [Outgoing(value=b"x" * size, key=b"k")])
+    records = read(opened(topics.open(start(unique))), len(sizes))
+    found = [len(one.value) if one.value is not None else -(one.skipped_bytes or 0) for one in records]
+    assert found == [3, MAX_BYTES, -MAX_BYTES - 1, 0, -7_000_000, 5]
+    again = read(opened(topics.open(start(unique, records[2].position.offset))), 4)
+    assert again == records[2:]
+    behind = read(opened(topics.open(start(unique, records[2].next_offset))), 3)
+    assert behind == records[3:]
+    group = opened(topics.open_group([unique], f"{unique}-group"))
+    assert [one.skipped_bytes for one in read(group, len(sizes))] == [one.skipped_bytes for one in records]
