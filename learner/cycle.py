@@ -22,6 +22,7 @@ from driftline.base import Base
 from driftline.buffer import Buffer
 from driftline.clock import Clock
 from driftline.config import FeedConfig
+from driftline.errors import RegistryConflict
 from driftline.records import Cycle, GateDecision, LiveRecord, PublishOutcome
 from driftline.registry import Lease, Registry, check_not_lost
 from driftline.splitting import SAMPLE_TEXTS
@@ -104,7 +105,11 @@ class Learner:
         if cycle.parent != live.version or live.paused or self._is_withdrawn(cycle):
             self._abandon(cycle, live)
             return None
-        return self._acknowledge(*self._learn(cycle, live))
+        try:
+            return self._acknowledge(*self._learn(cycle, live))
+        except RegistryConflict:  # the number is taken: the counter was set back; the next turn asks for another
+            self._abandon(cycle, live)
+            raise
 
     def has_open_cycle(self) -> bool:
         """True after a crash between `take` and `ack`."""

@@ -6,9 +6,10 @@ another process holds stands by. A cycle that hangs cannot be stopped inside the
 process; whoever supervises it starts it again, and the open cycle is repeated.
 
 Errors: after a retriable one the feed is tried again, once as much time has passed as the failed attempt took (a cycle
-may have been trained in vain). Any other error of ours stops that feed until its live record changes, as a rollback
-does; `status` tells why, and what waits there beyond its share goes to replay, so that ingest goes on for the others.
-Once no feed is left `run` raises it.
+may have been trained in vain). Any other error of ours stops that feed alone: `status` tells why, its lease is free,
+and what waits there beyond its share goes to replay, so that ingest goes on for the others. It is tried again as soon
+as its live record changes, as a rollback does, and besides at growing intervals, since what was damaged may be mended
+anywhere. Only where every feed was stopped by its config, which is read at the start, does `run` raise it.
 """
 
 import os
@@ -26,7 +27,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from driftline import metrics
 from driftline.config import FeedConfig
-from driftline.errors import DriftlineError, LeaseLost
+from driftline.errors import ConfigError, DriftlineError, LeaseLost
 from driftline.journal import Journal
 from driftline.records import LEARNER_ROLE, ReplicaStatus
 from driftline.registry import Lease, Registry
@@ -37,6 +38,8 @@ log = structlog.get_logger()
 HUNG_EXIT_CODE = 70
 POLL_S = 1.0
 LAST_RETRY_S = 60.0
+IN_VAIN = 10
+"""A stopped feed may use one part in so many of the worker's time for trying again."""
 OUTCOMES = {
     EVENT_JOB_EXECUTED: "executed",
     EVENT_JOB_ERROR: "failed",
@@ -56,10 +59,19 @@ class FeedLearner:
 
 @dataclass(frozen=True, slots=True)
 class _Stop:
-    """Why a feed was stopped, and the revision of its live record before it tried; None: Redis did not tell."""
+    """Why a feed was stopped, and the revision of its live record before it tried; None: Redis did not tell.
 
-    reason: str
+    `again_at`: when it is tried again (monotonic seconds), `wait_s` after it was stopped.
+    """
+
+    error: DriftlineError
     revision: int | None
+    again_at: float
+    wait_s: float
+
+    @property
+    def reason(self) -> str:
+        return f"{type(self.error).__name__}: {self.error}"
 
 
 class LearnerService:
@@ -73,6 +85,7 @@ class LearnerService:
         self._ticks_served = dict.fromkeys(feeds, 0)
         self._retry_at: dict[str, float] = {}
         self._stopped: dict[str, _Stop] = {}
+        self._trying: dict[str, _Stop] = {}  # stopped before, and being tried again
         self._standing_by: set[str] = set()
         self._running: tuple[str, float] | None = None
         self._fatal: BaseException | None = None
@@ -82,7 +95,7 @@ class LearnerService:
     def run(self, stop: threading.Event) -> None:
         """Blocks until `stop`; a running cycle is finished or, after the process's grace, repeated at the next start.
 
-        Raises the first error that trying again cannot mend.
+        Raises what is no error of ours, and a ConfigError that leaves no feed to learn.
         """
         self._stop = stop
         scheduler, worker = self._scheduler(), threading.Thread(target=self._work, name="learner", daemon=True)
@@ -155,14 +168,16 @@ class LearnerService:
             revision = self._registry.live(name).revision
             if not self._still_stopped(name, revision) and self._is_ours(name):
                 self._step(name)
+                self._goes_on(name)
         except LeaseLost as error:
             log.warning("lease_lost", feed=name, error=str(error))
             lease.release()
         except DriftlineError as error:
-            log.error("turn_failed", feed=name, kind=type(error).__name__, error=str(error), retriable=error.retriable)
-            if not error.retriable:
-                self._stop_feed(name, error, revision)
             spent_s = time.monotonic() - start
+            if error.retriable:
+                log.error("turn_failed", feed=name, kind=type(error).__name__, error=str(error), retriable=True)
+            else:
+                self._stop_feed(name, error, revision, spent_s)
             self._retry_at[name] = time.monotonic() + min(LAST_RETRY_S, spent_s)
         finally:
             self._running = None
@@ -179,13 +194,25 @@ class LearnerService:
             log.info("standing_by", feed=name, reason="another learner holds the lease, or was killed a moment ago")
         return ours
 
-    def _stop_feed(self, name: str, error: DriftlineError, revision: int | None) -> None:
-        """One feed that cannot go on does not stop the others."""
-        self._stopped[name] = _Stop(f"{type(error).__name__}: {error}", revision)
+    def _stop_feed(self, name: str, error: DriftlineError, revision: int | None, spent_s: float) -> None:
+        """One feed that cannot go on does not stop the others. Told once for each reason."""
+        before = self._trying.pop(name, None) or self._stopped.get(name)
+        wait_s = min(LAST_RETRY_S, 2 * before.wait_s) if before is not None else POLL_S
+        stop = _Stop(error, revision, time.monotonic() + max(wait_s, IN_VAIN * spent_s), wait_s)
+        self._stopped[name] = stop
         self._feeds[name].lease.release()
-        self._journal.append("feed_stopped", feed=name, error=str(error))
-        if self._stopped.keys() == self._feeds.keys():
+        if before is None or before.reason != stop.reason:
+            log.error("feed_stopped", feed=name, kind=type(error).__name__, error=str(error))
+            self._journal.append("feed_stopped", feed=name, error=str(error))
+        if self._stopped.keys() == self._feeds.keys() and all(
+            isinstance(one.error, ConfigError) for one in self._stopped.values()
+        ):
             raise error
+
+    def _goes_on(self, name: str) -> None:
+        before = self._trying.pop(name, None)
+        if before is not None:
+            log.info("stopped_feed_goes_on", feed=name, reason=before.reason)
 
     def _bound(self, name: str) -> None:
         """A stopped feed's fresh examples must not hold up the events of all: what exceeds its share goes to replay.
@@ -202,14 +229,19 @@ class LearnerService:
             log.warning("overflow_not_retired", feed=name, error=str(error))
 
     def _still_stopped(self, name: str, revision: int) -> bool:
-        if name not in self._stopped or self._stopped[name].revision == revision:
-            return name in self._stopped
-        log.info("stopped_feed_tried_again", feed=name, reason=self._stopped.pop(name).reason)
+        """False also where it is time to try it again: then it counts as stopped until a whole step was made."""
+        stop = self._stopped.get(name)
+        if stop is None:
+            return False
+        if stop.revision == revision and time.monotonic() < stop.again_at:
+            return True
+        self._trying[name] = self._stopped.pop(name)
         return False
 
     def _tell_what_is_stopped(self) -> None:
         """For `status`; silence is enough while all is well."""
-        refused = {name: stop.reason for name, stop in self._stopped.copy().items()}
+        told = self._trying.copy() | self._stopped.copy()
+        refused = {name: stop.reason for name, stop in told.items()}
         if not refused:
             return
         learner = ReplicaStatus(

@@ -71,7 +71,7 @@ def stopped_feed(reason: str | None, processes: Processes) -> str | None:
     """Why a feed is not learned, and until when: the learner stopped it for this reason, or the learner that `up`
     supervises does not run. None if nothing is known to be wrong."""
     if reason is not None:
-        return f"the learner stopped this feed, until its live version changes or it is restarted: {reason}"
+        return f"the learner stopped this feed, and tries it again by itself: {reason}"
     return keeps_ending("learn", processes)
 
 

@@ -50,7 +50,7 @@ class Client(redis.Redis):
     """
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        with _our_errors():
+        with _our_errors(_keys_of(args)):
             return super().execute_command(*args, **options)
 
 
@@ -94,17 +94,23 @@ def _settings(prefix: str, timeout_s: float) -> dict[str, Any]:
 
 
 @contextmanager
-def _our_errors() -> Iterator[None]:
+def _our_errors(keys: Sequence[str]) -> Iterator[None]:
     """Translate, and cut the chain: the text of a failed command holds weights, manifests or passwords."""
     try:
         yield
     except RedisError as error:
-        raise _translated(error) from None
+        raise _translated(error, keys) from None
     except OSError as error:
         raise RegistryUnavailable(f"Redis does not answer ({error.strerror or type(error).__name__})") from None
 
 
-def _translated(error: RedisError) -> DriftlineError:
+def _keys_of(command: Sequence[Any]) -> list[str]:
+    """The keys that a command names, as far as a message needs them: values never stand in one."""
+    scripted = str(command[0]).upper() == "EVAL"
+    return [str(key) for key in (command[3 : 3 + int(command[2])] if scripted else command[1:2])]
+
+
+def _translated(error: RedisError, keys: Sequence[str]) -> DriftlineError:
     if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
         return RegistryError("Redis refuses this user: check the password in redis.url, and what its ACL allows")
     kind = type(error).__name__
@@ -112,7 +118,7 @@ def _translated(error: RedisError) -> DriftlineError:
         remedy = "is the server of redis.url running? An embedded one is started again by `driftline up`"
         return RegistryUnavailable(f"Redis does not answer ({kind}): {remedy}")
     if isinstance(error, ResponseError):
-        return _translated_reply(_reply_code(error))
+        return _translated_reply(_reply_code(error), keys)
     return RegistryError(f"redis-py refused a command or a reply ({kind}): a mistake in Driftline, please report it")
 
 
@@ -125,12 +131,15 @@ def _reply_code(error: ResponseError) -> str:
     return found.group(1) if found else "ERR"
 
 
-def _translated_reply(code: str) -> DriftlineError:
+def _translated_reply(code: str, keys: Sequence[str]) -> DriftlineError:
     if code == "OOM":
         return RegistryUnavailable("Redis is out of memory and refuses writes: raise its maxmemory")
     if code in RETRIABLE_REPLIES:
         return RegistryUnavailable(f"Redis does not take commands now ({code})")
-    return RegistryError(f"Redis refused a command ({code}): does another program use redis.prefix?")
+    return RegistryError(
+        f"Redis refused a command ({code}) on {', '.join(keys)}: does another program use redis.prefix? Or a key was "
+        "damaged: TYPE and the append-only file show which; restored or deleted, Driftline goes on by itself"
+    )
 
 
 def _redacted(url: str) -> str:

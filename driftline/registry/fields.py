@@ -1,6 +1,7 @@
 """How the registry's records look inside Redis: hash fields and stream entries to records, and back. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Literal, cast
 
 import msgspec
@@ -8,9 +9,48 @@ import msgspec
 from driftline.errors import RegistryError
 from driftline.records import AuditEntry, LiveRecord, PublishOutcome, ReplicaStatus, utc
 
-__all__ = ["audit_entry", "live_record", "pairs", "publish_outcome", "replica_status", "replica_value", "text_fields"]
+__all__ = [
+    "audit_entry",
+    "count",
+    "damaged",
+    "live_record",
+    "pairs",
+    "publish_outcome",
+    "readable",
+    "replica_status",
+    "replica_value",
+    "text_fields",
+]
 
 _json = msgspec.json.Encoder()
+MOST = 10**9
+"""No version and no revision comes near it: a greater one was not counted up to, and must not be remembered as seen."""
+
+
+def damaged(key: str, what: str, remedy: str = "") -> RegistryError:
+    """Something stands in Redis that Driftline did not write; `remedy` beside the one that always helps."""
+    first = f"{remedy}; or " if remedy else ""
+    return RegistryError(
+        f"the Redis key {key} {what}: it was damaged, or another program uses redis.prefix. {first}restore it from the "
+        "append-only file or a backup; Driftline goes on by itself once it is mended"
+    )
+
+
+@contextmanager
+def readable(key: str) -> Iterator[None]:
+    """RegistryError that names the key, where what stands in it cannot be decoded."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, msgspec.MsgspecError) as error:
+        raise damaged(key, f"cannot be read ({type(error).__name__})") from None
+
+
+def count(text: str | bytes) -> int:
+    """A version or revision. ValueError beyond 0..10⁹."""
+    number = int(text)
+    if not 0 <= number <= MOST:
+        raise ValueError("beyond what can have been counted")
+    return number
 
 
 def pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
@@ -29,9 +69,9 @@ def live_record(feed: str, raw: Mapping[bytes, bytes]) -> LiveRecord:
     changed_at = values.get("changed_at")
     return LiveRecord(
         feed=feed,
-        version=int(values.get("version", 0)),
-        revision=int(values.get("revision", 0)),
-        anchor=int(values.get("anchor", 0)),
+        version=count(values.get("version", "0")),
+        revision=count(values.get("revision", "0")),
+        anchor=count(values.get("anchor", "0")),
         paused=values.get("paused") == "1",
         pause_reason=values.get("pause_reason"),
         changed_at=utc(changed_at) if changed_at else None,
@@ -46,9 +86,9 @@ def audit_entry(feed: str, entry_id: bytes, raw: Mapping[bytes, bytes]) -> Audit
         entry_id=entry_id.decode(),
         feed=feed,
         action=values["action"],
-        version=int(values["version"]),
-        from_version=int(values["from_version"]),
-        revision=int(values["revision"]),
+        version=count(values["version"]),
+        from_version=count(values["from_version"]),
+        revision=count(values["revision"]),
         actor=values["actor"],
         reason=values["reason"],
         at=utc(values["at"]),

@@ -14,6 +14,7 @@ import structlog
 from driftline.errors import LeaseLost, RegistryError, RegistryUnavailable
 from driftline.names import Keys
 from driftline.registry.client import Client, run_script
+from driftline.registry.fields import damaged
 
 __all__ = ["Lease"]
 
@@ -25,7 +26,8 @@ class Lease:
 
     Delivery: renewed by a thread of its own at a third of `ttl_s`. After an outage it is taken up again under the same
     fence, unless another holder came between. Idempotency: `acquire` and `release` may be called again. Leaving the
-    block releases; a killed holder's lease runs out after `ttl_s`. Errors: RegistryUnavailable from `acquire`.
+    block releases; a killed holder's lease runs out after `ttl_s`. Errors: RegistryUnavailable from `acquire`,
+    RegistryError if fence or lease were damaged.
     """
 
     def __init__(self, client: Client, keys: Keys, feed: str, name: str, ttl_s: float) -> None:
@@ -43,11 +45,13 @@ class Lease:
     def acquire(self) -> bool:
         """Take the lease if it is free (or already ours). False if another holds it. RegistryUnavailable."""
         asked = time.monotonic()
-        fence = int(run_script(self._client, "acquire", self._keys, self._token, self._ttl_ms))
+        fence = run_script(self._client, "acquire", self._keys, self._token, self._ttl_ms)
+        if fence is None:
+            raise damaged(self._keys[1], "is no fence that can rise", f"with no learner running, SET {self._keys[1]} 0")
         if not fence:
             self._held_until = 0.0
             return False
-        self._fence = fence
+        self._fence = int(fence)
         self._held_until = asked + self._ttl_s
         self._start_renewing()
         return True
@@ -76,8 +80,8 @@ class Lease:
         if held:
             try:
                 run_script(self._client, "release", self._keys[:1], self._token)
-            except RegistryUnavailable:
-                log.warning("lease_not_released", feed=self.feed, lease=self.name)
+            except RegistryError as error:
+                log.warning("lease_not_released", feed=self.feed, lease=self.name, error=str(error))
 
     def __enter__(self) -> "Lease":
         return self

@@ -22,7 +22,17 @@ from driftline.names import Keys
 from driftline.records import LEARNER_ROLE, AuditEntry, LiveRecord, Manifest, PublishOutcome, ReplicaStatus
 from driftline.registry.blobs import Blobs
 from driftline.registry.client import Client, run_script
-from driftline.registry.fields import audit_entry, live_record, pairs, publish_outcome, replica_status, replica_value
+from driftline.registry.fields import (
+    audit_entry,
+    count,
+    damaged,
+    live_record,
+    pairs,
+    publish_outcome,
+    readable,
+    replica_status,
+    replica_value,
+)
 from driftline.registry.lease import Lease
 from driftline.registry.replies import (
     conflict,
@@ -73,8 +83,12 @@ class Registry:
         `above`: the greatest number that the caller knows of. Greater than all that were given, as Redis has it, it
         tells that Redis lost the last ones (it may, with `appendfsync everysec`): they are skipped, with a warning.
         """
-        keys = [self._keys.version_counter(feed), self._keys.feeds()]
-        number, given = run_script(self._client, "next_version", keys, feed, above)
+        counter = self._keys.version_counter(feed)
+        keys = [counter, self._keys.feeds(), self._keys.manifests(feed)]
+        reply = run_script(self._client, "next_version", keys, feed, above)
+        if reply is None:
+            raise damaged(counter, "is no version number that can rise", f"SET {counter} 0: numbers in use are skipped")
+        number, given = reply
         if given < above:
             log.warning("version_numbers_lost", feed=feed, given=given, known=above, next_version=number)
         return int(number)
@@ -109,7 +123,8 @@ class Registry:
     def cycle_outcome(self, feed: str, cycle_id: str) -> PublishOutcome | None:
         """What became of a cycle: promoted or rejected, as which version; None if it was never registered."""
         recorded = self._client.hget(self._keys.cycles(feed), cycle_id)
-        return None if recorded is None else publish_outcome(recorded)
+        with readable(self._keys.cycles(feed)):
+            return None if recorded is None else publish_outcome(recorded)
 
     def manifest(self, feed: str, version: int) -> SignedManifest:
         """The signed manifest of a version. UnknownVersion; ArtefactError(unreadable) if another one's stands there.
@@ -128,17 +143,24 @@ class Registry:
 
     def versions(self, feed: str) -> list[int]:
         """All registered versions, promoted and rejected, rising."""
-        return sorted(int(name) for name in self._client.hkeys(self._keys.manifests(feed)))
+        names = self._client.hkeys(self._keys.manifests(feed))
+        with readable(self._keys.manifests(feed)):
+            return sorted(count(name) for name in names)
 
     def feeds(self) -> list[str]:
         """Feeds that ever asked for a version number, sorted."""
-        return sorted(name.decode() for name in self._client.smembers(self._keys.feeds()))
+        names = self._client.smembers(self._keys.feeds())
+        with readable(self._keys.feeds()):
+            return sorted(name.decode() for name in names)
 
     # --- the live record
 
     def live(self, feed: str) -> LiveRecord:
-        """What is live. Version 0, revision 0 for a feed that was never written (see `check_not_lost`)."""
-        return live_record(feed, self._client.hgetall(self._keys.live(feed)))
+        """What is live. Version 0, revision 0 for a feed that was never written (see `check_not_lost`). RegistryError
+        if what stands there is no live record."""
+        raw = self._client.hgetall(self._keys.live(feed))
+        with readable(self._keys.live(feed)):
+            return live_record(feed, raw)
 
     def promote(
         self, feed: str, version: int, *, expected_revision: int, actor: str, reason: str, at: datetime
@@ -176,7 +198,8 @@ class Registry:
     def promoted_before(self, feed: str, version: int) -> int | None:
         """The version that was live when `version` was first promoted; None if it never was."""
         before = self._client.hget(self._keys.promoted_before(feed), str(version))
-        return None if before is None else int(before)
+        with readable(self._keys.promoted_before(feed)):
+            return None if before is None else count(before)
 
     def rollback_target(self, live: LiveRecord) -> int:
         """Where a rollback without a version goes from here. UnknownVersion if there is no such version."""
@@ -198,7 +221,8 @@ class Registry:
         """The anchor as it was when `target` was the newest version; `target` itself if its blobs are gone by now."""
         while anchor > max(target, 0):  # nothing comes before 0
             before = self._client.hget(self._keys.promoted_before(feed), f"anchor:{anchor}")
-            anchor = 0 if before is None else int(before)
+            with readable(self._keys.promoted_before(feed)):
+                anchor = 0 if before is None else min(count(before), anchor - 1)  # down it goes, whatever stands there
         return anchor if self._is_kept(feed, anchor) else target
 
     def require_kept(self, feed: str, version: int) -> None:
@@ -245,7 +269,9 @@ class Registry:
 
     def audit(self, feed: str) -> list[AuditEntry]:
         """Every change of the live record and of the pause, oldest first."""
-        return [audit_entry(feed, entry_id, raw) for entry_id, raw in self._client.xrange(self._keys.audit(feed))]
+        entries = self._client.xrange(self._keys.audit(feed))
+        with readable(self._keys.audit(feed)):
+            return [audit_entry(feed, entry_id, raw) for entry_id, raw in entries]
 
     def last_change(self, feed: str) -> str:
         """The id of the newest audit entry, "0-0" if there is none: where `wait_for_change` may start."""
@@ -285,8 +311,12 @@ class Registry:
 
     def update_request(self, feed: str) -> str | None:
         """The request for an update that was not met yet. It stays until `clear_update_request`: at least once."""
-        request = self._client.get(self._keys.update_request(feed))
-        return None if request is None else request.decode()
+        key = self._keys.update_request(feed)
+        request = self._client.get(key)
+        try:
+            return None if request is None else request.decode()
+        except UnicodeDecodeError:
+            raise damaged(key, "is no request for an update", "ask again with `driftline update-now`") from None
 
     def clear_update_request(self, feed: str, request: str) -> None:
         """The request, as `update_request` gave it, was met; one that was made since stays. Idempotent."""

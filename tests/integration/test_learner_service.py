@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +14,7 @@ from driftline import metrics
 from driftline.base import Base, load_base
 from driftline.cli.status import collect
 from driftline.config import BaseModelConfig, parse_config
-from driftline.errors import RegistryLost
+from driftline.errors import ConfigError
 from driftline.journal import Journal
 from driftline.names import Keys
 from driftline.registry import Registry, connect
@@ -47,10 +47,16 @@ class Running:
     """A service in a thread of this process. `error`: what `run` raised."""
 
     def __init__(
-        self, school: School, journal: Journal, beside: dict[str, FeedLearner] | None = None, **learner: Any
+        self,
+        school: School,
+        journal: Journal,
+        beside: dict[str, FeedLearner] | None = None,
+        before_it_starts: Callable[[], Any] = lambda: None,
+        **learner: Any,
     ) -> None:
         made = school.learner(**learner)
         made.lease.release()  # the service takes it itself
+        before_it_starts()
         feeds = {FEED: FeedLearner(section=school.section, learner=made, lease=made.lease)} | (beside or {})
         self.service = LearnerService(feeds, school.registry, journal)
         self.stop, self.error = threading.Event(), None
@@ -193,7 +199,7 @@ def test_redis_away_for_a_while_ends_nothing_and_loses_no_tick(
     client.close()
 
 
-def test_what_trying_again_cannot_mend_ends_the_process(
+def test_a_lost_live_record_stops_the_feed_not_the_process_and_it_goes_on_once_it_is_back(
     redis_process: RedisProcess, base: Base, tmp_path: Path
 ) -> None:
     client = connect(redis_process.url)
@@ -201,10 +207,127 @@ def test_what_trying_again_cannot_mend_ends_the_process(
     with running(school, Journal(client, Keys())) as service:
         school.add(60)
         assert eventually(lambda: school.live() == 1)
+        kept = client.dump(Keys().live(FEED))
         client.delete(Keys().live(FEED))
-        assert eventually(lambda: not service.alive)
-    assert isinstance(service.error, RegistryLost)
+        assert eventually(lambda: "registry_lost" in school.registry.stopped_feeds().get(FEED, ""))
+        assert service.alive
+        client.restore(Keys().live(FEED), 0, kept)
+        school.add(60)
+        assert eventually(lambda: school.live() == 2)
+        assert eventually(lambda: school.registry.stopped_feeds() == {})
+    assert service.error is None
     school.close()
+    client.close()
+
+
+def test_a_config_that_fits_no_feed_ends_the_process(make: Any, journal: Journal) -> None:
+    """It is read at the start only, so that nothing can be mended before the next one."""
+    school = make(**NEVER)
+    school.add(60)
+    learner = Interposed(school.learner())
+    learner._inner.lease.release()
+
+    def refuse() -> None:
+        raise ConfigError("labels: no")
+
+    learner.before("keep_house", refuse)
+    feed = FeedLearner(section=school.section, learner=cast(Learner, learner), lease=learner._inner.lease)
+    made = LearnerService({FEED: feed}, school.registry, journal)
+    with pytest.raises(ConfigError, match="labels: no"):
+        made.run(threading.Event())
+
+
+def set_to(name: str, value: bytes) -> Any:
+    return lambda client, keys: client.set(getattr(keys, name)(*LEASED.get(name, (FEED,))), value)
+
+
+LEASED = {"fence": (FEED, "learner"), "lease": (FEED, "learner")}
+DAMAGES = {
+    "update request no UTF-8": ("update_request", set_to("update_request", b"\xff\xfe ana"), "update-now"),
+    "update request of another type": ("update_request", lambda c, k: c.hset(k.update_request(FEED), "a", 1), "TYPE"),
+    "counter no number": ("version_counter", set_to("version_counter", b"abc"), "SET"),
+    "counter beyond all": ("version_counter", set_to("version_counter", b"9223372036854775807"), "SET"),
+    "counter of another type": ("version_counter", lambda c, k: c.hset(k.version_counter(FEED), "a", 1), "WRONGTYPE"),
+    "fence at its end": ("fence", set_to("fence", b"9223372036854775807"), "SET"),
+    "fence no number": ("fence", set_to("fence", b"abc"), "SET"),
+    "lease of another type": ("lease", set_to("lease", b"abc"), "WRONGTYPE"),
+    "revision no number": ("live", lambda c, k: c.hset(k.live(FEED), "revision", "abc"), "restore"),
+    "revision beyond all": ("live", lambda c, k: c.hset(k.live(FEED), "revision", "9000000000000000"), "restore"),
+    "live of another type": ("live", set_to("live", b"abc"), "WRONGTYPE"),
+    "manifests of another type": ("manifests", set_to("manifests", b"abc"), "WRONGTYPE"),
+    "cycles of another type": ("cycles", set_to("cycles", b"abc"), "WRONGTYPE"),
+    "audit of another type": ("audit", set_to("audit", b"abc"), "WRONGTYPE"),
+    "blobs of another type": ("blobs", set_to("blobs", b"abc"), "WRONGTYPE"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_was_damaged_in_redis_is_told_stops_its_feed_and_goes_on_once_mended(
+    damage: str, make: Any, journal: Journal, redis_url: str, unique: str
+) -> None:
+    """Every feed there is was hit, the process lives on, and nobody restarts it."""
+    name, spoil, remedy = DAMAGES[damage]
+    school, keys, client = make(**NEVER), Keys(unique), connect(redis_url, unique)
+    school.add(60)
+    learner = school.learner()
+    assert learner.turn() is not None
+    learner.lease.release()
+    key = getattr(keys, name)(*LEASED.get(name, (FEED,)))
+    kept = client.dump(key)
+
+    def hit() -> None:
+        if "another type" in damage:
+            client.delete(key)
+        spoil(client, keys)
+
+    with running(school, journal, before_it_starts=hit) as service:
+        school.add(60)
+        if name != "update_request":
+            school.registry.request_update(FEED, "ana")
+        assert eventually(lambda: key in school.registry.stopped_feeds().get(FEED, ""))
+        assert remedy in school.registry.stopped_feeds()[FEED]
+        assert service.alive
+        client.delete(key)
+        if kept is not None:
+            client.restore(key, 0, kept)
+        school.registry.request_update(FEED, "ana")
+        assert eventually(lambda: school.live() >= 2)
+        assert eventually(lambda: school.registry.stopped_feeds() == {})
+    assert service.error is None
+    client.close()
+
+
+@pytest.mark.parametrize("fence", [b"1000", b"0"])
+def test_a_fence_that_jumps_costs_a_lease_and_no_more(
+    fence: bytes, make: Any, journal: Journal, redis_url: str, unique: str
+) -> None:
+    school, client = make(**OFTEN), connect(redis_url, unique)
+    with running(school, journal) as service:
+        school.add(60)
+        assert eventually(lambda: school.live() == 1)
+        client.set(Keys(unique).fence(FEED, "learner"), fence)
+        school.add(60)
+        assert eventually(lambda: school.live() >= 2)
+    assert service.error is None
+    client.close()
+
+
+def test_a_version_counter_that_was_set_back_skips_what_is_registered(
+    make: Any, journal: Journal, redis_url: str, unique: str
+) -> None:
+    """By an import say, of which the buffer knows nothing."""
+    school, client = make(**OFTEN), connect(redis_url, unique)
+    learner = school.learner()
+    for _ in range(2):
+        school.add(60)
+        assert learner.turn() is not None
+    learner.lease.release()
+    client.hset(Keys(unique).manifests(FEED), "3", client.hget(Keys(unique).manifests(FEED), "2"))
+    client.set(Keys(unique).version_counter(FEED), 1)
+    with running(school, journal) as service:
+        school.add(60)
+        assert eventually(lambda: school.live() == 4)
+    assert service.error is None
     client.close()
 
 
