@@ -303,7 +303,7 @@ def test_a_record_of_64_mb_is_passed_by_its_size(
             send.send(unique, value, partition=0).get(60)
         records = read(made.open(start(unique)), 3)
     assert [(one.value, one.skipped_bytes) for one in records] == [(b"before", None), (None, size), (b"after", None)]
-    letter = decode_event(records[1], "f", FeedConfig(labels=("a", "b")))
+    letter = Codec("f", FeedConfig(labels=("a", "b"))).event(records[1])
     assert isinstance(letter, DeadLetter)
     assert (letter.reason, letter.value) == ("record_too_large", b"")
     assert "67,108,864 bytes" in letter.detail
