@@ -263,6 +263,8 @@ def _show_feed(name: str, view: dict[str, Any]) -> None:
     if counts is not None:
         say(f"  events      {counts.event_records:,} = {_balance(counts)}")
         say(f"  examples    {_states(counts)}")
+        if noted := _noted(counts):
+            say(f"  noted       {noted}")
     if counts is not None and counts.by_reason:
         say(f"  {escape(one_line(dead_letters_in_words(counts)))}")
     if counts is not None and counts.by_reason.get("unknown_label"):
@@ -290,6 +292,16 @@ def dead_letters_in_words(counts: "FeedCounts") -> str:
 def _balance(counts: "FeedCounts") -> str:
     parts = ("examples", "pending", "unlabelled", "dead_letters", "duplicates")
     return " + ".join(f"{getattr(counts, part):,} {part.replace('_', ' ')}" for part in parts)
+
+
+def _noted(counts: "FeedCounts") -> str:
+    """`2 labels corrected (see …), 3 times that could not be read`; nothing where there is none."""
+    parts = []
+    if counts.corrected:
+        parts.append(f"{count_of(counts.corrected, 'label')} corrected ({to_type('examples --corrections')})")
+    if counts.times_fell_back:
+        parts.append(f"{count_of(counts.times_fell_back, 'time')} that could not be read: the record's own stands")
+    return escape(", ".join(parts))
 
 
 def _states(counts: "FeedCounts") -> str:

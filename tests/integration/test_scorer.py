@@ -1,5 +1,6 @@
 """The scorer on topic files and on a real broker: nothing is left unanswered, whatever fails in between."""
 
+import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -99,6 +100,22 @@ def test_every_event_is_answered_by_the_live_version(
     assert found[1]["label"] == expected.label
     assert found[1]["scores"] == pytest.approx(expected.scores, abs=1e-5)
     assert found[1]["timestamp"] == "2026-11-22T08:00:00Z"
+
+
+def test_an_event_with_a_bad_label_or_time_is_answered_and_answers_carry_their_event(
+    topics: FileTopics, make_scorer: MakeScorer, unique: str
+) -> None:
+    scorer = make_scorer(topics)
+    good = {"text": "schön  phone", "timestamp": "Sat, 21 Nov 2026 08:00:00 +0000", "source": "shop"}
+    bad = [good | {"id": "label", "label": "angry"}, good | {"id": "time", "timestamp": "soon", "source": None}]
+    topics.append(unique, [Outgoing(value=json.dumps(one).encode()) for one in bad])
+    assert scorer.step(5.0) == 2
+    with_label, with_time = predictions(topics, unique)
+    assert (with_label["id"], with_label["source"]) == ("label", "shop")
+    assert with_label["event_timestamp"] == "2026-11-21T08:00:00Z"
+    assert with_label["text_sha256"] == hashlib.sha256("schön phone".encode()).hexdigest()
+    assert with_time["id"] == "time"
+    assert not {"event_timestamp", "source"} & with_time.keys()
 
 
 def test_collected_and_unusable_events_are_skipped(topics: FileTopics, make_scorer: MakeScorer, unique: str) -> None:

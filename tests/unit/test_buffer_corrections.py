@@ -9,6 +9,7 @@ import pytest
 
 from driftline.buffer import Buffer
 from driftline.buffer.states import FRESH, LEARNED, REMEMBERED, RETIRED, SET_ASIDE, TAKEN
+from driftline.cli.examples import read_corrections, show_corrections
 from tests.fixtures.buffers import EVENTS, FEED, KEY, LABELS, at, cycle, event, label, rules, up_to
 
 
@@ -143,6 +144,23 @@ def test_a_trusted_labeller_stands_above_all_others(buffer: Buffer) -> None:
     assert buffer.examples([2])[0].label == "pos", "the boss said the same, so it stands"
     correct(buffer, 1, to="pos", labeller="boss", offset=104)
     assert buffer.examples([1])[0].label == "pos", "between equals the last one counts"
+
+
+def test_the_command_line_names_who_learned_a_wrong_label(buffer: Buffer, capsys: pytest.CaptureFixture[str]) -> None:
+    learn(buffer, 1, [1, 2])
+    learn(buffer, 2, [3], replayed=(1,))
+    correct(buffer, 1, 5)
+    rows = read_corrections(buffer, FEED, None)
+    assert [(row["id"], row["was"], row["becomes"], row["learned_by"]) for row in rows] == [
+        ("e5", "pos", "neg", ()),
+        ("e1", "pos", "neg", (1, 2)),
+    ]
+    show_corrections(FEED, rows)
+    shown = capsys.readouterr().out
+    assert "learned wrongly by" in shown
+    assert "1, 2" in shown
+    show_corrections(FEED, [])
+    assert "no label of reviews was corrected" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("seed", range(30))

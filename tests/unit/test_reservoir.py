@@ -178,3 +178,13 @@ def test_either_kind_goes_on_from_a_state_of_the_other(before: bool, after: bool
     kept = Counter(label for _, label in then.state().entries)
     assert sum(kept.values()) == 40
     assert kept["b"] == 20 if after else kept["b"] <= 5
+
+
+def test_corrected_examples_are_filed_under_their_right_class() -> None:
+    state = ReservoirState(entries=((1, "a"), (2, "a"), (3, "b")), seen={"a": 9, "b": 1}, full=frozenset({"a"}))
+    assert state.relabelled({}) is state
+    assert state.relabelled({1: "a", 9: "b"}) is state
+    mended = state.relabelled({1: "b", 3: "c"})
+    assert mended.entries == ((1, "b"), (2, "a"), (3, "c"))
+    assert mended.seen == {"a": 8, "b": 1, "c": 1}
+    assert mended.full == state.full
