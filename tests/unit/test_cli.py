@@ -43,9 +43,9 @@ from driftline.cli.wiring import open_buffer
 from driftline.config import Config, FeedConfig, FeedServeConfig, ScheduleConfig, load_config, parse_config
 from driftline.errors import ConfigError, DriftlineError, UsageError
 from driftline.names import StateFiles
-from driftline.records import AuditEntry, DeadLetter, GateDecision, GateReason, LiveRecord, RawRecord, iso
+from driftline.records import AuditEntry, DeadLetter, Event, GateDecision, GateReason, LiveRecord, RawRecord, iso
 from driftline.topics import Outgoing
-from driftline.topics.codec import decode_event
+from driftline.topics.codec import Codec
 from tests.fixtures import buffers
 from tests.fixtures.cli import Driftline
 
@@ -694,7 +694,8 @@ def test_what_came_over_topics_steers_no_terminal(driftline: Driftline, config: 
         raw = RawRecord(
             position=buffers.place(buffers.EVENTS, number), next_offset=number + 1, value=json.dumps(value).encode()
         )
-        letter = decode_event(raw, "reviews", feed)
+        decoded = Codec("reviews", feed).event(raw)
+        letter = decoded.refused_label if isinstance(decoded, Event) else decoded
         assert isinstance(letter, DeadLetter)
         letters.append(letter)
     strange = replace(letters[0], position=buffers.place(buffers.EVENTS, 3), detail=HOSTILE)

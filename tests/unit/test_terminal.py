@@ -10,7 +10,7 @@ from driftline.cli.letter_values import SHOWN_CHARACTERS, offending
 from driftline.cli.output import harmless, one_line, print_json, print_table, say, say_error
 from driftline.config import FeedConfig
 from driftline.records import DeadLetter, Position, RawRecord
-from driftline.topics.codec import decode_event, decode_label
+from driftline.topics.codec import Codec
 
 HOSTILE = "a\x1b[31mred\x1b]0;title\x07\x9b2J\r\nproblem: none\u202egnp.exe\u2066\u2028\x08\x7fz"
 SECTION = FeedConfig(labels=("negative", "positive"))
@@ -39,9 +39,12 @@ def test_a_value_stays_one_line() -> None:
     assert one_line("two\nlines") == "two\\nlines"
 
 
+CODEC = Codec("reviews", SECTION)
+
+
 def letter(decode: Callable[..., object], value: bytes, topic: str = "reviews") -> DeadLetter:
     raw = RawRecord(position=Position(topic=topic, partition=0, offset=7), next_offset=8, value=value)
-    decoded = decode(raw, "reviews", SECTION)
+    decoded = decode(raw)
     assert isinstance(decoded, DeadLetter), decoded
     return decoded
 
@@ -57,14 +60,14 @@ def letter(decode: Callable[..., object], value: bytes, topic: str = "reviews") 
     ],
 )
 def test_the_field_and_its_value_are_shown(value: dict[str, object], field: str, shown: str) -> None:
-    found = offending(letter(decode_event, json.dumps(value).encode()), SECTION, "reviews.labels")
+    found = offending(letter(CODEC.event, json.dumps(value).encode()), SECTION, "reviews.labels")
     assert found == (field, shown)
     assert len(found[1] or "") <= SHOWN_CHARACTERS
 
 
 def test_an_unknown_label_is_shown_cut_and_escaped() -> None:
     value = json.dumps({"id": "1", "label": HOSTILE + "x" * 99}).encode()
-    field, shown = offending(letter(decode_label, value, "reviews.labels"), SECTION, "reviews.labels")
+    field, shown = offending(letter(CODEC.label, value, "reviews.labels"), SECTION, "reviews.labels")
     assert field == "label"
     assert shown is not None
     assert shown.startswith('"a\\u001b[31mred')
@@ -72,11 +75,11 @@ def test_an_unknown_label_is_shown_cut_and_escaped() -> None:
 
 
 def test_what_cannot_be_decoded_is_shown_around_the_place() -> None:
-    assert offending(letter(decode_event, b'{"id": 1, "te\xff": 2}'), SECTION, "") == (None, '{"id": 1, "te\\xff": 2}')
+    assert offending(letter(CODEC.event, b'{"id": 1, "te\xff": 2}'), SECTION, "") == (None, '{"id": 1, "te\\xff": 2}')
     long = b'{"a": "' + b"x" * 500 + b'", oops}'
-    _, shown = offending(letter(decode_event, long), SECTION, "")
+    _, shown = offending(letter(CODEC.event, long), SECTION, "")
     assert shown is not None
     assert "oops" in shown
     assert len(shown) <= SHOWN_CHARACTERS
     for value in (b"", b"\x00\xff" * 300, b"[" * 5000, b"7", b'{"id": ' + b"9" * 5000 + b"}"):
-        offending(letter(decode_event, value), SECTION, "")
+        offending(letter(CODEC.event, value), SECTION, "")
