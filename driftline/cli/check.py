@@ -17,13 +17,14 @@ import typer
 from rich.markup import escape
 
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
-from driftline.cli.output import count_of, err, print_json, say
+from driftline.cli.output import count_of, err, percent, print_json, say
 from driftline.cli.ports import port_problems
 from driftline.cli.status import existing_buffer, existing_registry
 from driftline.cli.supervisor import supervised
 from driftline.config import Config, FeedConfig, ScheduleConfig, feed_topics, load_config
 from driftline.errors import ArtefactError, BufferStoreError, ConfigError, DriftlineError
 from driftline.names import StateFiles
+from driftline.splitting import SAMPLE_TEXTS, splitting_in_words
 
 if TYPE_CHECKING:
     from driftline.artefact.manifest import SignedManifest, Trust
@@ -35,11 +36,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line: what was looked at, whether it is usable, and what was found or what to do."""
+    """One line: what was looked at, whether it is usable, and what was found or what to do. `warns`: it is usable, but
+    may disappoint."""
 
     name: str
     ok: bool
     detail: str
+    warns: bool = False
 
 
 Check = Callable[[Config], Iterator[Finding]]
@@ -81,7 +84,8 @@ def _silent(findings: list[Finding]) -> None:
 
 def _show(findings: list[Finding], width: int) -> None:
     for finding in findings:
-        mark = "[green]ok   [/]" if finding.ok else "[bold red]wrong[/]"
+        usable = "[yellow]warns[/]" if finding.warns else "[green]ok   [/]"
+        mark = usable if finding.ok else "[bold red]wrong[/]"
         say(f"{mark}  {escape(finding.name):{width}}  {escape(finding.detail)}")
 
 
@@ -195,6 +199,23 @@ def _base_and_labels(config: Config) -> Iterator[Finding]:
     yield Finding("base model", True, detail)
     for feed in config.feed:
         yield from _labels(config, feed, base)
+        yield from _texts(config, feed, base)
+
+
+def _texts(config: Config, feed: str, base: "Base") -> Iterator[Finding]:
+    """Whether the base can read the words of the latest examples. A buffer that cannot be read is told of elsewhere."""
+    try:
+        buffer = existing_buffer(config)
+        with closing(buffer) if buffer else nullcontext():
+            rows = buffer.scored(feed, last=SAMPLE_TEXTS) if buffer else []
+            texts = [one.text for one in buffer.examples([row.seq for row in rows])] if buffer else []
+    except BufferStoreError:
+        return
+    share = base.broken_words(texts)
+    if share is not None:
+        warning = splitting_in_words(share)
+        seen = f"{percent(share)} of the words of {count_of(len(texts), 'example')} are unknown or letter by letter"
+        yield Finding(f"texts of {feed}", True, warning or seen, warns=bool(warning))
 
 
 def _labels(config: Config, feed: str, base: "Base") -> Iterator[Finding]:

@@ -34,6 +34,7 @@ from driftline.names import Keys, StateFiles
 from driftline.records import GateDecision, Manifest
 from driftline.registry import Registry, connect
 from driftline.registry.embedded import running_embedded, start_embedded, stop_embedded
+from tests.fixtures import buffers
 from tests.fixtures.cli import Driftline
 
 RANK = 4
@@ -357,6 +358,19 @@ def test_check_tells_of_an_anchor_that_the_learner_could_not_compare_with(
     assert checks["live version of reviews"]["ok"]
     assert not checks["anchor of reviews"]["ok"]
     assert "learner.rank = 4: version 2" in checks["anchor of reviews"]["detail"]
+
+
+def test_check_warns_of_a_base_that_cannot_read_the_feed(driftline: Driftline, config: Config) -> None:
+    def told() -> dict[str, Any]:
+        found = json.loads(driftline("check", "--json").out)["checks"]
+        return next((one for one in found if one["name"] == "texts of reviews"), {})
+
+    assert told() == {}, "no text has come"
+    with closing(open_buffer(config)) as buffer:
+        buffer.append([buffers.event("a", 0, "это плохая игра", "bad")], {}, SystemClock().now())
+    assert (told()["ok"], told()["warns"]) == (True, True)
+    assert "100 % of the words as unknown or letter by letter" in told()["detail"]
+    assert "warns  texts of reviews" in driftline("check").out
 
 
 def test_check_tells_of_feeds_that_the_config_does_not_name_any_more(driftline: Driftline, config: Config) -> None:
