@@ -78,7 +78,7 @@ def promote(
         live = registry.promote(
             name, version, expected_revision=expected, actor=choose_actor(actor), reason=reason, at=datetime.now(UTC)
         )
-        left = _left_behind(registry, before, live)
+        left = _left_behind(registry, before, live) + _own_labels(loaded, registry, live)
     _show(live, f"{_change(before, live)}{left}{_pause_in_words(live)}", as_json)
 
 
@@ -101,7 +101,8 @@ def rollback(
         live = registry.rollback(
             name, version, expected_revision=expected, actor=choose_actor(actor), reason=reason, at=datetime.now(UTC)
         )
-    _show(live, f"{_change(before, live)}{_pause_in_words(live)}{_not_the_last(last, before, live)}", as_json)
+        labels = _own_labels(loaded, registry, live)
+    _show(live, f"{_change(before, live)}{labels}{_pause_in_words(live)}{_not_the_last(last, before, live)}", as_json)
 
 
 def pause(
@@ -213,6 +214,16 @@ def _change(before: LiveRecord, live: LiveRecord) -> str:
     """`4 → 3 (revision 5)`, with what 0 is."""
     base = ", the base without adapter" if live.version == 0 else ""
     return f"{live.feed}: version {before.version} → {live.version}{base} (revision {live.revision})"
+
+
+def _own_labels(config: Config, registry: "Registry", live: LiveRecord) -> str:
+    """That the version which is live now has other labels than the config, if so."""
+    from driftline.artefact.manifest import decode_manifest
+    from driftline.cli.label_changes import labels_of_version
+
+    if live.version == 0:
+        return ""
+    return labels_of_version(config, live.feed, decode_manifest(registry.manifest(live.feed, live.version).document))
 
 
 def _left_behind(registry: "Registry", before: LiveRecord, live: LiveRecord) -> str:

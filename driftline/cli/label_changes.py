@@ -20,6 +20,7 @@ from driftline.label_change import LabelChange, change_of, refusal
 
 if TYPE_CHECKING:
     from driftline.buffer import Buffer
+    from driftline.records import Manifest
 
 log = structlog.get_logger()
 
@@ -80,6 +81,16 @@ def live_labels(config: Config) -> dict[str, tuple[str, ...]]:
     except DriftlineError as error:
         log.debug("live_labels_unknown", error=str(error))
     return found
+
+
+def labels_of_version(config: Config, feed: str, manifest: "Manifest") -> str:
+    """What to say when a version with other labels than the config's is made live; "" if they are the same."""
+    section = config.feed[feed]
+    if manifest.labels == section.labels:
+        return ""
+    own = f"; version {manifest.version} answers with its own labels: {', '.join(manifest.labels)}"
+    problem = refusal(feed, manifest.labels, section, where=f"version {manifest.version}")
+    return own if problem is None else f"{own}; processes refuse to start until the config says so, too: {problem}"
 
 
 def changes_in_words(config: Config, feed: str) -> tuple[bool, list[str]]:

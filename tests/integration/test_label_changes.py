@@ -4,20 +4,24 @@ import hashlib
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from driftline.artefact.manifest import Trust
+from driftline.artefact.manifest import Trust, decode_manifest
 from driftline.artefact.weights import pack_body, pack_head
 from driftline.base import Base, load_base
-from driftline.cli.label_changes import changes_in_words, require_labels
+from driftline.cli.label_changes import changes_in_words, labels_of_version, require_labels
+from driftline.cli.status import collect, existing_registry
 from driftline.cli.wiring import open_buffer
+from driftline.clock import Deadline
 from driftline.config import BaseModelConfig, load_config
 from driftline.errors import ConfigError
 from driftline.records import Event
@@ -280,3 +284,92 @@ def test_a_new_installation_has_nothing_to_say(config: Callable[..., Path]) -> N
     changed = load_config(config(("neutral", "positive")))
     with pytest.raises(ConfigError, match="leaves out 'negative'"):
         require_labels(changed)
+
+
+def test_making_a_version_of_other_labels_live_says_so(school: School, config: Callable[..., Path]) -> None:
+    manifest = school.manifest(turn(school, THREE))
+    same, consented, refused = (
+        labels_of_version(load_config(config(labels, more)), FEED, manifest)
+        for labels, more in ((THREE, ""), (THREE[::2], 'retired_labels = ["neutral"]'), (THREE[::2], ""))
+    )
+    assert same == ""
+    assert consented == "; version 1 answers with its own labels: negative, neutral, positive"
+    assert refused.startswith(
+        f"{consented}; processes refuse to start until the config says so, too: feed.reviews.labels"
+    )
+
+
+@contextmanager
+def up(path: Path, log: Path) -> Iterator[Callable[[Callable[[], object]], None]]:
+    """`driftline up`, ended at the end; what is yielded waits for a condition as long as it runs."""
+    with log.open("a") as output:
+        command = [sys.executable, "-m", "driftline.cli", "up", "-c", str(path)]
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    deadline, tick = Deadline(150.0), threading.Event()
+
+    def wait_for(condition: Callable[[], object]) -> None:
+        while not condition():
+            assert process.poll() is None, log.read_text()[-3000:]
+            assert not deadline.expired(), log.read_text()[-3000:]
+            tick.wait(0.1)
+
+    try:
+        yield wait_for
+    finally:
+        process.terminate()
+        assert process.wait(90) == 0, log.read_text()[-3000:]
+
+
+@pytest.mark.timeout(600)
+def test_up_goes_on_over_two_changes_on_one_state_folder(config: Callable[..., Path], tmp_path: Path) -> None:
+    quick = (
+        "\n[feed.reviews.schedule]\nevery_s = 1\nmin_examples = 40\nmax_examples = 150\n"
+        "[feed.reviews.learner]\nthreads = 1\nlearning_rate = 0.01\n[feed.reviews.gate]\nmin_holdouts = 500\n"
+    )
+    log, sent = tmp_path / "up.log", 0
+
+    def produce(path: Path, labels: tuple[str, ...]) -> None:
+        nonlocal sent
+        events = [
+            {"id": f"e{n}", "text": f"{WORDS[labels[n % len(labels)]]} thing {n}", "label": labels[n % len(labels)]}
+            for n in range(sent, sent + 120)
+        ]
+        sent += 120
+        file = tmp_path / f"events-{sent}.jsonl"
+        file.write_text("".join(json.dumps(one) + "\n" for one in events))
+        assert run(path, "produce", str(file)).returncode == 0
+
+    def feed(path: Path) -> dict[str, Any]:
+        return dict(collect(load_config(path), [FEED])["feeds"][FEED])
+
+    def runs(path: Path) -> bool:
+        """Whether `up` has started everything, the Redis included."""
+        processes = collect(load_config(path), [FEED])["processes"].values()
+        return len([one for one in processes if one["pid"]]) == 4
+
+    def served(path: Path) -> set[str]:
+        with closing(existing_registry(load_config(path))) as registry:  # type: ignore[type-var]
+            assert registry is not None
+            live = registry.live(FEED).version
+            return set(decode_manifest(registry.manifest(FEED, live).document).labels) if live else set()
+
+    path = config(THREE, quick)
+    with up(path, log) as wait_for:
+        wait_for(lambda: runs(path))
+        produce(path, THREE)
+        wait_for(lambda: served(path) == set(THREE))
+
+    changed = (*THREE[::2], "mixed")
+    path = config(changed, f'retired_labels = ["neutral"]{quick}')
+    with up(path, log) as wait_for:
+        wait_for(lambda: (counts := feed(path)["counts"]) is not None and counts.withdrawn == 40)
+        produce(path, changed)
+        wait_for(lambda: served(path) == set(changed))
+
+    path = config(THREE, 'retired_labels = ["mixed"]' + quick)
+    with up(path, log) as wait_for:
+        wait_for(lambda: runs(path))
+        produce(path, THREE)
+        wait_for(lambda: served(path) == set(THREE) and feed(path)["counts"].fresh < 40)
+        found = feed(path)["counts"]
+        assert (found.withdrawn, found.examples, found.by_reason) == (40, 360, {})
