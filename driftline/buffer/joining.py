@@ -90,7 +90,8 @@ class Joining:
         self.batch.entries[event.event_id] = entry
         self.batch.new.append(entry)
         self._count("pending")
-        self._count("times_fell_back", event.time_fell_back)
+        if event.time_fell_back:
+            self._count("times_fell_back")
         self._meet_prediction(entry)
         self._meet_label(event, entry)
 
@@ -126,7 +127,8 @@ class Joining:
         return WaitingLabel(label, labelled_at, event.position, event.value or b"")
 
     def _label(self, label: Label) -> None:
-        self._count("times_fell_back", label.time_fell_back)
+        if label.time_fell_back:
+            self._count("times_fell_back")
         given = WaitingLabel(
             label.label,
             self._now if label.labelled_at is None else to_micros(label.labelled_at),
@@ -142,7 +144,8 @@ class Joining:
             self.batch.labels[label.event_id] = given
             self._count("labels_waiting")
         elif self._replaces(waiting, given):
-            self._count("corrected", waiting.label != given.label)
+            if waiting.label != given.label:
+                self._count("corrected")
             if waiting.row is not None:
                 self.batch.used_labels.append(waiting.row)
             del self.batch.labels[label.event_id]  # the new one waits at the end
@@ -201,7 +204,8 @@ class Joining:
         self.batch.letters.append(("label", letter))
 
     def _prediction(self, prediction: Prediction) -> None:
-        self._count("times_fell_back", prediction.time_fell_back)
+        if prediction.time_fell_back:
+            self._count("times_fell_back")
         position = prediction.position
         answer = Answer(
             prediction.label,
@@ -265,5 +269,4 @@ class Joining:
         self.batch.letters.append(("event", letter))
 
     def _count(self, name: str, n: int = 1) -> None:
-        if n:
-            self.counts[name] += n
+        self.counts[name] += n

@@ -123,6 +123,8 @@ class Fields:
         return {name: float(score) for name, score in value.items()}
 
     def _get(self, path: str) -> Any:
+        if "." not in path:  # nearly always, and several times for every record
+            return self._document.get(path)
         value: Any = self._document
         for part in path.split("."):
             if value is None:
