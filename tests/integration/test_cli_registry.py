@@ -309,7 +309,12 @@ def test_check_tells_a_live_version_that_nobody_would_serve(
         ),
         ("live version of reviews", "max_tokens = 32", "max_tokens = 16", "base.max_tokens 32, here it is 16"),
         ("live version of reviews", "max_tokens = 32", 'max_tokens = 32\npooling = "cls"', "trained with base."),
-        ("live version of reviews", '"bad", "fine"', '"fine", "bad"', "use the same labels in the same order"),
+        (
+            "labels of reviews",
+            '"bad", "fine"',
+            '"bad", "fin"',
+            "leaves out 'fine', which the feed's state has: put it back",
+        ),
         ("live version of reviews", "rank = 4", "rank = 8", "feed.reviews.learner.rank = 8"),
         ("live version of reviews", "alpha = 8", "alpha = 16", "feed.reviews.learner.alpha = 16"),
         ("live version of reviews", "alpha = 8", 'alpha = 8\ntarget_modules = ["key"]', "learner.target_modules"),
