@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ from driftline.cli.ports import port_problems
 from driftline.cli.status import existing_buffer, existing_registry
 from driftline.cli.supervisor import supervised
 from driftline.config import Config, FeedConfig, ScheduleConfig, feed_topics, load_config
-from driftline.errors import ArtefactError, BufferStoreError, ConfigError, DriftlineError
+from driftline.errors import ArtefactError, BufferStoreError, ConfigError, DriftlineError, RegistryUnavailable
 from driftline.names import StateFiles
 from driftline.splitting import SAMPLE_TEXTS, splitting_in_words
 
@@ -36,20 +36,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line: what was looked at, whether it is usable, and what was found or what to do. `warns`: it is usable, but
-    may disappoint."""
+    """One line: what was looked at, whether it is usable (None: it could not be looked at), and what was found or what
+    to do. `warns`: it is usable, but may disappoint."""
 
     name: str
-    ok: bool
+    ok: bool | None
     detail: str
     warns: bool = False
 
+    @property
+    def outcome(self) -> str:
+        """`ok`, `warns`, `wrong`, or `unknown`: it could not be looked at, and `detail` says why."""
+        if self.ok is None:
+            return "unknown"
+        return ("warns" if self.warns else "ok") if self.ok else "wrong"
+
 
 Check = Callable[[Config], Iterator[Finding]]
+MARKS = {
+    "ok": "[green]ok     [/]",
+    "warns": "[yellow]warns  [/]",
+    "wrong": "[bold red]wrong  [/]",
+    "unknown": "[yellow]unknown[/]",
+}
 
 
 def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Tell for config, folders, topics, Redis, base model, labels and keys whether each is usable."""
+    """Tell for config, folders, topics, Redis, base model, labels and keys whether each is usable. Exit code 1 if one
+    is wrong, or could not be looked at."""
     loaded = load_config(config)
     detail = f"{config}: {count_of(len(loaded.feed), 'feed')} ({', '.join(loaded.feed)})"
     show = _silent if as_json else partial(_show, width=_width(loaded))
@@ -62,7 +76,7 @@ def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
         findings.extend(found)
     ok = all(finding.ok for finding in findings)
     if as_json:
-        print_json({"ok": ok, "checks": findings})
+        print_json({"ok": ok, "checks": [_row(finding) for finding in findings]})
     if not ok:
         raise typer.Exit(1)
 
@@ -78,15 +92,17 @@ def _guarded(name: str, look: Check, config: Config) -> list[Finding]:
     return findings
 
 
+def _row(finding: Finding) -> dict[str, object]:
+    return {**asdict(finding), "outcome": finding.outcome}
+
+
 def _silent(findings: list[Finding]) -> None:
     """With --json everything is printed at the end."""
 
 
 def _show(findings: list[Finding], width: int) -> None:
     for finding in findings:
-        usable = "[yellow]warns[/]" if finding.warns else "[green]ok   [/]"
-        mark = usable if finding.ok else "[bold red]wrong[/]"
-        say(f"{mark}  {escape(finding.name):{width}}  {escape(finding.detail)}")
+        say(f"{MARKS[finding.outcome]}  {escape(finding.name):{width}}  {escape(finding.detail)}")
 
 
 def _width(config: Config) -> int:
@@ -228,7 +244,7 @@ def _labels(config: Config, feed: str, base: "Base") -> Iterator[Finding]:
     try:
         in_use = _in_use(config, feed)
     except DriftlineError as error:  # whether that is wrong is told under redis and keys
-        yield Finding(f"live version of {feed}", True, f"not compared with this config: {error}")
+        yield Finding(f"live version of {feed}", None, f"not compared with this config: {error}")
         return
     for name, manifest in in_use:
         yield _fits(name, manifest, section, base)
@@ -261,12 +277,9 @@ def _in_use(config: Config, feed: str) -> "list[tuple[str, Manifest]]":
 
 
 def _live_manifest(config: Config, feed: str) -> "SignedManifest | None":
-    """The live version's manifest; None at version 0, and where the registry cannot be read (told elsewhere)."""
-    try:
-        registry = existing_registry(config)
-        live = registry.live(feed) if registry else None
-    except DriftlineError:
-        return None
+    """The live version's manifest; None at version 0."""
+    registry = existing_registry(config)
+    live = registry.live(feed) if registry else None
     if registry is None or live is None or live.version == 0:
         return None
     return registry.manifest(feed, live.version)
@@ -307,6 +320,8 @@ def _signature(config: Config, feed: str, trust: "Trust") -> Iterator[Finding]:
         if signed is not None:
             trust.verify(signed)
             yield Finding(name, True, f"the live version is signed by a trusted key ({signed.key_id})")
+    except RegistryUnavailable as error:
+        yield Finding(name, None, f"not looked at: {error}")
     except DriftlineError as error:
         yield Finding(name, False, f"no replica serves the live version: {error}")
 

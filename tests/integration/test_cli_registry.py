@@ -375,7 +375,7 @@ def test_check_warns_of_a_base_that_cannot_read_the_feed(driftline: Driftline, c
         buffer.append([buffers.event("a", 0, "это плохая игра", "bad")], {}, SystemClock().now())
     assert (told()["ok"], told()["warns"]) == (True, True)
     assert "100 % of the words as unknown or letter by letter" in told()["detail"]
-    assert "warns  texts of reviews" in driftline("check").out
+    assert "warns    texts of reviews" in driftline("check").out
 
 
 def test_check_tells_of_feeds_that_the_config_does_not_name_any_more(driftline: Driftline, config: Config) -> None:
@@ -549,8 +549,10 @@ def test_check_and_the_reading_verbs_start_nothing(driftline: Driftline, config:
     start_embedded(files)
     assert live(driftline)["version"] == 0
     stop_embedded(files)
-    shown = driftline("check").out
-    assert "not compared with this config: the embedded Redis is not running: `driftline up` starts it" in shown
+    shown = driftline("check")
+    assert "not compared with this config: the embedded Redis is not running: `driftline up` starts it" in shown.out
+    unknown = [line.split()[1] for line in shown.out.splitlines() if line.startswith("unknown ")]
+    assert (shown.code, unknown) == (1, ["signature", "live"]), "what was not looked at is not ok"
     status = json.loads(driftline("status", "--json").out)
     assert (status["feeds"]["reviews"]["version"], "not running" in status["problems"][0]) == (None, True)
     history = driftline("history")

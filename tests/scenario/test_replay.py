@@ -518,6 +518,21 @@ def test_a_replay_without_examples_warns_and_shows_life(
     assert "the feed's labels are bad, good" in result.out
 
 
+def test_a_replay_without_a_usable_event_says_why_and_fails(
+    driftline: Driftline, tmp_path: Path, tiny_base_dir: Path
+) -> None:
+    write(tmp_path / "events.jsonl", [{"body": "good"}] * 3 + [{"text": 7}] * 2)
+    (tmp_path / "driftline.toml").write_text(
+        f'[base]\nmodel = "{tiny_base_dir}"\nmax_tokens = 32\ndevice = "cpu"\n'
+        '[serve]\nthreads = 1\n[feed.reviews]\nlabels = ["bad", "good"]\n'
+    )
+    result = driftline("replay", "events.jsonl", "--report", "report.json")
+    assert result.code == 1
+    assert "no example in 5 events" in result.out
+    assert "not one could be used (missing_field 3, wrong_type 2): name the file's fields in" in result.out
+    assert json.loads((tmp_path / "report.json").read_text())["dead_letters"] == 5
+
+
 def test_a_gzip_that_is_cut_short_is_named(tiny_base_dir: Path, tmp_path: Path) -> None:
     import gzip
 

@@ -13,7 +13,7 @@ from driftline.cli.logs import configure_logging
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, choose_feed
 from driftline.cli.output import check_writable, count_of, err, print_json, say
 from driftline.cli.replay.source import check_events
-from driftline.cli.replay.words import nothing_learned
+from driftline.cli.replay.words import no_usable_event, nothing_learned
 from driftline.cli.signals import unwound_by_signals
 from driftline.config import Config, load_config
 from driftline.errors import DriftlineError, UsageError
@@ -51,7 +51,8 @@ def replay(
     plot: PlotOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a recorded stream through the real pipeline, on a state of its own, and measure it."""
+    """Run a recorded stream through the real pipeline, on a state of its own, and measure it. Exit code 1 if not one
+    event could be used."""
     configure_logging()
     loaded = load_config(config)
     chosen = choose_feed(loaded, feed)
@@ -85,6 +86,8 @@ def replay(
         say(summarise(document))
         if written := [str(path) for path in (report, plot) if path is not None]:
             say(escape(f"wrote {' and '.join(written)}"))
+    if no_usable_event(document):
+        raise typer.Exit(1)
 
 
 def _check_output(path: Path) -> None:

@@ -71,11 +71,17 @@ def _no_example(report: dict[str, Any]) -> str:
         why = f"{lost}: set `labels` of {section} to those of the file"
     elif lost:
         why = f"{lost}: see label_wait_s and event_wait_s of {section}"
-    elif report["dead_letters"] == report["events"]:
-        why = f"every event is a dead letter: name the file's fields in [feed.{report['feed']}.fields]"
+    elif no_usable_event(report):
+        reasons = ", ".join(f"{code} {n:,}" for code, n in sorted(report["dead_letters_by_reason"].items()))
+        why = f"not one could be used ({reasons}): name the file's fields in [feed.{report['feed']}.fields]"
     else:
         why = f"no event has a label: name the field that holds it as `label` of [feed.{report['feed']}.fields]"
     return f"no example in {count_of(report['events'], 'event')}, so nothing was learned or measured; {why}"
+
+
+def no_usable_event(report: dict[str, Any]) -> bool:
+    """Whether every record was refused, so that nothing was answered either."""
+    return bool(report["dead_letters"] == report["events"])
 
 
 def forgetting_in_words(retention: dict[str, Any]) -> str:
