@@ -26,6 +26,7 @@ from driftline.errors import RegistryConflict
 from driftline.records import Cycle, GateDecision, LiveRecord, PublishOutcome
 from driftline.registry import Lease, Registry, check_not_lost
 from driftline.splitting import SAMPLE_TEXTS
+from learner.arrivals import Arrivals
 from learner.gate import decide
 from learner.holdouts import Holdouts
 from learner.manifests import Judged, draft
@@ -81,6 +82,7 @@ class Learner:
         self._shop = shop
         self._holdouts = Holdouts(feed, section, shop.buffer, shop.model)
         self._publisher = Publisher(shop.registry, shop.signer, shop.lease, shop.clock)
+        self._arrivals = Arrivals(feed, shop.buffer)
         self._training = Training(feed, section, shop.buffer, shop.model)
 
     @property
@@ -110,6 +112,10 @@ class Learner:
         except RegistryConflict:  # the number is taken: the counter was set back; the next turn asks for another
             self._abandon(cycle, live)
             raise
+
+    def awaits(self, request: str) -> bool:
+        """Whether the update that was asked for should wait for what was on its way then."""
+        return self._arrivals.awaited(request)
 
     def has_open_cycle(self) -> bool:
         """True after a crash between `take` and `ack`."""

@@ -266,7 +266,7 @@ class LearnerService:
             self._record(learner.turn())
         learner.keep_house()
         request, ticks = self._registry.update_request(name), self._ticks[name]
-        if request is not None:
+        if request is not None and not learner.awaits(request):  # a tick that comes meanwhile is served
             self._record(learner.turn(at_least=1))
             self._registry.clear_update_request(name, request)  # only now: a process that dies meanwhile leaves it
         elif ticks > self._ticks_served[name]:

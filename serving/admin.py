@@ -9,18 +9,23 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import msgspec
+import structlog
 from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from driftline import __version__
-from driftline.errors import BadInput, DriftlineError
+from driftline.errors import BadInput, DriftlineError, TopicError
 from driftline.records import LiveRecord
 from driftline.registry import Registry
+from driftline.topics.ends import ends
+from driftline.update_requests import UPDATE_WAIT_S, Wanted
 from serving.app import READY_SHOWN, Parts, feed_state
 from serving.auth import authorize
 from serving.docs import add_docs
 from serving.http import Outermost, add_error_replies, parse, read_body, reply
 from serving.replies import LiveReply, StatusReply, described
+
+log = structlog.get_logger()
 
 EXAMPLE = '{"version": 12, "reason": "…", "actor": "ana"}'
 MAX_BODY_BYTES = 64 * 1024
@@ -80,7 +85,8 @@ def create_admin_app(parts: Parts, registry: Registry) -> FastAPI:
         parts.engine.labels(feed)  # 404 for an unknown feed
         body = await read_body(request, MAX_BODY_BYTES)
         order = _order(body)
-        return reply(await asyncio.shield(run_in_threadpool(verbs.carry_out, feed, verb, order)))
+        done = await asyncio.shield(run_in_threadpool(verbs.carry_out, feed, verb, order))
+        return reply(done, 202 if verb == "update-now" else 200)  # the learner takes it up later, if it has anything
 
     add_docs(app)
     return app
@@ -151,7 +157,13 @@ class _Verbs:
         if live.paused:
             message = f"feed {feed!r} is paused ({live.pause_reason}): POST /v1/feeds/{feed}/resume first"
             raise BadInput("paused", message, status=409)
-        self._registry.request_update(feed, order.actor)
+        names = self._parts.names[feed]
+        try:
+            found = ends(self._parts.topics, [names.events, names.labels])
+        except TopicError as error:  # the learner takes what it has
+            log.warning("update_waits_for_nothing", feed=feed, error=str(error))
+            found = {}
+        self._registry.request_update(feed, order.actor, Wanted(positions=found, wait_s=UPDATE_WAIT_S))
         return live
 
     def _check_servable(self, feed: str, version: int) -> None:

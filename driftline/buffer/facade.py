@@ -23,7 +23,7 @@ from driftline.buffer.holdouts import HoldoutSplit
 from driftline.buffer.labels import LabelBook, check_adopted
 from driftline.buffer.rules import FeedRules
 from driftline.buffer.segments import Cell
-from driftline.buffer.states import from_micros, to_micros
+from driftline.buffer.states import AWAITING, from_micros, to_micros
 from driftline.buffer.store import Store, check_split, open_for_reading, open_store
 from driftline.errors import BufferStoreError, TopicRecreated
 from driftline.records import Cycle, DeadLetter, Example
@@ -213,6 +213,13 @@ class Buffer:
         """How many examples the feed has had in all, hold-outs included."""
         with self._store.reading() as db:
             return read_counter(db, self._feed(feed), "examples")
+
+    def unanswered(self, feed: str) -> tuple[int, int] | None:
+        """The least and the greatest number of the examples that wait for the answer that was served."""
+        query = "SELECT MIN(seq), MAX(seq) FROM events WHERE feed = ? AND state = ?"
+        with self._store.reading() as db:
+            least, greatest = db.execute(query, (self._feed(feed), AWAITING)).fetchone()
+        return None if least is None else (least, greatest)
 
     def retired(self, feed: str, limit: int) -> list[Example]:
         """The oldest examples that wait to be offered to the reservoir."""

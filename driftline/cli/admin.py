@@ -28,10 +28,11 @@ from driftline.cli.options import (
 from driftline.cli.output import count_of, err, one_line, print_json, say, to_type
 from driftline.cli.status import existing_buffer, set_aside_in_words
 from driftline.cli.supervisor import supervised
-from driftline.config import Config, load_config
+from driftline.config import Config, feed_topics, load_config
 from driftline.errors import DriftlineError, RegistryConflict, UnknownVersion, UsageError
 from driftline.names import StateFiles
 from driftline.records import LiveRecord
+from driftline.update_requests import UPDATE_WAIT_S, Wanted
 
 if TYPE_CHECKING:
     from driftline.registry import Registry
@@ -51,6 +52,12 @@ RollbackArgument = Annotated[
         parser=version_number,
         help="The version to go back to; 0 is the base. Default: the one live before the current one was first "
         "promoted, so that rollbacks never go round in circles.",
+    ),
+]
+WaitOption = Annotated[
+    float,
+    typer.Option(
+        "--wait-s", min=0, metavar="SECONDS", help="How long the learner waits for what is on its way; 0: not at all."
     ),
 ]
 RelearnOption = Annotated[
@@ -145,20 +152,23 @@ def update_now(
     config: ConfigOption = DEFAULT_CONFIG,
     feed: FeedOption = None,
     actor: ActorOption = None,
+    wait_s: WaitOption = UPDATE_WAIT_S,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask the learner for an update now, with whatever fresh examples wait (at least one)."""
+    """Ask the learner for an update now, with what is fresh and what is on its way (at least one example)."""
     name, loaded = _feed(config, feed)
+    what, waits_for = on_its_way(loaded, name, wait_s)
     with open_registry(loaded) as registry:
-        fresh = _require_learnable(loaded, registry.live(name))
-        registry.request_update(name, choose_actor(actor))
+        fresh = _require_learnable(loaded, registry.live(name), bool(what.positions))
+        registry.request_update(name, choose_actor(actor), what)
         runs, stopped = registry.is_leased(name, "learner"), registry.stopped_feeds().get(name)
     known = f" with {count_of(fresh, 'fresh example')}" if fresh else ""
     if as_json:
-        print_json({"feed": name, "requested": True, "fresh": fresh, "learner_runs": runs})
+        print_json({"feed": name, "requested": True, "fresh": fresh, "waits_for": waits_for, "learner_runs": runs})
     elif runs:
         hint = f"`{to_type('history')}` shows what it decides"
-        say(escape(f"asked the learner of {name} for an update{known}; {hint}"))
+        first = f"; it first waits, up to {wait_s:g} s, for {waits_for}" if waits_for else ""
+        say(escape(f"asked the learner of {name} for an update{known}{first}; {hint}"))
     elif stopped:
         say(escape(f"asked, but the learner has stopped {name}: {one_line(stopped)}"))
     else:
@@ -272,18 +282,41 @@ def _set_aside(config: Config, feed: str) -> str:
     return f"; {set_aside_in_words(count)}" if count else ""
 
 
-def _require_learnable(config: Config, live: LiveRecord) -> int | None:
+def _require_learnable(config: Config, live: LiveRecord, more_comes: bool) -> int | None:
     """How many fresh examples an update would have, None if not known here. DriftlineError if it could not start."""
     if live.paused:
         why = one_line(live.pause_reason or "no reason given")
         raise DriftlineError(f"{live.feed} is paused ({why}): `{to_type('resume')}` first")
     fresh = _fresh(config, live.feed)
-    if fresh == 0:
+    if fresh == 0 and not more_comes:
         raise DriftlineError(
-            f"{live.feed} has no fresh example to learn from: bring labelled events first "
+            f"{live.feed} has no fresh example to learn from, and none is on its way: bring labelled events first "
             f"(`{to_type('produce FILE.jsonl')}`); `{to_type('status')}` says what is awaited"
         )
     return fresh
+
+
+def on_its_way(config: Config, feed: str, wait_s: float) -> tuple[Wanted, str]:
+    """What an update of the feed has to wait for, and in words; nothing where all is read and answered, where nobody
+    is to wait, or where the topics do not answer (told by `status`)."""
+    from driftline.cli.wiring import build_topics
+    from driftline.topics.ends import ends
+
+    names, buffer = feed_topics(config, feed), existing_buffer(config)
+    if wait_s == 0 or buffer is None:  # without a buffer nothing was read, or the learner's is elsewhere
+        return Wanted(), ""
+    with closing(buffer):
+        stored, unanswered = buffer.positions(), buffer.counts(feed).awaiting_prediction
+    try:
+        with closing(build_topics(config)) as topics:
+            found = ends(topics, [names.events, names.labels])
+    except DriftlineError as error:
+        err.print(f"[bold yellow]warning:[/] not waiting for what is on its way: {escape(str(error))}")
+        return Wanted(), ""
+    unread = sorted({place.topic for place, end in found.items() if stored.get(place, 0) < end})
+    parts = [f"ingest to read {' and '.join(unread)}"] if unread else []
+    parts += [f"the answers to {count_of(unanswered, 'labelled event')}"] if unanswered else []
+    return (Wanted(positions=found, wait_s=wait_s), " and ".join(parts)) if parts else (Wanted(), "")
 
 
 def _feed(path: Path, feed: str | None) -> tuple[str, Config]:

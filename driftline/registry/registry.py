@@ -45,6 +45,7 @@ from driftline.registry.replies import (
     signature,
 )
 from driftline.registry.retention import blobs_of, kept_versions
+from driftline.update_requests import Wanted, encode_request
 
 __all__ = ["Registry"]
 
@@ -56,6 +57,7 @@ MAX_WAIT_S = 4.0
 KEPT_VERSIONS = 50
 BLOB_GRACE_S = 900.0
 FIRST_ENTRY = "0-0"
+NOTHING_WANTED = Wanted()
 
 
 class Registry:
@@ -305,9 +307,10 @@ class Registry:
 
     # --- requests and heartbeats
 
-    def request_update(self, feed: str, actor: str) -> None:
-        """Ask the feed's learner for an update now. A second request before the first was met counts as one with it."""
-        self._client.set(self._keys.update_request(feed), f"{uuid.uuid4().hex} {actor}")
+    def request_update(self, feed: str, actor: str, what: Wanted = NOTHING_WANTED) -> None:
+        """Ask the feed's learner for an update now, or once it has `what`. A second request before the first was met
+        takes its place."""
+        self._client.set(self._keys.update_request(feed), encode_request(actor, what))
 
     def update_request(self, feed: str) -> str | None:
         """The request for an update that was not met yet. It stays until `clear_update_request`: at least once."""

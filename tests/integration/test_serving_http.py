@@ -562,7 +562,7 @@ def test_admin_verbs_change_the_live_record_and_are_audited(
     error(conflict, 409, "conflict")
     assert admin.post("/v1/feeds/f/promote", json={"version": 2, **order}).json()["revision"] == 4
     assert admin.post("/v1/feeds/f/resume", json=order).json()["paused"] is False
-    assert admin.post("/v1/feeds/f/update-now").status_code == 200
+    assert admin.post("/v1/feeds/f/update-now").status_code == 202
     request = registry.update_request("f")
     assert request is not None
     registry.clear_update_request("f", request)

@@ -1,0 +1,56 @@
+"""Whether what an update was asked to wait for has come: read by ingest, and its labelled events answered.
+
+Asks the buffer only. Bounded by the request's `wait_s` from when this process first saw it, so that a feed whose ingest
+is dead is updated all the same, with what it has; a process that starts anew waits anew.
+"""
+
+from dataclasses import dataclass
+
+import structlog
+
+from driftline.buffer import Buffer
+from driftline.clock import Deadline
+from driftline.update_requests import wanted
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Wait:
+    request: str
+    deadline: Deadline
+    newest: int | None = None
+
+
+class Arrivals:
+    """Of one feed. One thread only."""
+
+    def __init__(self, feed: str, buffer: Buffer) -> None:
+        self._feed = feed
+        self._buffer = buffer
+        self._wait: _Wait | None = None
+
+    def awaited(self, request: str) -> bool:
+        """Whether the request should wait on. Says once that it waits, and when it gives up."""
+        what = wanted(request)
+        if not what.positions:
+            return False
+        if self._wait is None or self._wait.request != request:
+            self._wait = _Wait(request, Deadline(what.wait_s))
+        missing = self._missing(self._wait)
+        if missing and self._wait.deadline.expired():
+            log.warning("update_waits_no_longer", feed=self._feed, waited_s=what.wait_s, missing=missing)
+            return False
+        return missing is not None
+
+    def _missing(self, wait: _Wait) -> str | None:
+        """What is not there yet; events that came later than what was asked for do not prolong it."""
+        stored, what = self._buffer.positions(), wanted(wait.request)
+        if any(stored.get(place, 0) < end for place, end in what.positions.items()):
+            return "ingest has not read all that stood on the topics: does it run?"
+        unanswered = self._buffer.unanswered(self._feed)
+        if unanswered is None:
+            return None
+        if wait.newest is None:
+            wait.newest = unanswered[1]
+        return "examples without the answer that was served: does score run?" if unanswered[0] <= wait.newest else None
