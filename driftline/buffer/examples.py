@@ -4,7 +4,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
-from driftline.buffer.states import FRESH, HOLDOUT, RETIRED, from_micros
+from driftline.buffer.states import AWAITING, FRESH, HOLDOUT, RETIRED, from_micros
 from driftline.records import Example, ServedAnswer
 
 _COLUMNS = """seq, feeds.name, event_id, text, label, occurred_at, labelled_at, source, holdout,
@@ -29,6 +29,13 @@ def returned(db: sqlite3.Connection, feed: int) -> int:
     query = f"SELECT COUNT(*) FROM events WHERE feed = ? AND state = {FRESH} AND attempts > 0"  # events_returned
     (count,) = db.execute(query, (feed,)).fetchone()
     return int(count)
+
+
+def unanswered(db: sqlite3.Connection, feed: int) -> tuple[int, int] | None:
+    """The least and the greatest number of those that wait for the answer that was served; None if none does."""
+    query = "SELECT MIN(seq), MAX(seq) FROM events WHERE feed = ? AND state = ?"  # events_by_state
+    least, greatest = db.execute(query, (feed, AWAITING)).fetchone()
+    return None if least is None else (least, greatest)
 
 
 def retired(db: sqlite3.Connection, feed: int, limit: int) -> list[Example]:

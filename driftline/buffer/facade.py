@@ -23,7 +23,7 @@ from driftline.buffer.holdouts import HoldoutSplit
 from driftline.buffer.labels import LabelBook, check_adopted
 from driftline.buffer.rules import FeedRules
 from driftline.buffer.segments import Cell
-from driftline.buffer.states import AWAITING, from_micros, to_micros
+from driftline.buffer.states import from_micros, to_micros
 from driftline.buffer.store import Store, check_split, open_for_reading, open_store
 from driftline.errors import BufferStoreError, TopicRecreated
 from driftline.records import Cycle, DeadLetter, Example
@@ -65,8 +65,7 @@ class Buffer:
         self._store.close()
 
     def identity(self) -> str:
-        """What tells this buffer from every other one, for as long as the file lives: example numbers are only unique
-        within one buffer, so whoever keeps numbers elsewhere keeps this with them."""
+        """What tells this buffer from all others: whoever keeps its examples' numbers elsewhere keeps it with them."""
         with self._store.reading() as db:
             (identity,) = db.execute("SELECT value FROM settings WHERE name = 'identity'").fetchone()
         return str(identity)
@@ -139,10 +138,8 @@ class Buffer:
         return handled
 
     def waiting_examples(self) -> int:
-        """Examples of all feeds that wait to be taken, or for their prediction: what back-pressure looks at.
-
-        Not those of feeds that are no longer in the config: nothing would ever take them.
-        """
+        """Examples that wait to be taken, or for their prediction: what back-pressure looks at. Of the config's feeds
+        only: nothing would ever take those of others."""
         with self._store.reading() as db:
             return read_total(db, self._feeds(), ("fresh", "awaiting_prediction"))
 
@@ -216,10 +213,8 @@ class Buffer:
 
     def unanswered(self, feed: str) -> tuple[int, int] | None:
         """The least and the greatest number of the examples that wait for the answer that was served."""
-        query = "SELECT MIN(seq), MAX(seq) FROM events WHERE feed = ? AND state = ?"
         with self._store.reading() as db:
-            least, greatest = db.execute(query, (self._feed(feed), AWAITING)).fetchone()
-        return None if least is None else (least, greatest)
+            return examples.unanswered(db, self._feed(feed))
 
     def retired(self, feed: str, limit: int) -> list[Example]:
         """The oldest examples that wait to be offered to the reservoir."""
