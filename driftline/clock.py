@@ -1,5 +1,6 @@
 """Time as an argument: the same code runs on the wall clock and on the simulated clock of a replay."""
 
+import threading
 import time
 from datetime import UTC, datetime
 from typing import Protocol
@@ -42,3 +43,9 @@ class Deadline:
 
     def expired(self) -> bool:
         return self.remaining_s() == 0.0
+
+
+def sleep(seconds: float) -> None:
+    """Wait. `time.sleep` computes when to wake up, and where libfaketime sets the clock back to before the machine was
+    started it fails (OSError 22): processes then ended again and again. A lock's time-out does not."""
+    threading.Event().wait(max(0.0, seconds))

@@ -7,7 +7,6 @@ counted.
 """
 
 import threading
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ from itertools import islice
 import structlog
 
 from driftline import metrics
-from driftline.clock import Deadline
+from driftline.clock import Deadline, sleep
 from driftline.config import FeedConfig, FeedTopics
 from driftline.errors import TopicError
 from driftline.records import Prediction
@@ -109,7 +108,7 @@ class Collector:
         except TopicError as error:
             log.warning("collect_failed", inputs=len(batch), retriable=error.retriable, error=str(error))
             if error.retriable:
-                time.sleep(RETRY_S)
+                sleep(RETRY_S)
                 return False
             _count(batch, "lost")
             return True

@@ -22,7 +22,7 @@ import structlog
 
 from driftline import metrics
 from driftline.buffer import Buffer
-from driftline.clock import Clock, Deadline
+from driftline.clock import Clock, Deadline, sleep
 from driftline.config import FeedConfig, FeedTopics, IngestConfig
 from driftline.errors import BufferInUse, DriftlineError
 from driftline.records import RawRecord
@@ -277,4 +277,4 @@ def _hold(path: Path) -> int | None:
                     f"another ingest holds {path}: one ingest writes one buffer; stop it, or give this one another "
                     "state.path"
                 ) from None
-            time.sleep(0.01)
+            sleep(0.01)

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feed
 from driftline.cli.output import count_of, err, print_json, say
+from driftline.clock import sleep
 from driftline.config import feed_topics, load_config
 from driftline.errors import UsageError
 from driftline.topics import Outgoing, Topics
@@ -96,7 +97,7 @@ def _send(topics: Topics, target: str, records: Iterator[Outgoing], rate: float 
             topics.append(target, batch)
             sent += len(batch)
             if rate is not None:
-                time.sleep(max(0.0, started + sent / rate - time.monotonic()))
+                sleep(max(0.0, started + sent / rate - time.monotonic()))
     except (OSError, EOFError, zlib.error) as error:
         gone = f"its first {count_of(sent, 'record')} went out onto {target}: mend the file, send the rest"
         gone = gone if sent else "nothing of it went out: mend the file, then send it"

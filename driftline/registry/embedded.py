@@ -15,12 +15,11 @@ import shlex
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from driftline.clock import Deadline
+from driftline.clock import Deadline, sleep
 from driftline.errors import ConfigError, RegistryUnavailable
 from driftline.names import StateFiles
 from driftline.registry.embedded_home import Home, answering_pid, connections
@@ -146,7 +145,7 @@ def _wait(ready: Callable[[], bool], seconds: float) -> bool:
     while not ready():
         if deadline.expired():
             return False
-        time.sleep(POLL_S)
+        sleep(POLL_S)
     return True
 
 

@@ -7,13 +7,12 @@ stops it with TopicRecreated.
 """
 
 import os
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 
-from driftline.clock import Deadline
+from driftline.clock import Deadline, sleep
 from driftline.errors import PositionLost, TopicError, TopicRecreated
 from driftline.records import Position, RawRecord
 from driftline.topics import Partition
@@ -155,7 +154,7 @@ class FileReader:
             records = self._take(max_records)
             if records or deadline.expired():
                 return records
-            time.sleep(min(LOOK_AGAIN_S, deadline.remaining_s()))
+            sleep(min(LOOK_AGAIN_S, deadline.remaining_s()))
 
     def pause(self, topics: Iterable[str]) -> None:
         self._paused.update(topics)

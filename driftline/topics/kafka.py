@@ -6,14 +6,13 @@ Topics that Driftline creates take records of up to 8 MB, so that a 5 MB record 
 """
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
 
-from driftline.clock import Deadline
+from driftline.clock import Deadline, sleep
 from driftline.config import TopicsConfig
 from driftline.errors import TopicError, TopicUnavailable
 from driftline.records import DeadLetter
@@ -187,7 +186,7 @@ class KafkaTopics:
                 if not is_passing(error) or deadline.expired():
                     self._drop_admin()
                     raise translate(error, what) from error
-                time.sleep(RETRY_S)
+                sleep(RETRY_S)
 
     def _current_admin(self) -> KafkaAdminClient:
         with self._lock:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -181,6 +182,23 @@ def test_a_stored_position_of_a_file_that_is_gone_stops(topics: FileTopics, tmp_
     reader = topics.open({Partition(topic="t", partition=0): 4})
     with pytest.raises(TopicRecreated, match="gone"):
         reader.poll(10, 1.0)
+    reader.close()
+
+
+def test_an_idle_topic_is_looked_at_also_where_the_clock_lets_nobody_sleep(
+    topics: FileTopics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """libfaketime, 400 days back: `time.sleep` raises, since the time to wake up is before the machine was started."""
+
+    def refuses(_: float) -> None:
+        raise OSError(22, "Invalid argument")
+
+    topics.ensure(["t"])
+    reader = topics.open({Partition(topic="t", partition=0): None})
+    monkeypatch.setattr(time, "sleep", refuses)
+    assert reader.poll(10, 0.05) == []
+    topics.append("t", [Outgoing(value=b"x")])
+    assert [record.value for record in reader.poll(10, 0.05)] == [b"x"]
     reader.close()
 
 

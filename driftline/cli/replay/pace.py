@@ -3,6 +3,8 @@
 import time
 from datetime import datetime
 
+from driftline.clock import sleep
+
 
 class Pace:
     """Holds the stream back to `factor` times its own speed; None: as fast as it goes."""
@@ -24,4 +26,4 @@ class Pace:
         due = (moment - self._start[0]).total_seconds() / self._factor
         remaining = self._start[1] + due - time.monotonic()
         if remaining > 0:
-            time.sleep(remaining)
+            sleep(remaining)
