@@ -74,7 +74,11 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
-    """What an event turned out to be. `value`: the record's original bytes, for a dead letter that comes due later."""
+    """What an event turned out to be. `value`: the record's original bytes, for a dead letter that comes due later.
+
+    `repeated`: it came inside an event that had come before (only a replay puts such labels onto the labels topic), and
+    so corrects nothing.
+    """
 
     event_id: str
     feed: str
@@ -84,6 +88,7 @@ class Label:
     position: Position
     value: bytes | None = None
     time_fell_back: bool = False
+    repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +118,8 @@ class DeadLetter:
     """A record that could not be used: why, where it stood, and its original bytes.
 
     `reason` is a code from `driftline.names.DEAD_LETTER_REASONS`; `detail` never quotes the text. `kind`: event, label
-    or prediction; None is what its topic holds. A label inside an event is a "label" at the event's position.
+    or prediction; None is what its topic holds. A label inside an event is a "label" at the event's position. `at`:
+    when it was first refused; None of one that was not written down yet.
     """
 
     feed: str
@@ -122,6 +128,7 @@ class DeadLetter:
     position: Position
     value: bytes
     kind: str | None = field(default=None, compare=False)
+    at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -75,6 +75,7 @@ class DeadLetters:
 
 
 def as_it_came(letter: DeadLetter) -> RawRecord:
-    """The record as it stood on its topic. Its time on the broker is not kept."""
+    """The record as it stood on its topic. Its time on the broker is not kept: when it was first refused stands in, so
+    that a label without a time of its own does not count as later than what came since."""
     value = None if letter.reason == "tombstone" else letter.value
-    return RawRecord(position=letter.position, next_offset=letter.position.offset + 1, value=value)
+    return RawRecord(position=letter.position, next_offset=letter.position.offset + 1, value=value, timestamp=letter.at)

@@ -52,6 +52,7 @@ class WaitingLabel:
     row: int | None = None
     labeller: str | None = None
     trusted: bool = False
+    repeated: bool = False
 
 
 @dataclass(slots=True, frozen=True)

@@ -5,8 +5,9 @@ The rules (DESIGN §2 and invariants 3 and 4):
 
 - The first event of an id wins. The same text again is a duplicate; another text is `conflicting_duplicate`.
 - An event and its label join in either order. A label inside an event is that event's first label, whatever waited for
-  it; a duplicate event that carries a label brings that label, by no labeller. One that cannot be used is a dead letter
-  of a label, at the event's position; the event is one without label.
+  it; a duplicate event that carries a label brings that label, by no labeller, but corrects no other: it may be the
+  same record, delivered twice. One that cannot be used is a dead letter of a label, at the event's position; the event
+  is one without label.
 - Of two labels that differ, a trusted labeller's stands, whenever it comes; the other is `conflicting_label`. Between
   equals `on_conflict` decides: the last one stands (a correction), or the first (the other is counted a label
   duplicate), or the first with a `conflicting_label`. Later is what is read later; labels that are retried are placed
@@ -17,6 +18,7 @@ The rules (DESIGN §2 and invariants 3 and 4):
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 
 from driftline.buffer.batch import Answer, Batch, Corrected, Entry, WaitingLabel, WaitingPrediction
 from driftline.buffer.counters import Tally
@@ -98,7 +100,7 @@ class Joining:
     def _again(self, event: Event, entry: Entry) -> None:
         self._count("duplicates")
         if event.label is not None:
-            self._label_event(entry, self._inside(event, event.label))
+            self._label_event(entry, replace(self._inside(event, event.label), repeated=True))
 
     def _meet_prediction(self, entry: Entry) -> None:
         waiting = self.batch.predictions.pop(entry.event_id, None)
@@ -136,6 +138,7 @@ class Joining:
             label.value or b"",
             labeller=label.labeller,
             trusted=label.labeller in self._rules.trusted,
+            repeated=label.repeated,
         )
         entry, waiting = self.batch.entries.get(label.event_id), self.batch.labels.get(label.event_id)
         if entry is not None:
@@ -167,6 +170,9 @@ class Joining:
         if known.label == given.label:
             self._count("label_duplicates")
             return given.trusted and not known.trusted
+        if given.repeated and self._rules.on_conflict != "dead_letter":
+            self._count("label_duplicates")  # a producer that delivers twice must not undo a correction
+            return False
         if known.trusted != given.trusted:
             if not given.trusted:
                 self._refuse_label(given, "a trusted labeller's label of this event stands")

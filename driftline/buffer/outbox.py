@@ -49,7 +49,7 @@ def put(db: sqlite3.Connection, feed: int, letters: Iterable[tuple[str, DeadLett
             'INSERT INTO letters (feed, kind, reason, detail, topic, "partition", "offset", value, state, at) '
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'to_send', ?) ON CONFLICT DO UPDATE SET "
             "kind = excluded.kind, reason = excluded.reason, detail = excluded.detail, value = excluded.value, "
-            "at = excluded.at, state = CASE WHEN sent_reason = excluded.reason THEN 'sent' ELSE 'to_send' END",
+            "state = CASE WHEN sent_reason = excluded.reason THEN 'sent' ELSE 'to_send' END",
             (feed, kind, letter.reason, letter.detail, at.topic, at.partition, at.offset, letter.value, now),
         )
 
@@ -132,6 +132,8 @@ def mark_for_retry(db: sqlite3.Connection, feed: int | None, letters: Sequence[i
 
 
 def _letter(row: tuple) -> DeadLetter:
-    _, feed, reason, detail, topic, partition, offset, value, kind = row[:9]
+    _, feed, reason, detail, topic, partition, offset, value, kind, _, at = row
     position = Position(topic=topic, partition=partition, offset=offset)
-    return DeadLetter(feed=feed, reason=reason, detail=detail, position=position, value=value, kind=kind)
+    return DeadLetter(
+        feed=feed, reason=reason, detail=detail, position=position, value=value, kind=kind, at=from_micros(at)
+    )

@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 COLLECTED = "driftline_collected"
+REPEATED = "driftline_repeated"
 MAX_SOURCE_CHARACTERS = 256
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 DEFAULT_FIELDS = FieldsConfig()
@@ -98,6 +99,7 @@ class Codec:
                 position=raw.position,
                 value=raw.value,
                 time_fell_back=fell_back,
+                repeated=fields.flag(REPEATED),
             )
         except Unusable as problem:
             return _dead_letter(raw, self._feed, problem)
@@ -203,13 +205,16 @@ def encode_event(
     return _outgoing(event_id, document)
 
 
-def encode_label(event_id: str, label: str, timestamp: datetime | None, labeller: str | None) -> Outgoing:
+def encode_label(
+    event_id: str, label: str, timestamp: datetime | None, labeller: str | None, *, repeated: bool = False
+) -> Outgoing:
     """A label as JSON, without what is None. The key is the event's id."""
     document = {
         "id": event_id,
         "label": label,
         "timestamp": iso(timestamp) if timestamp else None,
         "labeller": labeller,
+        REPEATED: True if repeated else None,
     }
     return _outgoing(event_id, {name: value for name, value in document.items() if value is not None})
 

@@ -105,6 +105,10 @@ class Fields:
         except (ValueError, OverflowError):
             raise Unusable("bad_timestamp", f"field {path!r} is no time that can be read (timestamp_format)") from None
 
+    def flag(self, path: str) -> bool:
+        """Whether it is there, and true."""
+        return self._get(path) is True
+
     def count(self, path: str) -> int:
         """An integer ≥ 0."""
         value = self._required(path)

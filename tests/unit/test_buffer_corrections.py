@@ -10,7 +10,11 @@ import pytest
 from driftline.buffer import Buffer
 from driftline.buffer.states import FRESH, LEARNED, REMEMBERED, RETIRED, SET_ASIDE, TAKEN
 from driftline.cli.examples import read_corrections, show_corrections
-from tests.fixtures.buffers import EVENTS, FEED, KEY, LABELS, at, cycle, event, label, rules, up_to
+from driftline.config import FeedConfig
+from driftline.records import DeadLetter
+from driftline.topics.codec import Codec
+from stream.dead_letters import as_it_came
+from tests.fixtures.buffers import EVENTS, FEED, KEY, LABELS, at, cycle, event, label, place, rules, up_to
 
 
 @pytest.fixture
@@ -255,3 +259,32 @@ class _Run:
         }
         taken = {seq for seq, state in found.items() if state == TAKEN}
         assert {seq for seq, state in found.items() if state == LEARNED} == learned - taken
+
+
+def test_an_event_that_is_delivered_twice_undoes_no_correction(buffer: Buffer) -> None:
+    correct(buffer, 1)
+    buffer.append([event("e1", 60, label="pos")], {}, at(2))
+    assert [example.label for example in buffer.examples([1])] == ["neg"]
+    counts = buffer.counts(FEED)
+    assert (counts.corrected, counts.duplicates, counts.label_duplicates, counts.label_dead_letters) == (1, 1, 1, 0)
+
+
+def test_a_refused_label_without_a_time_of_its_own_is_not_later_than_what_came_since(buffer: Buffer) -> None:
+    """It is placed by when it was refused, though its record says nothing of a time."""
+    codec = Codec(FEED, FeedConfig(labels=("neg", "pos"), label_map={"1": "neg"}))
+    refused = DeadLetter(
+        feed=FEED,
+        reason="unknown_label",
+        detail="…",
+        position=place(LABELS, 70),
+        value=b'{"id": "e1", "label": "1"}',
+        kind="label",
+    )
+    buffer.append([refused], {}, at(1))
+    correct(buffer, 1, to="neg", offset=200)
+    correct(buffer, 1, to="pos", offset=300)
+    assert buffer.mark_for_retry(FEED, None) == 1
+    [(number, letter)] = buffer.letters_to_retry(10)
+    assert letter.at == at(1)
+    buffer.append([codec.label(as_it_came(letter))], {}, at(500), retried=[number])
+    assert [example.label for example in buffer.examples([1])] == ["pos"]

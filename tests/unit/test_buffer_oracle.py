@@ -44,6 +44,7 @@ class Word:
     position: Position
     value: bytes
     since: float = 0.0
+    repeated: bool = False
 
 
 @dataclass
@@ -105,7 +106,8 @@ class Naive:
             if e.event_id in self.predictions:
                 self.known[e.event_id].answer = self.predictions.pop(e.event_id)[:3]
         if e.label is not None:
-            self.say(e.event_id, Word(e.label, e.occurred_at, False, e.position, e.value), now)
+            again = self.fate[e.position] == "duplicate"
+            self.say(e.event_id, Word(e.label, e.occurred_at, False, e.position, e.value, repeated=again), now)
         if e.event_id in self.labels:
             self.say(e.event_id, self.labels.pop(e.event_id), now)
 
@@ -138,6 +140,9 @@ class Naive:
         if old.label == new.label:
             self.tally["label_duplicates"] += 1
             return new.trusted and not old.trusted
+        if new.repeated and self.on_conflict != "dead_letter":
+            self.tally["label_duplicates"] += 1
+            return False
         if new.trusted != old.trusted:
             won = new.trusted
             lost_as = "letter"

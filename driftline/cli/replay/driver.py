@@ -8,7 +8,7 @@ passes: labels come and ticks start cycles, in their order; a due cycle runs thr
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
-from driftline.cli.replay.labels import Forecast, LabelQueue, TakenTexts
+from driftline.cli.replay.labels import DueLabel, Forecast, LabelQueue, TakenTexts
 from driftline.cli.replay.pace import Pace
 from driftline.cli.replay.pipeline import Pipeline
 from driftline.cli.replay.rivals import Rivals
@@ -16,6 +16,7 @@ from driftline.cli.replay.source import LATEST, StreamItem
 from driftline.cli.replay.tally import Swap, Tally
 from driftline.cli.replay.ticks import Ticks
 from driftline.errors import ServingError
+from driftline.topics import Outgoing
 from driftline.topics.codec import encode_label
 from learner.cycle import CycleReport
 
@@ -123,8 +124,9 @@ class Driver:
             self.rivals.answer([event.event_id for _, event in decoded], [event.text for _, event in decoded])
         tally.events += len(batch)
         for item, event in decoded:
+            repeated = self._taken.seen(event.event_id)
             if self._taken.take(event.event_id, event.text) and item.label is not None:
-                self._labels.push(item.due_at, event.event_id, item.label)
+                self._labels.push(item.due_at, event.event_id, item.label, repeated=repeated)
         self._deliver()
         self._on_step(self)
 
@@ -135,7 +137,7 @@ class Driver:
         pipe, due = self.pipeline, self._labels.pop_due(self.pipeline.clock.now())
         if not due:
             return
-        pipe.topics.append(pipe.names.labels, [encode_label(one.event_id, one.label, one.at, None) for one in due])
+        pipe.topics.append(pipe.names.labels, [_encoded(one) for one in due])
         with self.tally.timed("ingest"):
             pipe.ingest_waiting()
         with self.tally.timed("baselines"):
@@ -166,6 +168,10 @@ class Driver:
         self.rivals.keep_first(version)
         fresh = pipe.buffer.examples(report.cycle.plan.fresh)
         self.tally.freshness_s += [(now - example.labelled_at).total_seconds() for example in fresh]
+
+
+def _encoded(due: DueLabel) -> Outgoing:
+    return encode_label(due.event_id, due.label, due.at, None, repeated=due.repeated)
 
 
 class _Peekable:

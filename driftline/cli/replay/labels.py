@@ -17,6 +17,7 @@ class DueLabel:
     order: int
     event_id: str = field(compare=False)
     label: str = field(compare=False)
+    repeated: bool = field(compare=False, default=False)
 
 
 class TakenTexts:
@@ -27,6 +28,10 @@ class TakenTexts:
 
     def __init__(self) -> None:
         self._digests: dict[str, bytes] = {}
+
+    def seen(self, event_id: str) -> bool:
+        """Whether an event of this id was asked for before."""
+        return event_id in self._digests
 
     def take(self, event_id: str, text: str) -> bool:
         """Whether ingest takes this event (a repeated one too); `text` is cleaned. To be asked in topic order."""
@@ -46,9 +51,9 @@ class LabelQueue:
         """When the next one comes; None if there is none."""
         return self._heap[0].at if self._heap else None
 
-    def push(self, at: datetime, event_id: str, label: str) -> None:
-        """One more."""
-        heapq.heappush(self._heap, DueLabel(at, next(self._order), event_id, label))
+    def push(self, at: datetime, event_id: str, label: str, *, repeated: bool = False) -> None:
+        """One more. `repeated`: the event had come before."""
+        heapq.heappush(self._heap, DueLabel(at, next(self._order), event_id, label, repeated))
 
     def pop_due(self, now: datetime) -> list[DueLabel]:
         """Those that have come by `now`, in the order of their times."""
