@@ -154,14 +154,15 @@ def _majority(
     candidate: Answers, incumbent: Answers, truth: Mapping[int, str], seqs: Sequence[int], significance: float | None
 ) -> list[GateReason]:
     """What there is to say against a candidate that only guesses. `significance` None: too few hold-outs to test, so
-    that it is only said where one class is all that it answers."""
+    that only one that answers a single class is looked at, and what stands there counts."""
     ours, theirs = standing(candidate, truth, seqs), standing(incumbent, truth, seqs)
     if ours is None or theirs is None:
         return []
     one_class = len(ours.answered) == 1
     if not one_class and (significance is None or ours.p_value < significance):
         return []
-    better_is_live = significance is not None and theirs.p_value < significance and theirs.balanced > ours.balanced
+    shown = len(theirs.answered) > 1 if significance is None else theirs.p_value < significance
+    better_is_live = shown and theirs.balanced > ours.balanced
     return [_guesses(ours, len(seqs), holds=not better_is_live)]
 
 

@@ -77,8 +77,9 @@ def test_hold_outs_of_one_class_ask_nothing() -> None:
     assert {reason.code for reason in decision.reasons} == {"not_worse"}
 
 
-def test_with_too_few_hold_outs_one_class_is_only_said() -> None:
-    decision = judge(GUESSER, telling(9, 0), n=40)
+def test_with_too_few_hold_outs_one_class_replaces_nothing_better() -> None:
+    assert not judge(GUESSER, telling(9, 0), n=40).promote, "the incumbent tells the classes apart"
+    decision = judge(GUESSER, NOTHING, n=40)
     assert decision.promote
     assert [reason.code for reason in decision.reasons] == ["too_few_holdouts", "answers_one_class"]
     assert "it only answers 'positive'" in decision_in_words(decision)
