@@ -142,8 +142,15 @@ def _buffer(config: Config) -> Iterator[Finding]:
 
 def _label_changes(config: Config) -> Iterator[Finding]:
     """What the processes will do first, or why they will refuse; nothing where the labels are those known so far."""
-    from driftline.cli.label_changes import changes_in_words
+    from driftline.cli.label_changes import changes_in_words, read_live_labels
 
+    if not StateFiles(config.state.path).buffer.exists():  # then only the live versions know
+        try:
+            read_live_labels(config)
+        except DriftlineError as error:
+            for feed in config.feed:
+                yield Finding(f"labels of {feed}", None, f"not compared with those known so far: {error}")
+            return
     for feed in config.feed:
         ok, lines = changes_in_words(config, feed)
         yield from (Finding(f"labels of {feed}", ok, line) for line in lines)

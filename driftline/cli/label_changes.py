@@ -27,10 +27,11 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What there is of a feed. `labels`: of its buffer, then of its live version. `examples` and `set_aside` by label;
-    `unknown`: dead letters of labels that were none of the feed's."""
+    """What there is of a feed. `labels`: of its buffer, else of its `live` version. `examples` and `set_aside` by
+    label; `unknown`: dead letters of labels that were none of the feed's."""
 
     labels: tuple[str, ...] = ()
+    live: tuple[str, ...] = ()
     examples: Mapping[str, int] = field(default_factory=dict)
     set_aside: Mapping[str, int] = field(default_factory=dict)
     unknown: int = 0
@@ -66,20 +67,30 @@ def adopt_labels(config: Config, buffer: "Buffer") -> None:
 
 
 def live_labels(config: Config) -> dict[str, tuple[str, ...]]:
-    """Feed → labels of its live version; without feeds at version 0, and without any where Redis cannot be asked."""
+    """Feed → labels of its live version, then those that only its anchor has, which the learner compares with; without
+    feeds at version 0, and without any where Redis cannot be asked."""
+    try:
+        return read_live_labels(config)
+    except DriftlineError as error:
+        log.debug("live_labels_unknown", error=str(error))
+        return {}
+
+
+def read_live_labels(config: Config) -> dict[str, tuple[str, ...]]:
+    """As `live_labels`; DriftlineError where Redis cannot be asked, or a manifest cannot be read."""
     from driftline.artefact.manifest import decode_manifest
 
     found: dict[str, tuple[str, ...]] = {}
-    try:
-        registry = existing_registry(config)
-        if registry is None:
-            return found
-        with closing(registry):
-            for feed in config.feed:
-                if version := registry.live(feed).version:
-                    found[feed] = decode_manifest(registry.manifest(feed, version).document).labels
-    except DriftlineError as error:
-        log.debug("live_labels_unknown", error=str(error))
+    registry = existing_registry(config)
+    if registry is None:
+        return found
+    with closing(registry):
+        for feed in config.feed:
+            live = registry.live(feed)
+            in_use = [version for version in dict.fromkeys((live.version, live.anchor)) if version]
+            labels = [decode_manifest(registry.manifest(feed, one).document).labels for one in in_use]
+            if labels:
+                found[feed] = tuple(dict.fromkeys(label for own in labels for label in own))
     return found
 
 
@@ -97,9 +108,12 @@ def changes_in_words(config: Config, feed: str) -> tuple[bool, list[str]]:
     """Whether the config's labels can be taken up, and what will happen: a line for each change, or the refusal."""
     known = _known(config, feed)
     section = config.feed[feed]
-    if (problem := refusal(feed, known.labels, section)) is not None:
+    if (problem := refusal(feed, (*known.labels, *known.live), section)) is not None:
         return False, [problem]
-    return True, list(in_words(change_of(known.labels, section), known))
+    lines = list(in_words(change_of(known.labels, section), known))
+    if not lines and known.live and known.live != section.labels:  # adopted, and not learned yet; or rolled back
+        lines = [f"versions in use answer with their own labels until others take their place: {', '.join(known.live)}"]
+    return True, lines
 
 
 def in_words(change: LabelChange, known: Known) -> Iterator[str]:
@@ -143,16 +157,17 @@ def _known(config: Config, feed: str) -> Known:
     try:
         buffer = existing_buffer(config)
         if buffer is None:
-            return Known(labels=live)
+            return Known(labels=live, live=live)
         with closing(buffer):
-            labels = tuple(dict.fromkeys((*buffer.labels.known(feed), *live)))
+            labels = buffer.labels.known(feed) or live
             if not change_of(labels, config.feed[feed]):
-                return Known(labels=labels)
+                return Known(labels=labels, live=live)
             return Known(
                 labels=labels,
+                live=live,
                 examples=buffer.labels.examples(feed),
                 set_aside=buffer.labels.set_aside(feed),
                 unknown=buffer.counts(feed).by_reason.get("unknown_label", 0),
             )
     except BufferStoreError:
-        return Known(labels=live)
+        return Known(labels=live, live=live)

@@ -269,6 +269,7 @@ def test_check_says_what_will_happen(config: Callable[..., Path]) -> None:
     assert details[:4] == lines
     with closing(open_buffer(load_config(path))) as buffer:
         buffer.labels.adopt(FEED, datetime.now(UTC))
+    assert changes_in_words(load_config(path), FEED) == (True, []), "what was done is not announced again"
     path = config((*THREE[1:], "bad", "mixed"), '[feed.reviews.label_map]\n"negative" = "bad"')
     _, lines = changes_in_words(load_config(path), FEED)
     assert lines[0] == (
@@ -305,7 +306,7 @@ def up(path: Path, log: Path) -> Iterator[Callable[[Callable[[], object]], None]
     with log.open("a") as output:
         command = [sys.executable, "-m", "driftline.cli", "up", "-c", str(path)]
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-    deadline, tick = Deadline(150.0), threading.Event()
+    deadline, tick = Deadline(400.0), threading.Event()
 
     def wait_for(condition: Callable[[], object]) -> None:
         while not condition():
