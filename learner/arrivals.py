@@ -25,23 +25,29 @@ class _Wait:
 class Arrivals:
     """Of one feed. One thread only."""
 
-    def __init__(self, feed: str, buffer: Buffer) -> None:
+    def __init__(self, feed: str, buffer: Buffer, max_examples: int) -> None:
+        """`max_examples`: of one update; with so many waiting, nothing that comes would be in it."""
         self._feed = feed
         self._buffer = buffer
+        self._max_examples = max_examples
         self._wait: _Wait | None = None
 
     def awaited(self, request: str) -> bool:
         """Whether the request should wait on. Says once that it waits, and when it gives up."""
         what = wanted(request)
-        if not what.positions:
+        if not what.positions or self._buffer.fresh_count(self._feed) >= self._max_examples:
             return False
-        if self._wait is None or self._wait.request != request:
+        if self._wait is None:
             self._wait = _Wait(request, Deadline(what.wait_s))
+        elif self._wait.request != request:  # asked again before the first was met: that prolongs nothing
+            self._wait = _Wait(request, self._wait.deadline)
         missing = self._missing(self._wait)
-        if missing and self._wait.deadline.expired():
+        if missing and not self._wait.deadline.expired():
+            return True
+        if missing:
             log.warning("update_waits_no_longer", feed=self._feed, waited_s=what.wait_s, missing=missing)
-            return False
-        return missing is not None
+        self._wait = None
+        return False
 
     def _missing(self, wait: _Wait) -> str | None:
         """What is not there yet; events that came later than what was asked for do not prolong it."""

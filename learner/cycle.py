@@ -82,7 +82,7 @@ class Learner:
         self._shop = shop
         self._holdouts = Holdouts(feed, section, shop.buffer, shop.model)
         self._publisher = Publisher(shop.registry, shop.signer, shop.lease, shop.clock)
-        self._arrivals = Arrivals(feed, shop.buffer)
+        self._arrivals = Arrivals(feed, shop.buffer, section.schedule.max_examples)
         self._training = Training(feed, section, shop.buffer, shop.model)
 
     @property

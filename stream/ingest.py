@@ -8,7 +8,6 @@ are one transaction. Idempotency: records that come again are skipped. Errors: T
 (retriable: nothing is lost, step again); TopicRecreated, PositionLost, BufferStoreError, BufferInUse stop it.
 """
 
-import fcntl
 import os
 import threading
 import time
@@ -22,9 +21,10 @@ import structlog
 
 from driftline import metrics
 from driftline.buffer import Buffer
-from driftline.clock import Clock, Deadline, sleep
+from driftline.clock import Clock
 from driftline.config import FeedConfig, FeedTopics, IngestConfig
 from driftline.errors import BufferInUse, DriftlineError
+from driftline.locks import hold
 from driftline.records import RawRecord
 from driftline.topics import Topics
 from stream.dead_letters import LETTERS_AT_ONCE, DeadLetters
@@ -40,7 +40,6 @@ HOUSEKEEPING_EVERY_S = 1.0
 PARTITIONS_EVERY_S = 60.0
 MAX_BACK_OFF_S = 10.0
 POLL_S = 0.5
-LOCK_WITHIN_S = 0.2
 
 
 class Ingest:
@@ -262,19 +261,14 @@ def _count(records: list[Decoded]) -> None:
 
 
 def _hold(path: Path) -> int | None:
-    """The lock that keeps a second ingest out; it falls with the process. `status` looks at it, and so holds it for a
-    moment: that is waited for."""
+    """The lock that keeps a second ingest out; it falls with the process."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock, deadline = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600), Deadline(LOCK_WITHIN_S)
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return lock
-        except BlockingIOError:
-            if deadline.expired():
-                os.close(lock)
-                raise BufferInUse(
-                    f"another ingest holds {path}: one ingest writes one buffer; stop it, or give this one another "
-                    "state.path"
-                ) from None
-            sleep(0.01)
+    lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        hold(lock)
+    except BlockingIOError:
+        os.close(lock)
+        raise BufferInUse(
+            f"another ingest holds {path}: one ingest writes one buffer; stop it, or give this one another state.path"
+        ) from None
+    return lock

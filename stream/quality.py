@@ -24,7 +24,7 @@ class Quality:
         self._buffer = buffer
         self._feeds = dict(feeds)
         self._measured_at: datetime | None = None
-        self._seen: dict[str, tuple[int, int]] = {}
+        self._seen: dict[str, tuple[int, ...]] = {}
 
     def measure(self, now: datetime) -> None:
         """Measure, unless that was done moments ago."""
@@ -34,7 +34,7 @@ class Quality:
         for feed, section in self._feeds.items():
             self._labelling(feed, now)
             counts = self._buffer.counts(feed)
-            seen = (counts.examples, counts.awaiting_prediction + counts.corrected)
+            seen = (counts.examples, counts.awaiting_prediction, counts.corrected, counts.withdrawn)
             if seen != self._seen.get(feed):
                 self._answers(feed, section)
                 self._seen[feed] = seen
@@ -44,8 +44,6 @@ class Quality:
         rows = self._buffer.scored(feed, last=LAST_EXAMPLES)
         scored = [row for row in rows if section.serve.score or row.answered]
         metrics.SERVED_EXAMPLES.labels(feed).set(len(scored))
-        if not scored:
-            return
         predicted, truth = [row.predicted for row in scored], [row.label for row in scored]
         metrics.SERVED_ACCURACY.labels(feed).set(accuracy(predicted, truth) or 0.0)
         metrics.SERVED_MACRO_F1.labels(feed).set(macro_f1(predicted, truth, section.labels) or 0.0)

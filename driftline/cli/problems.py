@@ -13,9 +13,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from driftline.cli.output import count_of, to_type
-from driftline.cli.supervisor import STEADY_S, is_held, left_behind
-from driftline.config import Config
+from driftline.cli.supervisor import STEADY_S, left_behind
+from driftline.config import Config, feed_topics
 from driftline.errors import DriftlineError
+from driftline.locks import is_held
 from driftline.names import StateFiles
 from driftline.records import LiveRecord, ReplicaStatus, iso, utc
 
@@ -79,7 +80,7 @@ def _ended_just_now(name: str, processes: Processes) -> str | None:
     """A process that runs again may be one that keeps ending; it is believed after a minute."""
     process = processes[name]
     ended_at = process.get("ended_at")
-    if process["state"] != "running" or ended_at is None or _seconds_since(ended_at) > STEADY_S:
+    if process["state"] != "running" or ended_at is None or not 0 <= _seconds_since(ended_at) <= STEADY_S:
         return None
     row = f"{count_of(n, 'time')} in a row" if (n := process.get("quick_ends", 1)) > 1 else "once"
     last = f"last {_seconds_since(ended_at):.0f} s ago with exit code {process['exit_code']}"
@@ -108,7 +109,7 @@ def _topics(config: Config) -> Iterator[str]:
     short = {"bootstrap_timeout_ms": KAFKA_WITHIN_MS, **config.topics.client}
     try:
         with closing(KafkaTopics(config.topics.model_copy(update={"client": short}))) as topics:
-            topics.exists(next(iter(config.feed)))
+            topics.exists(feed_topics(config, next(iter(config.feed))).events)
     except DriftlineError as error:
         yield f"topics: {error}"
 
@@ -135,7 +136,7 @@ def _absent(config: Config, feeds: list[str], files: StateFiles, processes: Proc
 def _explained(name: str, processes: Processes) -> bool:
     """Whether the process is starting, or it is told already why it does not run."""
     started_at = processes.get(name, {}).get("started_at")
-    starting = started_at is not None and _seconds_since(started_at) < STARTING_S
+    starting = started_at is not None and 0 <= _seconds_since(started_at) < STARTING_S
     return starting or keeps_ending(name, processes) is not None
 
 
@@ -160,8 +161,8 @@ def _astray(feeds: list[str], sight: Sight) -> Iterator[str]:
 
 def _is_behind(replica: ReplicaStatus, live: LiveRecord) -> bool:
     at = replica.revisions.get(live.feed)
-    late = live.changed_at is not None and (_now() - live.changed_at).total_seconds() > BEHIND_S
-    return at is not None and at < live.revision and late
+    just_now = live.changed_at is not None and 0 <= (_now() - live.changed_at).total_seconds() <= BEHIND_S
+    return at is not None and at < live.revision and not just_now
 
 
 def _named(replica: ReplicaStatus) -> str:
@@ -169,6 +170,7 @@ def _named(replica: ReplicaStatus) -> str:
 
 
 def _seconds_since(moment: str) -> float:
+    """Negative where the clock was set back meanwhile: then nothing is known to have been a moment ago."""
     return (_now() - utc(moment)).total_seconds()
 
 

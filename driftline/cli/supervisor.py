@@ -12,7 +12,6 @@ is the supervisor's last sign of life. A stop that was asked for removes it: one
 """
 
 import ctypes
-import fcntl
 import json
 import os
 import select
@@ -32,6 +31,7 @@ import structlog
 
 from driftline.cli.output import say
 from driftline.errors import UsageError
+from driftline.locks import hold, is_held
 from driftline.records import iso
 
 log = structlog.get_logger()
@@ -222,7 +222,7 @@ def only_supervisor(file: Path) -> Iterator[None]:
     """Hold the state folder's supervisor lock. UsageError if another `up` holds it."""
     with _lock_file(file).open("a") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            hold(lock.fileno())
         except BlockingIOError:
             pid = _read(file).get("pid")
             who = f" (process {pid})" if pid else ""
@@ -235,28 +235,17 @@ def only_supervisor(file: Path) -> Iterator[None]:
 
 def left_behind(file: Path) -> datetime | None:
     """When the `up` that was killed on this state folder was last alive; None: none was, or another one runs."""
-    try:
-        seen = datetime.fromtimestamp(file.stat().st_mtime, UTC)
+    if is_held(_lock_file(file)):
+        return None
+    try:  # after the look at the lock: an `up` that stops removes the file first
+        return datetime.fromtimestamp(file.stat().st_mtime, UTC)
     except OSError:
         return None
-    return None if is_held(_lock_file(file)) else seen
 
 
 def supervised(file: Path) -> dict[str, dict[str, Any]]:
     """The children of the `up` that runs on this state folder, by name; {} if none runs."""
     return dict(_read(file).get("processes", {})) if is_held(_lock_file(file)) else {}
-
-
-def is_held(lock: Path) -> bool:
-    """Whether a process holds this lock file. False, too, where nothing ever did: there is no such file."""
-    try:
-        with lock.open("r") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        pass
-    return False
 
 
 def _lock_file(file: Path) -> Path:
