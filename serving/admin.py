@@ -65,6 +65,9 @@ CHANGE = described(
 )
 
 
+CHANGE["responses"][202] = {**CHANGE["responses"][200], "description": "update-now: the learner was asked"}
+
+
 def create_admin_app(parts: Parts, registry: Registry) -> FastAPI:
     """The app of the admin port."""
     app = FastAPI(title="Driftline admin", version=__version__, docs_url=None, redoc_url=None)

@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from driftline.artefact.manifest import SignedManifest, decode_manifest, decode_signed, encode_signed
-from driftline.artefact.portable import write_code
+from driftline.artefact.portable import check_code, write_code
 from driftline.artefact.readme import readme
 from driftline.artefact.weights import Weights, pack_body, pack_head, pack_tensors, unpack, unpack_tensors
 from driftline.base_source import PortableBase
@@ -37,6 +37,7 @@ def export_folder(folder: Path, signed: SignedManifest, weights: Weights, base: 
     The folder is made; UsageError if it holds something already. The manifest is written last: a folder without one was
     not finished.
     """
+    check_code()
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise UsageError(f"{folder}: the folder is not empty: name a new one")

@@ -13,7 +13,7 @@ from driftline.artefact import probe
 from driftline.errors import DriftlineError
 from driftline.topics import text
 
-__all__ = ["CODE_FOLDER", "ftfy_version", "write_code"]
+__all__ = ["CODE_FOLDER", "check_code", "ftfy_version", "write_code"]
 
 CODE_FOLDER = "code"
 LEFT_OUT = ("cli.py", "formatting.py")
@@ -41,12 +41,23 @@ def write_code(folder: Path) -> None:
     _write_ftfy(code / "ftfy")
 
 
-def _write_ftfy(folder: Path) -> None:
+def check_code() -> None:
+    """DriftlineError if `write_code` could not copy what it has to; nothing is written."""
+    _ftfy_files()
+
+
+def _ftfy_files() -> tuple[list[metadata.PackagePath], list[metadata.PackagePath]]:
+    """Sources and licences of the ftfy that runs here."""
     files = metadata.files("ftfy") or []
     licences = [file for file in files if "licenses" in file.parts]
     sources = [file for file in files if file.parts[0] == "ftfy" and file.suffix == ".py" and file.name not in LEFT_OUT]
     if not licences or not sources:
         raise DriftlineError("the installed ftfy has no files or no licence to copy: install it again from its wheel")
+    return sources, licences
+
+
+def _write_ftfy(folder: Path) -> None:
+    sources, licences = _ftfy_files()
     for source in sources:
         target = folder.joinpath(*source.parts[1:])
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ probe aside, is not made live.
 """
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -345,13 +345,22 @@ def _relearn(config: Config, feed: str, registry: "Registry", actor: str) -> int
             "on the learner's machine with the learner's config (state.path), or resume without --relearn"
         )
     live = registry.live(feed)
-    if not live.paused:
+    paused_here = not live.paused
+    if paused_here:
         live = registry.pause(feed, actor=actor, reason="while resume --relearn works", at=datetime.now(UTC))
-    with closing(open_buffer(config)) as buffer:
-        buffer.reconcile(feed, live.version)
-        require_unchanged(registry, live)
-        count = buffer.relearn(feed)
-        require_unchanged(registry, live)
+    try:
+        with closing(open_buffer(config)) as buffer:
+            buffer.reconcile(feed, live.version)
+            require_unchanged(registry, live)
+            count = buffer.relearn(feed)
+            require_unchanged(registry, live)
+    except BaseException:
+        if paused_here:
+            with suppress(
+                DriftlineError
+            ):  # the first error is the one to tell; `status` shows the pause and its reason
+                registry.resume(feed, actor=actor, reason="resume --relearn failed", at=datetime.now(UTC))
+        raise
     return count
 
 

@@ -50,7 +50,11 @@ class Bridge(logging.Handler):
         self._written[kind] = now
         more = {"left_out": count} if (count := self._left_out.pop(kind, 0)) else {}
         structlog.get_logger().log(
-            record.levelno, record.getMessage().strip(), logger=record.name, exc_info=record.exc_info or None, **more
+            _level(record.levelno),
+            record.getMessage().strip(),
+            logger=record.name,
+            exc_info=record.exc_info or None,
+            **more,
         )
 
     def _forget(self, now: float, but: Kind) -> None:
@@ -64,7 +68,12 @@ class Bridge(logging.Handler):
     def _tell(self, kind: Kind) -> None:
         name, level, template = kind
         if count := self._left_out.pop(kind, 0):
-            structlog.get_logger().log(level, "lines_left_out", logger=name, like=template, left_out=count)
+            structlog.get_logger().log(_level(level), "lines_left_out", logger=name, like=template, left_out=count)
+
+
+def _level(number: int) -> int:
+    """The standard level at or below; structlog knows no others, and libraries make their own."""
+    return max(logging.DEBUG, min(logging.CRITICAL, number // 10 * 10))
 
 
 def _kind(record: logging.LogRecord) -> Kind:

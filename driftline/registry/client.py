@@ -106,8 +106,19 @@ def _our_errors(keys: Sequence[str]) -> Iterator[None]:
 
 def _keys_of(command: Sequence[Any]) -> list[str]:
     """The keys that a command names, as far as a message needs them: values never stand in one."""
-    scripted = str(command[0]).upper() == "EVAL"
-    return [str(key) for key in (command[3 : 3 + int(command[2])] if scripted else command[1:2])]
+    verb = str(command[0]).upper()
+    if verb == "EVAL":
+        named = command[3 : 3 + int(command[2])]
+    elif verb == "XREAD":  # XREAD … STREAMS KEY … ID …
+        after = list(command[[str(_plain(one)).upper() for one in command].index("STREAMS") + 1 :])
+        named = after[: len(after) // 2]
+    else:
+        named = command[1:2]
+    return [str(_plain(key)) for key in named]
+
+
+def _plain(part: Any) -> Any:
+    return part.decode("utf-8", "replace") if isinstance(part, bytes) else part
 
 
 def _translated(error: RedisError, keys: Sequence[str]) -> DriftlineError:
