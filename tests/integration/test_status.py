@@ -21,7 +21,7 @@ from tests.fixtures.kafka import BrokerProcess
 from tests.fixtures.processes import is_alive
 from tests.fixtures.redis import RedisProcess
 
-WITHIN_S = 120.0
+WITHIN_S = 300.0
 
 
 def problems(config: Path) -> list[str]:
