@@ -8,11 +8,13 @@ holds after every transaction, for event records alone; labels and predictions a
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from driftline.buffer.examples import returned
 from driftline.buffer.states import STATE_COUNTERS
+from driftline.buffer.store import Store
 
 _REASON = "reason:"
 
@@ -87,6 +89,15 @@ class Tally:
             "INSERT INTO counters VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value",
             [(feed, name, n) for (feed, name), n in self._changes.items() if n],
         )
+
+
+@contextmanager
+def tallied(store: Store) -> Iterator[tuple[sqlite3.Connection, Tally]]:
+    """One write transaction, and the tally that is written at its end."""
+    with store.writing() as db:
+        tally = Tally()
+        yield db, tally
+        tally.write(db)
 
 
 def read_counts(db: sqlite3.Connection, feed: int) -> FeedCounts:

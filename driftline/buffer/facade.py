@@ -16,7 +16,7 @@ from typing import Self
 
 from driftline.buffer import cycles, examples, intake, labelling, outbox, scoring, segments
 from driftline.buffer.corrections import CorrectionBook
-from driftline.buffer.counters import FeedCounts, Tally, read_counter, read_counts, read_total
+from driftline.buffer.counters import FeedCounts, read_counter, read_counts, read_total, tallied
 from driftline.buffer.expiry import LIMIT as EXPIRY_LIMIT
 from driftline.buffer.expiry import Expiry
 from driftline.buffer.holdouts import HoldoutSplit
@@ -223,12 +223,9 @@ class Buffer:
 
     def retire_overflow(self, feed: str, keep: int) -> int:
         """Retire the oldest fresh examples beyond the `keep` newest; returns how many. For a paused feed."""
-        with self._store.writing() as db:
-            tally = Tally()
+        with tallied(self._store) as (db, tally):
             over = read_counter(db, self._feed(feed), "fresh") - keep
-            retired = cycles.retire_overflow(db, self._feed(feed), over, tally) if over > 0 else 0
-            tally.write(db)
-        return retired
+            return cycles.retire_overflow(db, self._feed(feed), over, tally) if over > 0 else 0
 
     def take(self, cycle: Cycle) -> None:
         """Write the cycle, before anything is trained; its fresh and retired examples are taken.
@@ -236,11 +233,9 @@ class Buffer:
         BufferStoreError if another cycle of the feed is open, or an example is not available (also: a replayed one that
         is held out); nothing is changed then.
         """
-        with self._store.writing() as db:
-            tally = Tally()
+        with tallied(self._store) as (db, tally):
             check_adopted(db, self._feed(cycle.feed), self._rules[cycle.feed])
             cycles.take(db, self._feed(cycle.feed), cycle, tally)
-            tally.write(db)
 
     def open_cycle(self, feed: str) -> Cycle | None:
         """The cycle that was taken and not acknowledged, if any: after a crash it is to be run again."""
@@ -253,11 +248,9 @@ class Buffer:
         promoted: fresh → learned, retired → remembered. rejected: one attempt more, back to fresh, or retired after
         `max_attempts`. abandoned (nothing was published): back to fresh, no attempt counted.
         """
-        with self._store.writing() as db:
-            tally = Tally()
+        with tallied(self._store) as (db, tally):
             feed = cycles.feed_of(db, cycle_id)
             cycles.acknowledge(db, self._feed(feed), self._rules[feed], cycle_id, outcome, tally)
-            tally.write(db)
 
     def last_taken_at(self, feed: str) -> datetime | None:
         """When the feed's newest cycle was taken; None if there was none yet."""
@@ -300,18 +293,13 @@ class Buffer:
     def reconcile(self, feed: str, live_version: int) -> None:
         """After any change of the live record: examples that only versions outside its lineage learned are set aside,
         those that a version inside learned are learned. Idempotent."""
-        with self._store.writing() as db:
-            tally = Tally()
+        with tallied(self._store) as (db, tally):
             cycles.reconcile(db, self._feed(feed), live_version, tally)
-            tally.write(db)
 
     def relearn(self, feed: str) -> int:
         """Make what was set aside fresh again; returns how many."""
-        with self._store.writing() as db:
-            tally = Tally()
-            count = cycles.relearn(db, self._feed(feed), tally)
-            tally.write(db)
-        return count
+        with tallied(self._store) as (db, tally):
+            return cycles.relearn(db, self._feed(feed), tally)
 
     def remember_revision(self, feed: str, revision: int) -> None:
         """Remember the newest revision of the live record that was seen."""
@@ -359,11 +347,9 @@ class Buffer:
         When more than `max_segments` are closed, neighbours are merged in pairs and all indices change: read the
         segments again. BufferStoreError for any other segment than the first open one.
         """
-        with self._store.writing() as db:
-            tally = Tally()
+        with tallied(self._store) as (db, tally):
             measured = segments.Measured(index=index, row=row, version=version, at=at)
             segments.close(db, self._feed(feed), self._rules[feed], measured, tally)
-            tally.write(db)
 
     def matrix(self, feed: str) -> list[list[Cell]]:
         """a[i][j] = (correct, n) on the hold-outs of segment j when segment i closed; square, None for j > i."""

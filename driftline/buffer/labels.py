@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from driftline.buffer import outbox
-from driftline.buffer.counters import Tally
+from driftline.buffer.counters import Tally, tallied
 from driftline.buffer.rules import FeedRules
 from driftline.buffer.states import FRESH, HOLDOUT, PENDING, STATE_COUNTERS, WITHDRAWN, to_micros
 from driftline.buffer.store import Store
@@ -76,13 +76,10 @@ class LabelBook:
     def adopt(self, feed: str, now: datetime, live: Sequence[str] = ()) -> Adopted:
         """Make the config's labels those of the feed. `live`: the live version's. ConfigError as `require_consent`."""
         rules = self._rules[feed]
-        with self._store.writing() as db:
-            tally = Tally()
+        with tallied(self._store) as (db, tally):
             number = self._store.feed_id(feed)
             require_consent(feed, [*_known(db, number, rules), *live], rules)
-            adopted = _Adoption(db, number, rules, tally, to_micros(now)).make()
-            tally.write(db)
-        return adopted
+            return _Adoption(db, number, rules, tally, to_micros(now)).make()
 
 
 class _Adoption:
