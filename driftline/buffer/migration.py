@@ -5,6 +5,7 @@ Idempotency: a file of today's format is left alone. Errors: BufferStoreError fo
 (older than 4, or newer than this Driftline), with the remedy.
 """
 
+import filecmp
 import os
 import sqlite3
 from contextlib import closing
@@ -33,17 +34,30 @@ def upgrade(db: sqlite3.Connection, path: Path) -> None:
 
 
 def keep_copy(db: sqlite3.Connection, path: Path) -> None:
-    """A copy of a file that `upgrade` is going to change, as `NAME.format-N` beside it; an older copy is kept."""
+    """A copy of a file that `upgrade` is going to change, as `NAME.format-N` beside it; `NAME.format-N.2`, … where an
+    older file was put back. None if the newest copy is the same, as after an upgrade that was killed."""
     found = found_format(db)
-    copy = path.with_name(f"{path.name}.format-{found}")
-    if not OLDEST_VERSION <= found < SCHEMA_VERSION or copy.exists():
+    if not OLDEST_VERSION <= found < SCHEMA_VERSION:
         return
-    draft = copy.with_name(f"{copy.name}.draft")
+    newest, copy = _copies(path, found)
+    draft = path.with_name(f"{path.name}.format-{found}.draft")
     draft.unlink(missing_ok=True)
     os.close(os.open(draft, os.O_CREAT | os.O_EXCL, 0o600))
     with closing(sqlite3.connect(draft)) as target:
         db.backup(target)
-    draft.replace(copy)
+    if newest is not None and filecmp.cmp(draft, newest, shallow=False):
+        draft.unlink()
+    else:
+        draft.replace(copy)
+
+
+def _copies(path: Path, found: int) -> tuple[Path | None, Path]:
+    """The newest copy that is there, and the name of the next one."""
+    newest, copy, number = None, path.with_name(f"{path.name}.format-{found}"), 1
+    while copy.exists():
+        newest, number = copy, number + 1
+        copy = path.with_name(f"{path.name}.format-{found}.{number}")
+    return newest, copy
 
 
 def check_known(db: sqlite3.Connection, path: Path) -> None:

@@ -129,6 +129,24 @@ def test_a_buffer_of_format_4_is_upgraded_in_place_after_a_copy_and_goes_on(path
         assert db.execute("SELECT COUNT(*) FROM events").fetchone() == (30,)
 
 
+def test_every_state_that_is_upgraded_has_its_own_copy(path: Path) -> None:
+    made_by_an_earlier_commit(path)
+    Buffer.open(path, OLD_RULES, KEY).close()
+    for name, revision in (("format-4.2", 7), ("format-4.3", 8)):
+        for file in path.parent.glob(f"{path.name}*"):
+            if "format-4" not in file.name:
+                file.unlink()
+        path.write_bytes(path.with_name("buffer.sqlite3.format-4").read_bytes())
+        with closing(sqlite3.connect(path)) as db:  # the old version goes on
+            db.execute("UPDATE feeds SET seen_revision = ?", (revision,))
+            db.commit()
+        Buffer.open(path, OLD_RULES, KEY).close()
+        with closing(sqlite3.connect(path.with_name(f"buffer.sqlite3.{name}"))) as db:
+            assert db.execute("PRAGMA user_version").fetchone() == (4,)
+            assert db.execute("SELECT seen_revision FROM feeds").fetchone() == (revision,)
+    assert len(list(path.parent.glob("*.format-4*"))) == 3
+
+
 def test_an_upgrade_that_was_killed_is_made_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made_by_an_earlier_commit(path)
     run = migration._run
@@ -144,6 +162,7 @@ def test_an_upgrade_that_was_killed_is_made_again(path: Path, monkeypatch: pytes
     buffer = Buffer.open(path, OLD_RULES, KEY)
     assert buffer.counts(FEED).examples == 24
     buffer.close()
+    assert len(list(path.parent.glob("*.format-4*"))) == 1, "one state, one copy"
 
 
 def test_a_file_that_is_no_buffer_is_refused(path: Path) -> None:
