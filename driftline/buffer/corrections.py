@@ -31,7 +31,7 @@ def write(db: sqlite3.Connection, feed: int, corrected: Sequence[Corrected], now
     """Note them, and that only later versions learn the right labels. A fresh one has all its attempts again."""
     if not corrected:
         return
-    (newest,) = db.execute("SELECT COALESCE(MAX(version), 0) FROM cycles WHERE feed = ?", (feed,)).fetchone()
+    newest = newest_version(db, feed)
     db.executemany(
         "INSERT INTO corrections (feed, seq, was, becomes, labeller, corrected_at, after_version) "
         "VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -41,6 +41,12 @@ def write(db: sqlite3.Connection, feed: int, corrected: Sequence[Corrected], now
         "UPDATE events SET relearn_after = ?, attempts = 0 WHERE seq = ?",
         [(newest, one.entry.seq) for one in corrected],
     )
+
+
+def newest_version(db: sqlite3.Connection, feed: int) -> int:
+    """The greatest version number that a cycle of the feed was taken for; 0 if none. One step in an index."""
+    (newest,) = db.execute("SELECT COALESCE(MAX(version), 0) FROM cycles WHERE feed = ?", (feed,)).fetchone()
+    return int(newest)
 
 
 def relearn_after(db: sqlite3.Connection, seqs: Iterable[int]) -> dict[int, int]:
@@ -79,7 +85,8 @@ class CorrectionBook:
 _NEWEST = """
     SELECT seq, event_id, was, becomes, labeller, corrected_at, after_version, COALESCE((
         SELECT MAX(after_version) FROM corrections AS b WHERE b.seq = corrections.seq AND b.id < corrections.id), 0)
-    FROM corrections JOIN events USING (seq) WHERE corrections.feed = ? ORDER BY corrections.id DESC LIMIT ?"""
+    FROM corrections JOIN events USING (seq) WHERE corrections.feed = ? AND was <> becomes  -- equal: merged since
+    ORDER BY corrections.id DESC LIMIT ?"""
 
 
 def _named(row: tuple, learners: Sequence[int]) -> NamedCorrection:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from driftline.buffer import cycles, examples, intake, labelling, outbox, scoring, segments
-from driftline.buffer.corrections import CorrectionBook
+from driftline.buffer.corrections import CorrectionBook, newest_version
 from driftline.buffer.counters import FeedCounts, read_counter, read_counts, read_total, tallied
 from driftline.buffer.expiry import LIMIT as EXPIRY_LIMIT
 from driftline.buffer.expiry import Expiry
@@ -111,11 +111,10 @@ class Buffer:
         `retried`: the records come from these dead letters, one each, and `positions` is empty. BufferFull: nothing was
         written.
         """
-        for feed in {record.feed for record in records}:
-            self._feed(feed)
+        feeds = {feed: self._feed(feed) for feed in {record.feed for record in records}}
         with self._store.writing() as db:
-            for number, rules in self._numbered().values():
-                check_adopted(db, number, rules)
+            for feed, number in feeds.items():  # what changed in another one holds up none of these
+                check_adopted(db, number, self._rules[feed])
             return intake.Intake(db, self._numbered(), self._split, to_micros(now)).take(records, positions, retried)
 
     def expire(self, now: datetime, *, current: Iterable[str] | None = None) -> None:
@@ -261,8 +260,7 @@ class Buffer:
     def last_version(self, feed: str) -> int:
         """The greatest version number that a cycle of the feed was taken for; 0 if none."""
         with self._store.reading() as db:
-            row = db.execute("SELECT MAX(version) FROM cycles WHERE feed = ?", (self._feed(feed),)).fetchone()
-        return row[0] or 0
+            return newest_version(db, self._feed(feed))
 
     def has_version(self, feed: str, version: int) -> bool:
         """Whether a cycle of the feed was taken for this version from this buffer, as the file is now."""
@@ -348,6 +346,7 @@ class Buffer:
         segments again. BufferStoreError for any other segment than the first open one.
         """
         with tallied(self._store) as (db, tally):
+            check_adopted(db, self._feed(feed), self._rules[feed])
             measured = segments.Measured(index=index, row=row, version=version, at=at)
             segments.close(db, self._feed(feed), self._rules[feed], measured, tally)
 
@@ -364,6 +363,7 @@ class Buffer:
     def cache_predictions(self, feed: str, version: int, predictions: Mapping[int, str | None]) -> None:
         """Store answers of a version on hold-outs, beside those already there."""
         with self._store.writing() as db:
+            check_adopted(db, self._feed(feed), self._rules[feed])
             scoring.cache(db, self._feed(feed), version, predictions)
 
     def forget_predictions(self, feed: str, keep: set[int]) -> None:

@@ -11,7 +11,8 @@ The rules (DESIGN §2 and invariants 3 and 4):
 - Of two labels that differ, a trusted labeller's stands, whenever it comes; the other is `conflicting_label`. Between
   equals `on_conflict` decides: the last one stands (a correction), or the first (the other is counted a label
   duplicate), or the first with a `conflicting_label`. Later is what is read later; labels that are retried are placed
-  by their times. Labels that wait for their event replace each other in the same way.
+  by their times. Labels that wait for their event replace each other in the same way. The label of a withdrawn example
+  yields to any of the feed's.
 - The first prediction in topic order counts, also when it comes late, or again out of order after a retry.
 - An example is fresh once its prediction came, at once where none is awaited, and never if its text is held out.
 """
@@ -167,6 +168,8 @@ class Joining:
     def _replaces(self, known: Entry | WaitingLabel, given: WaitingLabel) -> bool:
         """Whether a second label takes the place of the one that stands; one that does not is accounted for. The same
         label does if a trusted labeller vouches for it now."""
+        if isinstance(known, Entry) and known.state == WITHDRAWN and given.label in self._rules.labels:
+            return True  # whoever said it, there is no such class any more
         if known.label == given.label:
             self._count("label_duplicates")
             return given.trusted and not known.trusted

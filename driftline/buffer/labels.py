@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from driftline.buffer import outbox
+from driftline.buffer.corrections import newest_version
 from driftline.buffer.counters import Tally, tallied
 from driftline.buffer.rules import FeedRules
 from driftline.buffer.states import FRESH, HOLDOUT, PENDING, STATE_COUNTERS, WITHDRAWN, to_micros
@@ -24,9 +25,16 @@ from driftline.buffer.store import Store
 from driftline.errors import BufferStoreError
 from driftline.label_change import LabelChange, change_of, current_name, require_consent
 from driftline.records import DeadLetter, Position
+from driftline.topics.labels import in_words
 
 _CHOSEN = "(SELECT value FROM json_each(?))"
-_ALSO_LABELLED = (("events", "answer_label"), ("labels", "label"), ("predictions", "label"))
+_ALSO_LABELLED = (
+    ("events", "answer_label"),
+    ("labels", "label"),
+    ("predictions", "label"),
+    ("corrections", "was"),
+    ("corrections", "becomes"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,12 +111,17 @@ class _Adoption:
             withdrawn=self._withdraw(gone),
             restored=self._restore(),
         )
-        if list(known) != list(self._rules.labels) or not _recorded(self._db, self._feed):
+        self._record(adopted)
+        return adopted
+
+    def _record(self, adopted: Adopted) -> None:
+        """Write the labels. Cached answers were chosen among those of before: they go unless all of these are left."""
+        before = _recorded(self._db, self._feed)
+        if before != list(self._rules.labels):
             document = json.dumps(self._rules.labels, ensure_ascii=False)
             self._db.execute("UPDATE feeds SET labels = ? WHERE id = ?", (document, self._feed))
-        if adopted.renamed or adopted.withdrawn or adopted.restored:  # answers of another choice of classes
+        if not before or not {*before} <= {*self._rules.labels} or adopted.renamed or adopted.restored:
             self._db.execute("DELETE FROM cached_predictions WHERE feed = ?", (self._feed,))
-        return adopted
 
     def _rename(self, labels: Iterable[str]) -> int:
         """Every place that a class's old name stands in; how many examples had it."""
@@ -136,7 +149,7 @@ class _Adoption:
         back = set(_withdrawn_labels(self._db, self._feed)) & {*self._rules.labels}
         if not back:
             return 0
-        newest = "(SELECT COALESCE(MAX(version), 0) FROM cycles WHERE cycles.feed = events.feed)"
+        newest = newest_version(self._db, self._feed)
         return self._move(WITHDRAWN, HOLDOUT, back, "holdout IS NOT NULL") + self._move(
             WITHDRAWN, FRESH, back, "holdout IS NULL", f", attempts = 0, relearn_after = {newest}"
         )
@@ -175,8 +188,8 @@ def check_adopted(db: sqlite3.Connection, feed: int, rules: FeedRules) -> None:
     recorded = _recorded(db, feed)
     if recorded and set(recorded) != set(rules.labels):
         raise BufferStoreError(
-            f"feed.{rules.feed}.labels: this process was started with {list(rules.labels)}, and another one has made "
-            f"them {recorded} since: start this one again, with the same config"
+            f"feed.{rules.feed}.labels: this process was started with {in_words(rules.labels)}, and another one has "
+            f"made them {in_words(recorded)} since: start this one again, with the same config"
         )
 
 

@@ -147,6 +147,7 @@ CREATE TABLE cycles (
   plan     TEXT NOT NULL                      -- JSON: fresh, replayed, retired; last, so that it is rarely read
 ) STRICT;
 CREATE INDEX cycles_by_feed ON cycles (feed, taken_at);
+CREATE INDEX cycles_by_version ON cycles (feed, version);
 CREATE UNIQUE INDEX cycles_open ON cycles (feed) WHERE outcome IS NULL;
 
 -- Stretches of a feed's examples, and the matrix row measured when each was closed.

@@ -5,7 +5,7 @@ the same on every way. A label that was given up (`retired_labels`) is none of t
 it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 _SHOWN_LABELS = 10
 
@@ -41,8 +41,13 @@ class LabelNames:
 
     def in_words(self) -> str:
         """The feed's labels, the first ten of them."""
-        more = f", … ({len(self.labels)} in all)" if len(self.labels) > _SHOWN_LABELS else ""
-        return ", ".join(self.labels[:_SHOWN_LABELS]) + more
+        return in_words(self.labels)
 
     def _key(self, given: str) -> str:
         return "".join(given.casefold().split()) if self._fold else given
+
+
+def in_words(labels: Sequence[str]) -> str:
+    """The first ten of them, and how many there are if that is more."""
+    more = f", … ({len(labels)} in all)" if len(labels) > _SHOWN_LABELS else ""
+    return ", ".join(labels[:_SHOWN_LABELS]) + more

@@ -178,6 +178,17 @@ def test_a_renamed_class_has_its_new_name_everywhere(path: Path) -> None:
     assert counts(path, config).withdrawn == 0
 
 
+def test_a_correction_speaks_of_classes_by_their_new_names(path: Path) -> None:
+    fill(path)
+    with closing(Buffer.open(path, under(*OLD), KEY)) as buffer:
+        buffer.append([label("e1", "pos", 100), label("e2", "neu", 101), label("e0", "neu", 102)], {}, at(2))
+    config = under("neutral", "pos", neu="neutral", neg="neutral")
+    adopt(path, config)
+    with closing(Buffer.open(path, config, KEY)) as buffer:
+        named = [(one.correction.was, one.correction.becomes) for one in buffer.corrections.newest(FEED)]
+    assert named == [("pos", "neutral"), ("neutral", "pos")], "and none of two classes that are one now"
+
+
 def test_withdrawn_examples_can_still_be_renamed(path: Path) -> None:
     fill(path)
     adopt(path, under("neg", "pos", retired=("neu",)))
@@ -215,6 +226,100 @@ def test_a_process_with_the_labels_of_before_takes_nothing_in_any_more(path: Pat
         with pytest.raises(BufferStoreError, match="start this one again"):
             old.take(cycle(1, [one.seq for one in old.fresh(FEED, 5)]))
         assert old.positions() == {}
+
+
+def test_a_learner_with_the_labels_of_before_writes_no_old_names_any_more(path: Path) -> None:
+    fill(path)
+    with closing(Buffer.open(path, under(*OLD), KEY)) as old:
+        adopt(path, under("neg", "neutral", "pos", neu="neutral"))
+        with pytest.raises(BufferStoreError, match="start this one again"):
+            old.cache_predictions(FEED, 1, {1: "neu"})
+        with pytest.raises(BufferStoreError, match="start this one again"):
+            old.close_segment(FEED, 0, {0: (1, 1)}, 1, at(2))
+        assert old.cached_predictions(FEED, 1) == {}
+        assert not old.segments(FEED)[0].closed
+
+
+def test_long_lists_of_labels_are_cut_short(path: Path) -> None:
+    many = tuple(f"class {i}" for i in range(150))
+    adopt(path, under(*many))
+    with (
+        closing(Buffer.open(path, under(*many[:-1]), KEY)) as old,
+        pytest.raises(BufferStoreError, match=r"class 9, … \(149 in all\).* class 9, … \(150 in all\)") as caught,
+    ):
+        old.append([event("new", 90, label="class 1")], {}, at(2))
+    assert "class 10" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (OLD, under("neg", "pos", retired=("neu",))),
+        ((*OLD, "unused"), under(*OLD, retired=("unused",))),
+        ((*OLD, "unused"), under(*OLD, "renamed", unused="renamed")),
+    ],
+    ids=["given up", "given up without examples", "renamed without examples"],
+)
+def test_cached_answers_are_dropped_when_a_class_is_gone(
+    path: Path, before: tuple[str, ...], after: dict[str, FeedRules]
+) -> None:
+    fill(path, under(*before))
+    with closing(Buffer.open(path, under(*before), KEY)) as buffer:
+        buffer.cache_predictions(FEED, 1, {1: before[-1], 2: "neu", 3: "neg"})
+    adopt(path, after)
+    assert rows(path, "SELECT * FROM cached_predictions") == []
+
+
+def test_cached_answers_of_a_class_without_examples_are_dropped_where_nothing_was_recorded(path: Path) -> None:
+    fill(path, under(*OLD, "unused"))
+    with closing(Buffer.open(path, under(*OLD, "unused"), KEY)) as buffer:
+        buffer.cache_predictions(FEED, 1, {1: "unused"})
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE feeds SET labels = '[]'")  # as an upgraded format 4 is
+        db.commit()
+    adopt(path, under(*OLD, retired=("unused",)))
+    assert rows(path, "SELECT * FROM cached_predictions") == []
+
+
+def test_cached_answers_are_kept_when_no_class_is_gone(path: Path) -> None:
+    fill(path)
+    with closing(Buffer.open(path, under(*OLD), KEY)) as buffer:
+        buffer.cache_predictions(FEED, 1, {1: "neu"})
+    adopt(path, under("pos", "mixed", "neu", "neg"))
+    assert rows(path, "SELECT seq, label FROM cached_predictions") == [(1, "neu")]
+
+
+def test_the_newest_version_is_read_once_through_an_index(path: Path) -> None:
+    fill(path)
+    adopt(path, under("neg", "pos", retired=("neu",)))
+    said: list[str] = []
+    with closing(Buffer.open(path, under(*OLD), KEY)) as buffer:
+        buffer._store._connection.set_trace_callback(said.append)
+        buffer.labels.adopt(FEED, at(100))  # ten come back
+        buffer.append([label("e0", "pos", 100)], {}, at(101))  # a correction
+        buffer.last_version(FEED)
+        buffer.has_version(FEED, 1)
+        buffer._store._connection.set_trace_callback(None)
+        asked = [one for one in said if "FROM cycles" in one]
+        assert len(asked) == 4
+        assert [one for one in asked if not one.startswith("SELECT")] == [], "nothing asks for it row by row"
+        for query in asked:
+            (plan,) = buffer._store._connection.execute(f"EXPLAIN QUERY PLAN {query}").fetchall()
+            assert "cycles_by_version" in plan[3], query
+
+
+@pytest.mark.parametrize("on_conflict", ["first", "dead_letter", "last"])
+def test_a_withdrawn_example_yields_to_any_label_that_is_the_feeds(path: Path, on_conflict: str) -> None:
+    fill(path)
+    config = under("neg", "pos", retired=("neu",))
+    config = {FEED: replace(config[FEED], on_conflict=on_conflict)}
+    adopt(path, config)
+    with closing(Buffer.open(path, config, KEY)) as buffer:
+        buffer.append([label("e1", "pos", 100), label("e2", "neg", 101)], {}, at(101))
+    relabelled = rows(path, "SELECT event_id, label FROM events WHERE event_id IN ('e1', 'e2') ORDER BY event_id")
+    assert relabelled[0] == ("e1", "pos")
+    assert relabelled[1] == ("e2", "neg" if on_conflict == "last" else "pos"), "between equals as ever"
+    assert counts(path, config).withdrawn == 9
 
 
 KILLED = """
@@ -277,3 +382,8 @@ def test_feeds_do_not_touch_each_other(path: Path) -> None:
         assert buffer.labels.adopt(FEED, at(1)).withdrawn == 2
         assert not buffer.labels.adopt("other", at(1))
         assert buffer.counts("other").withdrawn == 0
+        with closing(Buffer.open(path, both, KEY)) as old:
+            old.append([replace(event("e9", 9, label="neg"), feed="other")], {}, at(2))
+            assert old.counts("other").examples == 7, "what changed in one feed holds up no other"
+            with pytest.raises(BufferStoreError, match=f"feed.{FEED}.labels"):
+                old.append([event("e9", 9, label="neg")], {}, at(2))

@@ -16,3 +16,4 @@ CREATE TABLE corrections (
 ) STRICT;
 CREATE INDEX corrections_by_feed ON corrections (feed, id);
 CREATE INDEX corrections_by_seq ON corrections (seq);
+CREATE INDEX cycles_by_version ON cycles (feed, version);
