@@ -214,7 +214,8 @@ class IngestConfig(Section):
     max_record_bytes: Count = 16 << 20
     """A larger record (of Kafka: decompressed) is skipped: its dead letter tells size and position, and holds no bytes.
     A topic file is read past it in 1 MB pieces. A Kafka client must hold a whole batch to see it: while it passes,
-    ingest and score each need about three times its size, so set the topic's max.message.bytes to what may come."""
+    ingest and score each need about four times its size (1.06 GB took 4.4 GB), so set the topic's max.message.bytes to
+    what may come."""
     rank: Annotated[int, Field(ge=0)] = 0
     """Scaled out: this ingest takes partitions p with p mod of_ranks == rank, into its own buffer."""
     of_ranks: Count = 1
