@@ -552,7 +552,7 @@ def test_check_and_the_reading_verbs_start_nothing(driftline: Driftline, config:
     shown = driftline("check")
     assert "not compared with this config: the embedded Redis is not running: `driftline up` starts it" in shown.out
     unknown = [line.split()[1] for line in shown.out.splitlines() if line.startswith("unknown ")]
-    assert (shown.code, unknown) == (1, ["signature", "live"]), "what was not looked at is not ok"
+    assert (shown.code, unknown) == (1, ["labels", "signature", "live"]), "what was not looked at is not ok"
     status = json.loads(driftline("status", "--json").out)
     assert (status["feeds"]["reviews"]["version"], "not running" in status["problems"][0]) == (None, True)
     history = driftline("history")

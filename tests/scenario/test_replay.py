@@ -378,7 +378,9 @@ def test_a_dirty_file_counts_in_a_replay_as_it_does_live(tiny_base_dir: Path, tm
     assert report["dead_letters_by_reason"] == expected_reasons["event"]
     assert report["label_dead_letters_by_reason"] == expected_reasons["label"]
     assert expected.times_fell_back == 5
-    assert (expected.corrected > 0) == (on_conflict == "last")
+    assert expected.corrected == 0, "an event that comes again corrects nothing"
+    assert expected.label_duplicates > 0
+    assert ("conflicting_label" in expected.by_reason) == (on_conflict == "dead_letter")
     assert report["evaluation"]["all"]["n"] > 120
 
 
