@@ -27,7 +27,14 @@ if TYPE_CHECKING:
 
 
 LAST_EXAMPLES = 1000
-NO_ANSWERS: dict[str, Any] = {"accuracy": None, "macro_f1": None, "recall": {}, "n": 0, "answered_share": None}
+NO_ANSWERS: dict[str, Any] = {
+    "accuracy": None,
+    "macro_f1": None,
+    "recall": {},
+    "n": 0,
+    "answered_share": None,
+    "untrained": 0,
+}
 
 
 def status(config: ConfigOption = DEFAULT_CONFIG, feed: FeedOption = None, as_json: JsonOption = False) -> None:
@@ -175,7 +182,8 @@ def prequential_accuracy(buffer: "Buffer", feed: str, section: FeedConfig) -> di
     """Accuracy, macro-F1 and recall by class of the answers as served to the last 1,000 examples.
 
     Without scorer (`score = false`) the accuracy is only over what was answered; `answered_share` (0..1 of these
-    examples; None of none) says how much that is.
+    examples; None of none) says how much that is. `untrained`: how many of them version 0 answered, which counts as
+    wrong.
     """
     from driftline.figures import accuracy, by_class, macro_f1
 
@@ -190,6 +198,7 @@ def prequential_accuracy(buffer: "Buffer", feed: str, section: FeedConfig) -> di
         },
         "n": len(scored),
         "answered_share": sum(row.answered for row in rows) / len(rows) if rows else None,
+        "untrained": sum(row.version == 0 for row in scored),
     }
 
 
@@ -206,7 +215,7 @@ def awaited(counts: "FeedCounts | None", live: LiveRecord | None, section: FeedC
     wanted = section.schedule.enough(counts.examples)
     new = counts.fresh - counts.returned  # a rejection alone starts no update
     if new >= wanted:
-        return f"{new:,} of {wanted:,} examples: the next tick"
+        return f"{count_of(new, 'example')} wait, {wanted:,} are enough: the next tick"
     return "; ".join([f"{new:,} of {wanted:,} examples", *_missing(counts)])
 
 
@@ -269,14 +278,22 @@ def _show_feed(name: str, view: dict[str, Any]) -> None:
         say(f"  {escape(one_line(dead_letters_in_words(counts)))}")
     if counts is not None and counts.by_reason.get("unknown_label"):
         retry = to_type("dead-letters retry")
-        say(escape(f"  once their label is among the labels, `{retry}` joins those that were unknown"))
+        say(
+            escape(
+                f"  once label_map, fold_labels or labels knows their label, `{retry}` joins those that were unknown"
+            )
+        )
     say("")
 
 
 def _show_accuracy(scored: dict[str, Any]) -> None:
     share = scored["answered_share"]
     asked = "" if share == 1.0 else f"; {percent(share)} of these examples were answered"
-    say(f"  accuracy    {percent(scored['accuracy'])} of the last {count_of(scored['n'], 'answer')} as served{asked}")
+    early = (
+        f"; {scored['untrained']:,} came before the first version, and count as wrong" if scored["untrained"] else ""
+    )
+    answers = count_of(scored["n"], "answer")
+    say(f"  accuracy    {percent(scored['accuracy'])} of the last {answers} as served{asked}{early}")
     say(f"  macro-F1    {percent(scored['macro_f1'])}; {escape(recalls_in_words(scored['recall']))}")
 
 

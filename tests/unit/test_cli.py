@@ -172,6 +172,7 @@ def test_status_says_what_is_awaited(driftline: Driftline) -> None:
         "recall": {},
         "n": 0,
         "answered_share": None,
+        "untrained": 0,
     }
 
 
@@ -325,7 +326,7 @@ COUNTS = FeedCounts(event_records=500, examples=200, holdouts=20, pending=300, f
             None,
             ["112 of 250 examples; 1 example without the answer"],
         ),
-        (replace(COUNTS, fresh=260), None, ["260 of 250 examples: the next tick"]),
+        (replace(COUNTS, fresh=260), None, ["260 examples wait, 250 are enough: the next tick"]),
         (replace(COUNTS, fresh=260, returned=150), None, ["110 of 250 examples", "150 examples of a rejected update"]),
         (replace(COUNTS, fresh=0, taken=250), None, ["an update with 250 examples is under way"]),
         (replace(COUNTS, set_aside=3), None, ["3 examples set aside", "--relearn"]),
@@ -426,16 +427,15 @@ def test_quality_is_told_of_the_last_examples_and_without_scorer_which_share_was
         quality = partial(prequential_accuracy, buffer, buffers.FEED)
         labels = ("neg", "pos")
         over_http = quality(FeedConfig(labels=labels, serve=FeedServeConfig(score=False)))
-        assert over_http == figures(1.0, macro_f1=1.0, n=1, answered_share=0.5)
-        assert quality(FeedConfig(labels=labels)) == figures(0.5, macro_f1=2 / 3, n=2, answered_share=0.5)
+        assert over_http == figures(1.0, macro_f1=1.0, n=1, answered_share=0.5, untrained=1)
+        assert quality(FeedConfig(labels=labels)) == figures(0.5, macro_f1=2 / 3, n=2, answered_share=0.5, untrained=1)
         monkeypatch.setattr("driftline.cli.status.LAST_EXAMPLES", 1)
-        assert quality(FeedConfig(labels=labels)) == figures(0.0, macro_f1=0.0, n=1, answered_share=0.0)
+        assert quality(FeedConfig(labels=labels)) == figures(0.0, macro_f1=0.0, n=1, answered_share=0.0, untrained=0)
 
 
-def figures(accuracy: float, *, macro_f1: float, n: int, answered_share: float) -> dict[str, object]:
+def figures(accuracy: float, *, n: int, **others: float) -> dict[str, object]:
     """Of a feed all of whose examples are `pos`."""
-    recall = {"pos": {"recall": accuracy, "n": n}}
-    return {"accuracy": accuracy, "macro_f1": macro_f1, "recall": recall, "n": n, "answered_share": answered_share}
+    return {"accuracy": accuracy, "recall": {"pos": {"recall": accuracy, "n": n}}, "n": n, **others}
 
 
 def one_feed(**feed: object) -> Config:
