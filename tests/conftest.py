@@ -1,5 +1,6 @@
 """Fixtures for all tests. Servers are real, started once per run, and stopped by their own process ids."""
 
+import logging
 import os
 import uuid
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 import structlog
+
+from driftline.cli.bridge import Bridge
 
 pytest_plugins = [
     "tests.fixtures.leaks",
@@ -34,3 +37,6 @@ def _logs_of_this_test_only() -> Iterator[None]:
     """The command line, run in a test, points the log at that test's streams, which are closed afterwards."""
     yield
     structlog.reset_defaults()
+    root = logging.getLogger()
+    for handler in [one for one in root.handlers if isinstance(one, Bridge)]:  # else it speaks at the end of the run
+        root.removeHandler(handler)
