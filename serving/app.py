@@ -276,10 +276,7 @@ class _Labeller:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._workers = ThreadPoolExecutor(APPENDS_AT_ONCE, thread_name_prefix="labels")
-        self._names = {
-            feed: LabelNames(section.labels, section.label_map, fold=section.fold_labels)
-            for feed, section in parts.feeds.items()
-        }
+        self._names = {feed: LabelNames.of(section) for feed, section in parts.feeds.items()}
         self._pending = 0  # touched by the event loop only
 
     async def accept(self, feed: str, request: Request, vouched: bool) -> Response:

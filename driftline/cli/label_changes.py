@@ -39,7 +39,11 @@ class Known:
 
 def require_labels(config: Config) -> None:
     """ConfigError, one line for each feed of which the config leaves out a class without a word."""
-    recorded, live = _recorded(config), live_labels(config)
+    _require(config, live_labels(config))
+
+
+def _require(config: Config, live: Mapping[str, tuple[str, ...]]) -> None:
+    recorded = _recorded(config)
     problems = (
         refusal(feed, (*recorded.get(feed, ()), *live.get(feed, ())), section) for feed, section in config.feed.items()
     )
@@ -49,8 +53,8 @@ def require_labels(config: Config) -> None:
 
 def adopt_labels(config: Config, buffer: "Buffer") -> None:
     """Make the config's labels those of the buffer, once all feeds' are consented to; says what was done."""
-    require_labels(config)
     live = live_labels(config)
+    _require(config, live)
     for feed in config.feed:
         adopted = buffer.labels.adopt(feed, datetime.now(UTC), live.get(feed, ()))
         if adopted:

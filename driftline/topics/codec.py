@@ -52,7 +52,7 @@ class Codec:
     def __init__(self, feed: str, section: FeedConfig) -> None:
         self._feed = feed
         self._section = section
-        self._labels = LabelNames(section.labels, section.label_map, fold=section.fold_labels)
+        self._labels = LabelNames.of(section)
         self._event_times = TimeFormat(section.fields.timestamp_format)
 
     def event(self, raw: RawRecord) -> Event | DeadLetter:

@@ -6,8 +6,20 @@ it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol, Self
 
 _SHOWN_LABELS = 10
+
+
+class Named(Protocol):
+    """What a feed's config says of names; `FeedConfig` is one."""
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+    @property
+    def label_map(self) -> Mapping[str, str]: ...
+    @property
+    def fold_labels(self) -> bool: ...
 
 
 class LabelNames:
@@ -28,6 +40,11 @@ class LabelNames:
                     f"{given!r} stands for {name!r} and for {other!r} once case and blanks are left out: rename one of "
                     "them, or set fold_labels = false"
                 )
+
+    @classmethod
+    def of(cls, feed: "Named") -> Self:
+        """The names that a feed's config sets."""
+        return cls(feed.labels, feed.label_map, fold=feed.fold_labels)
 
     def known(self, given: str) -> str | None:
         """The feed's label that is meant; None if it is none of them."""

@@ -112,7 +112,7 @@ class _Reading:
 
     def __init__(self, section: FeedConfig) -> None:
         self._fields = section.fields
-        self._labels = LabelNames(section.labels, section.label_map, fold=section.fold_labels)
+        self._labels = LabelNames.of(section)
         self._times = TimeFormat(section.fields.timestamp_format)
         self._label_times = TimeFormat()
 
