@@ -5,7 +5,7 @@
 TORCH ?= $(shell cat .venv/torch-build 2>/dev/null || echo default)
 BIN := .venv/bin
 STAMP := .venv/stamp-$(TORCH)
-SOURCES := driftline stream learner serving
+SOURCES := driftline stream learner serving replay
 
 .PHONY: help setup demo test check format bench accept lock clean
 

@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.acceptance.lines import LINES
 from benchmarks.acceptance.rows import Options, Row
 from benchmarks.record import circumstances, result_path
-from driftline.cli.logs import configure_logging
+from driftline.assembly.logs import configure_logging
 from driftline.cli.output import print_table, say
 
 

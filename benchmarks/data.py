@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stream.simulate import Simulation, simulate
+from replay.simulate import Simulation, simulate
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("DRIFTLINE_DATA") or ROOT / "../shared/data").resolve()

@@ -36,9 +36,9 @@ from driftline.topics.file_reader import FileReader
 from driftline.topics.files import FileTopics
 from driftline.topics.kafka import KafkaTopics
 from driftline.topics.kafka_reader import KafkaReader
+from replay.simulate import Simulation, simulate
 from stream.decode import Decoder
 from stream.ingest import Ingest
-from stream.simulate import Simulation, simulate
 
 TOPIC = "bench"
 BATCH = 500

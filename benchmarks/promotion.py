@@ -28,12 +28,12 @@ from benchmarks.servers import redis_server, wait_for
 from driftline.artefact.manifest import SignedManifest, load_or_create_keys
 from driftline.artefact.probe import PROBE_TEXTS
 from driftline.artefact.weights import pack_body, pack_head
+from driftline.assembly.wiring import build_registry, state_files
 from driftline.base import load_base
-from driftline.cli.replay.report import quantile
-from driftline.cli.wiring import build_registry, state_files
 from driftline.config import Config
 from driftline.records import Probe, utc
 from learner.model import LoraModel
+from replay.report import quantile
 from tests.fixtures.versions import Publisher, make_manifest, random_weights
 
 REPLICAS = ("a", "b")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rounds import rows_of
-from driftline.cli.logs import configure_logging
+from driftline.assembly.logs import configure_logging
 from driftline.cli.output import print_table
 from driftline.records import iso
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.record import result_path, write_result
-from driftline.cli.logs import configure_logging
+from driftline.assembly.logs import configure_logging
 from driftline.cli.output import print_table, say
 
 NAMES = ("bank", "learner", "ingest", "promotion")

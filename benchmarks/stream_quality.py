@@ -16,17 +16,17 @@ from typing import Any
 
 from benchmarks.data import CONFIG, HOLDOUT, STREAM
 from benchmarks.record import announce, write_result
-from driftline.cli.logs import configure_logging
-from driftline.cli.replay.driver import Driver, Pace
-from driftline.cli.replay.pipeline import Pipeline, open_pipeline, replay_config, state_folder
-from driftline.cli.replay.report import build_report, evaluation_answers
-from driftline.cli.replay.source import EPOCH, StreamItem, stream_items
+from driftline.assembly.logs import configure_logging
 from driftline.clock import SimulatedClock
 from driftline.config import Config, FeedConfig, load_config
 from learner.cycle import cycle_seed
-from learner.evaluation import bootstrap_gap
 from learner.model import LoraModel
 from learner.update import Lesson, run_update
+from replay.driver import Driver, Pace
+from replay.evaluation import bootstrap_gap
+from replay.pipeline import Pipeline, open_pipeline, replay_config, state_folder
+from replay.report import build_report, evaluation_answers
+from replay.source import EPOCH, StreamItem, stream_items
 
 
 def with_learner(config: Config, feed: str, **changes: object) -> Config:

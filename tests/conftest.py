@@ -12,7 +12,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import pytest
 import structlog
 
-from driftline.cli.bridge import Bridge
+from driftline.assembly.bridge import Bridge
 
 pytest_plugins = [
     "tests.fixtures.leaks",

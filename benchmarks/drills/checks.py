@@ -10,8 +10,8 @@ from typing import Any
 
 from benchmarks.installation import FEED
 from driftline.artefact.manifest import decode_manifest
+from driftline.assembly.wiring import build_registry, open_buffer, topic_names
 from driftline.buffer import Buffer, feed_rules
-from driftline.cli.wiring import build_registry, open_buffer, topic_names
 from driftline.clock import SystemClock
 from driftline.config import Config
 from driftline.topics import Outgoing

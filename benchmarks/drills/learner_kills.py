@@ -22,8 +22,8 @@ from benchmarks.drills.checks import check_versions, compare_ids, ids_from_file,
 from benchmarks.installation import FEED, Installation, Setting, Started, installation
 from benchmarks.record import announce_document, options_of, write_result
 from benchmarks.servers import end_process, redis_server
+from driftline.assembly.wiring import open_buffer
 from driftline.buffer import Buffer
-from driftline.cli.wiring import open_buffer
 from driftline.names import Keys
 from driftline.registry import connect
 

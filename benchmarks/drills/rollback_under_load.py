@@ -23,7 +23,7 @@ from benchmarks.installation import FEED, Installation, Setting, Started, instal
 from benchmarks.record import announce_document, options_of, write_result
 from benchmarks.servers import redis_server, wait_for
 from driftline.artefact.manifest import decode_manifest
-from driftline.cli.wiring import build_registry, open_buffer
+from driftline.assembly.wiring import build_registry, open_buffer
 from driftline.records import AuditEntry
 from driftline.registry import Registry
 

@@ -4,9 +4,9 @@ from contextlib import closing
 from typing import Any
 
 from benchmarks.installation import FEED, Installation, Started
+from driftline.assembly.supervisor import supervised
+from driftline.assembly.wiring import open_buffer
 from driftline.buffer.counters import FeedCounts
-from driftline.cli.supervisor import supervised
-from driftline.cli.wiring import open_buffer
 from driftline.clock import Deadline
 from driftline.config import Config
 from driftline.errors import RegistryUnavailable

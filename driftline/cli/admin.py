@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from driftline.assembly.existing import existing_buffer
+from driftline.assembly.supervisor import supervised
 from driftline.cli.options import (
     DEFAULT_CONFIG,
     ActorOption,
@@ -25,13 +27,14 @@ from driftline.cli.options import (
     choose_actor,
     choose_feed,
 )
-from driftline.cli.output import count_of, err, one_line, print_json, say, to_type
-from driftline.cli.status import existing_buffer, set_aside_in_words
-from driftline.cli.supervisor import supervised
+from driftline.cli.output import err, print_json, say, to_type
+from driftline.cli.status import set_aside_in_words
 from driftline.config import Config, feed_topics, load_config
 from driftline.errors import DriftlineError, RegistryConflict, UnknownVersion, UsageError
 from driftline.names import StateFiles
+from driftline.phrases import count_of
 from driftline.records import LiveRecord
+from driftline.terminal import one_line
 from driftline.update_requests import UPDATE_WAIT_S, Wanted
 
 if TYPE_CHECKING:
@@ -179,7 +182,7 @@ def update_now(
 def open_registry(config: Config) -> "Iterator[Registry]":
     """The registry to write to. An embedded Redis that only this verb needed is stopped again, its data safe; not one
     that another process has connected to meanwhile."""
-    from driftline.cli.wiring import build_registry
+    from driftline.assembly.wiring import build_registry
     from driftline.registry.embedded import running_embedded, stop_unused_embedded
 
     files = StateFiles(config.state.path)
@@ -194,7 +197,7 @@ def open_registry(config: Config) -> "Iterator[Registry]":
 
 def require_servable(config: Config, registry: "Registry", feed: str, version: int) -> None:
     """ArtefactError if replicas would refuse the version (its probe aside), UnknownVersion. Loads the base: seconds."""
-    from driftline.cli.wiring import build_base, build_trust
+    from driftline.assembly.wiring import build_base, build_trust
     from serving.stage import Verifier
 
     registry.require_kept(feed, version)
@@ -207,7 +210,7 @@ def require_servable(config: Config, registry: "Registry", feed: str, version: i
 def _require_target(config: Config, registry: "Registry", feed: str, version: int) -> None:
     """As `require_servable`, for a rollback. It does not wait for the base where the version was live before: then only
     its signature and its blobs' hashes are checked, for the way back must be short. 0 is always servable."""
-    from driftline.cli.wiring import build_trust
+    from driftline.assembly.wiring import build_trust
 
     if version == 0:
         return
@@ -299,7 +302,7 @@ def _require_learnable(config: Config, live: LiveRecord, more_comes: bool) -> in
 def on_its_way(config: Config, feed: str, wait_s: float) -> tuple[Wanted, str]:
     """What an update of the feed has to wait for, and in words; nothing where all is read and answered, where nobody
     is to wait, or where the topics do not answer (told by `status`)."""
-    from driftline.cli.wiring import build_topics
+    from driftline.assembly.wiring import build_topics
     from driftline.topics.ends import ends
 
     names, buffer = feed_topics(config, feed), existing_buffer(config)
@@ -337,7 +340,7 @@ def _relearn(config: Config, feed: str, registry: "Registry", actor: str) -> int
     Only while the feed is paused, by this if it is not, so that no update starts in between; RegistryConflict if what
     is live changed.
     """
-    from driftline.cli.wiring import open_buffer
+    from driftline.assembly.wiring import open_buffer
 
     if not StateFiles(config.state.path).buffer.exists():
         raise DriftlineError(

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from driftline import __version__
+from driftline.assembly.logs import configure_logging
 from driftline.cli import admin, processes
 from driftline.cli.check import check
 from driftline.cli.deadletters import dead_letters
@@ -14,10 +15,9 @@ from driftline.cli.examples import examples
 from driftline.cli.exchange import export, import_
 from driftline.cli.history import history
 from driftline.cli.init import init
-from driftline.cli.logs import configure_logging
 from driftline.cli.output import say, say_error
 from driftline.cli.produce import produce
-from driftline.cli.replay.verb import replay
+from driftline.cli.replay import replay
 from driftline.cli.status import status
 from driftline.cli.up import up
 from driftline.errors import DriftlineError

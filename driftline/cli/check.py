@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING
 import typer
 from rich.markup import escape
 
+from driftline.assembly.existing import existing_buffer, existing_registry
+from driftline.assembly.supervisor import supervised
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, JsonOption
-from driftline.cli.output import count_of, err, percent, print_json, say
+from driftline.cli.output import err, print_json, say
 from driftline.cli.ports import port_problems
-from driftline.cli.status import existing_buffer, existing_registry
-from driftline.cli.supervisor import supervised
 from driftline.config import Config, FeedConfig, ScheduleConfig, feed_topics, load_config
 from driftline.errors import ArtefactError, BufferStoreError, ConfigError, DriftlineError, RegistryUnavailable
 from driftline.names import StateFiles
+from driftline.phrases import count_of, percent
 from driftline.splitting import SAMPLE_TEXTS, splitting_in_words
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def _state(config: Config) -> Iterator[Finding]:
 
 
 def _buffer(config: Config) -> Iterator[Finding]:
-    from driftline.cli.wiring import require_one_rank
+    from driftline.assembly.wiring import require_one_rank
 
     require_one_rank(config)
     buffer = existing_buffer(config)
@@ -142,7 +143,8 @@ def _buffer(config: Config) -> Iterator[Finding]:
 
 def _label_changes(config: Config) -> Iterator[Finding]:
     """What the processes will do first, or why they will refuse; nothing where the labels are those known so far."""
-    from driftline.cli.label_changes import changes_in_words, read_live_labels
+    from driftline.assembly.label_changes import read_live_labels
+    from driftline.cli.label_changes import changes_in_words
 
     if not StateFiles(config.state.path).buffer.exists():  # then only the live versions know
         try:
@@ -157,7 +159,7 @@ def _label_changes(config: Config) -> Iterator[Finding]:
 
 
 def _topics(config: Config) -> Iterator[Finding]:
-    from driftline.cli.wiring import build_topics
+    from driftline.assembly.wiring import build_topics
     from driftline.topics.files import FileTopics
 
     if config.topics.kind == "kafka":
@@ -206,7 +208,7 @@ def _redis(config: Config) -> Iterator[Finding]:
         state = "running" if running else "not running; `up` starts it"
         yield Finding("redis", True, f"embedded, {state} ({find_server()})")
         return
-    from driftline.cli.wiring import build_registry
+    from driftline.assembly.wiring import build_registry
 
     problems = build_registry(config).check_server()
     yield from (Finding("redis", False, problem) for problem in problems)
@@ -215,7 +217,7 @@ def _redis(config: Config) -> Iterator[Finding]:
 
 
 def _base_and_labels(config: Config) -> Iterator[Finding]:
-    from driftline.cli.wiring import build_base
+    from driftline.assembly.wiring import build_base
 
     base = build_base(config)
     detail = f"{config.base.model}: {base.pooling} pooling, {base.hidden_size} features, on {base.device}"

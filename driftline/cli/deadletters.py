@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from driftline.assembly.existing import existing_buffer
 from driftline.cli.letter_values import offending
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feeds
-from driftline.cli.output import count_of, print_json, print_table, say, to_type
-from driftline.cli.status import existing_buffer
+from driftline.cli.output import print_json, print_table, say, to_type
 from driftline.config import Config, feed_topics, load_config
 from driftline.errors import UsageError
 from driftline.names import DEAD_LETTER_REASONS, RECORD_TOO_LARGE, StateFiles
+from driftline.phrases import count_of
 
 if TYPE_CHECKING:
     from driftline.buffer.outbox import LetterRow
@@ -69,7 +70,7 @@ def retry(
     as_json: JsonOption = False,
 ) -> None:
     """Mark dead letters, all or those named; ingest decodes them again under their original positions."""
-    from driftline.cli.wiring import open_buffer
+    from driftline.assembly.wiring import open_buffer
 
     loaded = load_config(config)
     feeds, chosen = choose_feeds(loaded, feed), {*(ids or []), *(more_ids or [])}

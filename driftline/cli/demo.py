@@ -14,19 +14,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from driftline.cli.logs import configure_logging
-from driftline.cli.output import count_of, percent, say, this_command
-from driftline.cli.reasons import decision_in_words
-from driftline.cli.signals import unwound_by_signals
+from driftline.assembly.logs import configure_logging
+from driftline.assembly.signals import unwound_by_signals
+from driftline.cli.output import say, this_command
 from driftline.config import Config, load_config
 from driftline.errors import UsageError
+from driftline.phrases import count_of, percent
+from driftline.reasons import decision_in_words
 
 DirOption = Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where events, report and page are written.")]
 EventsOption = Annotated[int, typer.Option("--events", min=250, metavar="N", help="Length of the simulated stream.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Another seed, another stream.")]
 PortOption = Annotated[int, typer.Option("--port", min=0, max=65535, help="HTTP port; 0 takes a free one.")]
 if TYPE_CHECKING:
-    from driftline.cli.replay.pipeline import Pipeline
+    from replay.pipeline import Pipeline
 
 PROGRESS_EVERY = 500
 QUIET_S = 15.0
@@ -53,7 +54,7 @@ def demo(
 
 def prepare(folder: Path, events: int, seed: int) -> Path:
     """Write the simulated stream and its config; returns the config's path. UsageError if the folder cannot be used."""
-    from stream.simulate import Simulation, simulate
+    from replay.simulate import Simulation, simulate
 
     source = Path(__file__).with_name("demo.toml")
     try:
@@ -68,11 +69,11 @@ def prepare(folder: Path, events: int, seed: int) -> Path:
 
 def run(config: Config, events: Path, port: int, total: int) -> tuple[dict[str, Any], float]:
     """Replay the stream of `total` events while answering over HTTP; returns the report and the wall seconds."""
-    from driftline.cli.replay.driver import Driver, Pace
-    from driftline.cli.replay.pipeline import open_pipeline, replay_config, state_folder
-    from driftline.cli.replay.report import build_report
-    from driftline.cli.replay.source import EPOCH, stream_items
     from driftline.clock import SimulatedClock
+    from replay.driver import Driver, Pace
+    from replay.pipeline import open_pipeline, replay_config, state_folder
+    from replay.report import build_report
+    from replay.source import EPOCH, stream_items
 
     feed = next(iter(config.feed))
     start = time.perf_counter()
@@ -103,7 +104,7 @@ def open_http(pipeline: "Pipeline", listener: socket.socket) -> Iterator[str]:
     """The public app, in a thread, on the pipeline's own engine; yields its URL."""
     import uvicorn
 
-    from driftline.cli.wiring import build_parts
+    from driftline.assembly.wiring import build_parts
     from serving.app import create_app
 
     app = create_app(build_parts(pipeline.config, pipeline.engine, pipeline.watcher, pipeline.topics))
@@ -185,8 +186,8 @@ def share(outcomes: Iterable[bool]) -> float | None:
 
 def finish(report: dict[str, Any], folder: Path, config_file: Path, seconds: float) -> None:
     """The summary, where the files are, and what to try next."""
-    from driftline.cli.replay.summary import summarise
-    from driftline.cli.replay.verb import write_outputs
+    from replay.laboratory import write_outputs
+    from replay.summary import summarise
 
     write_outputs(report, folder / "report.json", folder / "report.html")
     say("\n" + summarise(report))

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from driftline.assembly.existing import existing_buffer
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feed
 from driftline.cli.output import print_json, print_table, say, to_type
-from driftline.cli.status import existing_buffer
 from driftline.config import load_config
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ import typer
 from rich.markup import escape
 
 from driftline.artefact.fit import check_fit, check_same_labels
+from driftline.assembly.existing import existing_buffer
 from driftline.cli.admin import open_registry
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feed
 from driftline.cli.output import check_writable, err, print_json, say, to_type
-from driftline.cli.status import existing_buffer
 from driftline.config import Config, feed_sha256, load_config
 from driftline.errors import ArtefactError, RegistryConflict, UsageError
 from driftline.records import Cycle, GateDecision, GateReason, Manifest, Plan, Probe
@@ -46,8 +46,8 @@ def export(
 ) -> None:
     """Write a version as a PEFT adapter folder, with its head, manifest and a README that loads both."""
     from driftline.artefact.exchange import export_folder
+    from driftline.assembly.wiring import build_base, build_trust
     from driftline.base_source import portable_base
-    from driftline.cli.wiring import build_base, build_trust
     from serving.stage import Verifier
 
     loaded = load_config(config)
@@ -91,7 +91,7 @@ def import_(
 def import_folder(config: Config, feed: str, folder: Path, *, re_sign: bool) -> Manifest:
     """Check, sign and register; returns the new version's manifest. ArtefactError says what does not fit."""
     from driftline.artefact.exchange import read_folder, read_lora
-    from driftline.cli.wiring import build_base
+    from driftline.assembly.wiring import build_base
 
     signed, weights = read_folder(folder)
     origin = _origin(config, folder, signed, re_sign=re_sign)
@@ -104,7 +104,7 @@ def import_folder(config: Config, feed: str, folder: Path, *, re_sign: bool) -> 
 def _origin(config: Config, folder: Path, signed: "SignedManifest | None", *, re_sign: bool) -> Manifest | None:
     """The manifest that came along, verified; with --re-sign just read, and it may be absent."""
     from driftline.artefact.manifest import decode_manifest
-    from driftline.cli.wiring import build_trust
+    from driftline.assembly.wiring import build_trust
 
     if re_sign:
         return decode_manifest(signed.document) if signed else None
@@ -178,7 +178,7 @@ def _register(config: Config, manifest: Manifest, weights: "Weights") -> Manifes
     """Blobs first, then the signed manifest, under the import lease. Never conflicts: it is a rejected candidate."""
     from driftline.artefact.manifest import load_or_create_keys
     from driftline.artefact.weights import pack_body, pack_head
-    from driftline.cli.wiring import build_trust, state_files
+    from driftline.assembly.wiring import build_trust, state_files
 
     feed, body, head = manifest.feed, pack_body(weights), pack_head(weights)
     with open_registry(config) as registry:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from driftline.assembly.existing import existing_registry
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feed
-from driftline.cli.output import percent, print_json, print_table, say, to_type
-from driftline.cli.reasons import decision_in_words
-from driftline.cli.status import existing_registry
+from driftline.cli.output import print_json, print_table, say, to_type
 from driftline.config import load_config
+from driftline.phrases import percent
+from driftline.reasons import decision_in_words
 from driftline.records import AuditEntry, LiveRecord, Manifest
 
 if TYPE_CHECKING:

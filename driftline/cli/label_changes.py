@@ -1,28 +1,20 @@
-"""A change of a feed's labels, as every verb meets it: judged first, said in one sentence, then adopted.
-
-What a feed knows is what its buffer recorded, and the labels of its live version. A machine without buffer judges by
-the live version alone; where Redis does not answer, the buffer decides.
-"""
+"""A change of a feed's labels in words: what it will do, for `check`, and what a version's own labels mean."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import structlog
-
-from driftline.cli.output import count_of, to_type
-from driftline.cli.status import existing_buffer, existing_registry
+from driftline.assembly.existing import existing_buffer
+from driftline.assembly.label_changes import live_labels
+from driftline.cli.output import to_type
 from driftline.config import Config
-from driftline.errors import BufferStoreError, ConfigError, DriftlineError
+from driftline.errors import BufferStoreError
 from driftline.label_change import LabelChange, change_of, refusal
+from driftline.phrases import count_of
 
 if TYPE_CHECKING:
-    from driftline.buffer import Buffer
     from driftline.records import Manifest
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,67 +27,6 @@ class Known:
     examples: Mapping[str, int] = field(default_factory=dict)
     set_aside: Mapping[str, int] = field(default_factory=dict)
     unknown: int = 0
-
-
-def require_labels(config: Config) -> None:
-    """ConfigError, one line for each feed of which the config leaves out a class without a word."""
-    _require(config, live_labels(config))
-
-
-def _require(config: Config, live: Mapping[str, tuple[str, ...]]) -> None:
-    recorded = _recorded(config)
-    problems = (
-        refusal(feed, (*recorded.get(feed, ()), *live.get(feed, ())), section) for feed, section in config.feed.items()
-    )
-    if found := [problem for problem in problems if problem is not None]:
-        raise ConfigError("\n".join(found))
-
-
-def adopt_labels(config: Config, buffer: "Buffer") -> None:
-    """Make the config's labels those of the buffer, once all feeds' are consented to; says what was done."""
-    live = live_labels(config)
-    _require(config, live)
-    for feed in config.feed:
-        adopted = buffer.labels.adopt(feed, datetime.now(UTC), live.get(feed, ()))
-        if adopted:
-            log.info(
-                "labels_adopted",
-                feed=feed,
-                added=adopted.change.added,
-                retired=adopted.change.retired,
-                renamed=adopted.change.renamed,
-                examples_renamed=adopted.renamed,
-                examples_withdrawn=adopted.withdrawn,
-                examples_restored=adopted.restored,
-            )
-
-
-def live_labels(config: Config) -> dict[str, tuple[str, ...]]:
-    """Feed → labels of its live version, then those that only its anchor has, which the learner compares with; without
-    feeds at version 0, and without any where Redis cannot be asked."""
-    try:
-        return read_live_labels(config)
-    except DriftlineError as error:
-        log.debug("live_labels_unknown", error=str(error))
-        return {}
-
-
-def read_live_labels(config: Config) -> dict[str, tuple[str, ...]]:
-    """As `live_labels`; DriftlineError where Redis cannot be asked, or a manifest cannot be read."""
-    from driftline.artefact.manifest import decode_manifest
-
-    found: dict[str, tuple[str, ...]] = {}
-    registry = existing_registry(config)
-    if registry is None:
-        return found
-    with closing(registry):
-        for feed in config.feed:
-            live = registry.live(feed)
-            in_use = [version for version in dict.fromkeys((live.version, live.anchor)) if version]
-            labels = [decode_manifest(registry.manifest(feed, one).document).labels for one in in_use]
-            if labels:
-                found[feed] = tuple(dict.fromkeys(label for own in labels for label in own))
-    return found
 
 
 def labels_of_version(config: Config, feed: str, manifest: "Manifest") -> str:
@@ -142,18 +73,6 @@ def _comes_back(label: str, known: Known) -> str:
         letters = count_of(known.unknown, "dead letter")
         parts.append(f"{letters} of unknown labels can be tried again: `{to_type('dead-letters retry')}`")
     return "".join(f"; {part}" for part in parts)
-
-
-def _recorded(config: Config) -> dict[str, tuple[str, ...]]:
-    """What the buffer on this machine knows; nothing where there is none, or none that can be read (told elsewhere)."""
-    try:
-        buffer = existing_buffer(config)
-        if buffer is None:
-            return {}
-        with closing(buffer):
-            return {feed: buffer.labels.known(feed) for feed in config.feed}
-    except BufferStoreError:
-        return {}
 
 
 def _known(config: Config, feed: str) -> Known:

@@ -9,9 +9,9 @@ import json
 import re
 from typing import Any
 
-from driftline.cli.output import one_line
 from driftline.config import FeedConfig
 from driftline.records import DeadLetter
+from driftline.terminal import one_line
 
 __all__ = ["SHOWN_CHARACTERS", "offending"]
 

@@ -24,32 +24,12 @@ from rich.table import Table
 
 from driftline.errors import UsageError
 from driftline.records import iso
+from driftline.terminal import STEERING, harmless, one_line
 
 PIPE_COLUMNS = 160
 """Width of tables where the output is no terminal and COLUMNS does not say."""
 HINT = re.compile("`driftline ([^`]+)`")
 WITHOUT_CONFIG = ("init", "demo")
-
-
-STEERING = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0001]"
-)
-"""Controls (ESC, CSI, carriage return; not line ends and tabs), characters that turn the reading direction, other line
-ends, halves of surrogate pairs, which no stream takes. Joiners stay: emoji are made with them."""
-
-
-def harmless(text: str) -> str:
-    """`text` with what steers a terminal written out, such as `\\x1b`; line ends and tabs stay."""
-    return STEERING.sub(_written_out, text)
-
-
-def one_line(text: str) -> str:
-    """As `harmless`, line ends and tabs written out, too: for one value, which must not look like several lines."""
-    return harmless(text).replace("\n", "\\n").replace("\t", "\\t")
-
-
-def _written_out(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode("ascii")
 
 
 class _Terminal(Console):
@@ -73,9 +53,13 @@ def say(text: str) -> None:
 
 
 def say_error(message: str) -> None:
-    """An error without traceback, on stderr, first line marked. Hints from below the CLI get a command to be typed."""
-    hinted = HINT.sub(lambda hint: f"`{_typed(hint[1])}`", message)
-    err.print(f"[bold red]error:[/] {escape(hinted)}")
+    """An error without traceback, on stderr, first line marked, its hints as in `with_commands`."""
+    err.print(f"[bold red]error:[/] {escape(with_commands(message))}")
+
+
+def with_commands(message: str) -> str:
+    """Hints from below the command line, "`driftline VERB`", as commands that can be typed here."""
+    return HINT.sub(lambda hint: f"`{_typed(hint[1])}`", message)
 
 
 def print_json(document: object) -> None:
@@ -157,13 +141,3 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, tit
     for row in rows:
         table.add_row(*(escape("" if cell is None else one_line(str(cell))) for cell in row))
     out.print(table, soft_wrap=False)
-
-
-def percent(share: float | None) -> str:
-    """A share in 0..1 as `71.8 %`, `–` if there is none."""
-    return "–" if share is None else f"{100 * share:.1f} %"
-
-
-def count_of(n: int, noun: str) -> str:
-    """`1 example`, `12,500 examples`."""
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from driftline.cli.output import count_of, to_type
-from driftline.cli.supervisor import STEADY_S, left_behind
+from driftline.assembly.supervisor import STEADY_S, left_behind
+from driftline.cli.output import to_type
 from driftline.config import Config, feed_topics
 from driftline.errors import DriftlineError
 from driftline.locks import is_held
 from driftline.names import StateFiles
+from driftline.phrases import count_of
 from driftline.records import LiveRecord, ReplicaStatus, iso, utc
 
 STARTING_S = 60.0

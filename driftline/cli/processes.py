@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from driftline.cli.logs import configure_logging
+from driftline.assembly.logs import configure_logging
+from driftline.assembly.supervisor import supervised
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption
 from driftline.cli.output import say
-from driftline.cli.supervisor import supervised
 from driftline.config import Config, ServeConfig, load_config
 from driftline.config_mistakes import explain
 from driftline.errors import ConfigError, DriftlineError
@@ -25,7 +25,7 @@ Replica = Annotated[str | None, typer.Option("--replica", metavar="NAME", help="
 def ingest(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Read the topics into the buffer: clean, join with labels, dead-letter what cannot be used."""
     configure_logging(process="ingest")
-    from driftline.cli.run import run_ingest
+    from driftline.assembly.run import run_ingest
 
     run_ingest(load_config(config))
 
@@ -33,7 +33,7 @@ def ingest(config: ConfigOption = DEFAULT_CONFIG) -> None:
 def learn(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Learn from the buffer on schedule: update, evaluate, decide, publish."""
     configure_logging(process="learn")
-    from driftline.cli.run import run_learner
+    from driftline.assembly.run import run_learner
 
     run_learner(load_config(config))
 
@@ -43,7 +43,7 @@ def serve(
 ) -> None:
     """Answer over HTTP with the live version, and take up new versions without dropping a request."""
     configure_logging(process="serve")
-    from driftline.cli.run import run_serve
+    from driftline.assembly.run import run_serve
 
     run_serve(with_serve_options(load_config(config), port=port, admin_port=admin_port, replica=replica))
 
@@ -51,7 +51,7 @@ def serve(
 def score(config: ConfigOption = DEFAULT_CONFIG, replica: Replica = None) -> None:
     """Answer every event of the events topics on the predictions topics."""
     configure_logging(process="score")
-    from driftline.cli.run import run_scorer
+    from driftline.assembly.run import run_scorer
 
     run_scorer(with_serve_options(load_config(config), replica=replica))
 

@@ -16,10 +16,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feed
-from driftline.cli.output import count_of, err, print_json, say
+from driftline.cli.output import err, print_json, say
 from driftline.clock import sleep
 from driftline.config import feed_topics, load_config
 from driftline.errors import UsageError
+from driftline.phrases import count_of
 from driftline.topics import Outgoing, Topics
 from driftline.topics.fields import Fields, Unusable
 
@@ -59,7 +60,7 @@ def produce(
     as_json: JsonOption = False,
 ) -> None:
     """Put a file's records on the events or labels topic, Kafka or file. Blank lines are left out."""
-    from driftline.cli.wiring import build_topics
+    from driftline.assembly.wiring import build_topics
 
     loaded = load_config(config)
     name = choose_feed(loaded, feed)

@@ -10,20 +10,22 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.markup import escape
 
-from driftline.cli.exams import recalls_in_words, warnings
+from driftline.assembly.existing import existing_buffer, existing_registry
+from driftline.assembly.supervisor import supervised
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feeds
-from driftline.cli.output import count_of, one_line, percent, print_json, print_table, say, to_type
+from driftline.cli.output import print_json, print_table, say, to_type, with_commands
 from driftline.cli.problems import Sight, find_problems, keeps_ending, stopped_feed
-from driftline.cli.supervisor import supervised
 from driftline.config import Config, FeedConfig, load_config
-from driftline.errors import DriftlineError, RegistryUnavailable
+from driftline.errors import DriftlineError
+from driftline.exams_in_words import recalls_in_words, warnings
 from driftline.names import StateFiles
+from driftline.phrases import count_of, percent
 from driftline.records import LiveRecord, ReplicaStatus
+from driftline.terminal import one_line
 
 if TYPE_CHECKING:
     from driftline.buffer import Buffer
     from driftline.buffer.counters import FeedCounts
-    from driftline.registry import Registry
 
 
 LAST_EXAMPLES = 1000
@@ -73,32 +75,6 @@ def collect(config: Config, feeds: list[str]) -> dict[str, Any]:
     }
 
 
-def existing_registry(config: Config) -> "Registry | None":
-    """The registry for reading; None where the embedded Redis was never started.
-
-    Reading starts no server: RegistryUnavailable if the embedded one is not running now.
-    """
-    from driftline.cli.wiring import build_registry
-    from driftline.registry.embedded import running_embedded
-
-    files = StateFiles(config.state.path)
-    if config.redis.url == "embedded":
-        if not files.redis.exists():
-            return None
-        if running_embedded(files) is None:
-            raise RegistryUnavailable(f"the embedded Redis is not running: `{to_type('up')}` starts it")
-    return build_registry(config)
-
-
-def existing_buffer(config: Config) -> "Buffer | None":
-    """The buffer for reading, or None where ingest never ran."""
-    if not StateFiles(config.state.path).buffer.exists():
-        return None
-    from driftline.cli.wiring import open_buffer
-
-    return open_buffer(config, read_only=True)
-
-
 def _registry_view(config: Config, feeds: list[str]) -> Sight:
     """Live records, replicas, who learns, and why a learner stopped which feed."""
     try:
@@ -112,7 +88,7 @@ def _registry_view(config: Config, feeds: list[str]) -> Sight:
             learned_by=frozenset(feed for feed in feeds if registry.is_leased(feed, "learner")),
         )
     except DriftlineError as error:
-        return Sight(problem=str(error))
+        return Sight(problem=with_commands(str(error)))
 
 
 def _feed_view(

@@ -13,13 +13,13 @@ import structlog
 import typer
 from rich.markup import escape
 
-from driftline.cli.label_changes import require_labels
-from driftline.cli.logs import configure_logging
+from driftline.assembly.label_changes import require_labels
+from driftline.assembly.logs import configure_logging
+from driftline.assembly.supervisor import Supervisor, only_supervisor
+from driftline.assembly.wiring import state_files
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption
 from driftline.cli.output import say, to_type
 from driftline.cli.ports import require_ports
-from driftline.cli.supervisor import Supervisor, only_supervisor
-from driftline.cli.wiring import state_files
 from driftline.config import Config, feed_topics, load_config
 from driftline.errors import DriftlineError, TopicUnavailable
 from driftline.names import StateFiles
@@ -128,7 +128,7 @@ def redis_watch(config: Config, files: StateFiles) -> Callable[[], None] | None:
 
 def _prepare(config: Config) -> None:
     """Check what would make every child refuse, start the embedded Redis, create the topics."""
-    from driftline.cli.wiring import build_topics, redis_url
+    from driftline.assembly.wiring import build_topics, redis_url
     from serving.auth import Tokens
 
     Tokens.from_environment(os.environ, config.serve.host)

@@ -4,7 +4,7 @@ import json
 import socket
 from pathlib import Path
 
-from driftline.cli.wiring import build_topics
+from driftline.assembly.wiring import build_topics
 from driftline.config import load_config
 from driftline.topics import Partition
 from tests.fixtures.cli import Driftline

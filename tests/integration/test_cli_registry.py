@@ -18,8 +18,7 @@ from transformers import AutoModel
 from driftline.artefact.manifest import decode_manifest, load_or_create_keys
 from driftline.artefact.probe import PROBE_TEXTS
 from driftline.artefact.weights import pack_tensors
-from driftline.cli.admin import open_registry, require_unchanged
-from driftline.cli.wiring import (
+from driftline.assembly.wiring import (
     build_base,
     build_ingest,
     build_learner_service,
@@ -27,6 +26,7 @@ from driftline.cli.wiring import (
     build_topics,
     open_buffer,
 )
+from driftline.cli.admin import open_registry, require_unchanged
 from driftline.clock import SystemClock
 from driftline.config import Config, load_config
 from driftline.errors import BufferStoreError, ConfigError, RegistryConflict, RegistryError

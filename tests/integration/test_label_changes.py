@@ -17,10 +17,12 @@ import torch
 
 from driftline.artefact.manifest import Trust, decode_manifest
 from driftline.artefact.weights import pack_body, pack_head
+from driftline.assembly.existing import existing_registry
+from driftline.assembly.label_changes import require_labels
+from driftline.assembly.wiring import open_buffer
 from driftline.base import Base, load_base
-from driftline.cli.label_changes import changes_in_words, labels_of_version, require_labels
-from driftline.cli.status import collect, existing_registry
-from driftline.cli.wiring import open_buffer
+from driftline.cli.label_changes import changes_in_words, labels_of_version
+from driftline.cli.status import collect
 from driftline.clock import Deadline
 from driftline.config import BaseModelConfig, load_config
 from driftline.errors import ConfigError

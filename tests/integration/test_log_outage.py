@@ -11,8 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from driftline.cli.bridge import AT_MOST_EVERY_S, NUMBERS
-from driftline.cli.status import existing_buffer
+from driftline.assembly.bridge import AT_MOST_EVERY_S, NUMBERS
+from driftline.assembly.existing import existing_buffer
 from driftline.clock import Deadline
 from driftline.config import Config, TopicsConfig, load_config
 from driftline.errors import DriftlineError

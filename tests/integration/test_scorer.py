@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
+from driftline.assembly import wiring
 from driftline.base import Base
-from driftline.cli import wiring
-from driftline.cli.replay.pipeline import open_pipeline, replay_config
 from driftline.clock import SimulatedClock
 from driftline.config import FeedConfig, ServeConfig, TopicsConfig, parse_config
 from driftline.errors import NotReady, Overloaded, ServingError, TopicUnavailable
@@ -21,6 +20,7 @@ from driftline.topics import Outgoing, Partition, Topics
 from driftline.topics.codec import encode_event
 from driftline.topics.files import FileTopics
 from driftline.topics.kafka import KafkaTopics
+from replay.pipeline import open_pipeline, replay_config
 from serving.engine import Engine
 from serving.scorer import Scorer
 from tests.fixtures.replicas import LABELS, eventually, feed_config, topic_names

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from driftline.cli.wiring import build_registry, open_buffer
+from driftline.assembly.wiring import build_registry, open_buffer
 from driftline.clock import Deadline
 from driftline.config import load_config
 from driftline.records import ReplicaStatus

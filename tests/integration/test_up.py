@@ -8,7 +8,7 @@ import pytest
 
 from driftline.names import StateFiles
 from driftline.registry.embedded_home import Home
-from stream.simulate import Simulation, simulate
+from replay.simulate import Simulation, simulate
 from tests.fixtures.installation import EVENTS, Installation, produce, run_verb
 from tests.fixtures.processes import is_alive
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stream.simulate import Simulation, simulate
+from replay.simulate import Simulation, simulate
 from tests.fixtures.installation import Installation, start_up, write_config
 from tests.fixtures.redis import RedisProcess
 

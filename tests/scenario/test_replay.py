@@ -16,20 +16,20 @@ from typing import Any
 import pytest
 from rich.markup import escape
 
+from driftline.assembly import wiring
 from driftline.buffer import FeedCounts
-from driftline.cli import wiring
-from driftline.cli.replay import ticks as ticks_module
-from driftline.cli.replay.comparison import verdict, verdict_after_cold_start
-from driftline.cli.replay.plot import accuracy_figure, render_page
-from driftline.cli.replay.summary import summarise
-from driftline.cli.replay.verb import run_replay
-from driftline.cli.replay.words import nothing_learned
 from driftline.clock import SimulatedClock
 from driftline.config import Config, LabelsConfig, parse_config
 from driftline.errors import UsageError
 from driftline.records import iso, utc
 from driftline.topics import Outgoing
-from stream.simulate import Simulation, simulate
+from replay import ticks as ticks_module
+from replay.comparison import verdict, verdict_after_cold_start
+from replay.laboratory import run_replay
+from replay.plot import accuracy_figure, render_page
+from replay.simulate import Simulation, simulate
+from replay.summary import summarise
+from replay.words import nothing_learned
 from tests.fixtures.cli import Driftline
 
 FEED = "reviews"

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from driftline.clock import Deadline
-from stream.simulate import Simulation, simulate
+from replay.simulate import Simulation, simulate
 from tests.fixtures.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]

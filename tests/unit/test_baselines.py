@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from learner.baselines import LastLabel, Majority, OnlineHead
+from replay.baselines import LastLabel, Majority, OnlineHead
 
 LABELS = ("neg", "neu", "pos")
 

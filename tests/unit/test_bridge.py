@@ -9,8 +9,8 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from driftline.cli.bridge import AT_MOST_EVERY_S, Bridge
-from driftline.cli.logs import configure_logging
+from driftline.assembly.bridge import AT_MOST_EVERY_S, Bridge
+from driftline.assembly.logs import configure_logging
 
 
 class Clock:

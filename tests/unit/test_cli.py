@@ -22,30 +22,30 @@ from typing import ClassVar
 import pytest
 import structlog
 
+from driftline.assembly.logs import configure_logging
+from driftline.assembly.supervisor import only_supervisor
+from driftline.assembly.wiring import open_buffer
 from driftline.buffer import Buffer
 from driftline.buffer.counters import FeedCounts
 from driftline.cli import app as cli
 from driftline.cli.history import withdrawn
-from driftline.cli.logs import configure_logging
 from driftline.cli.options import choose_actor, choose_feed
 from driftline.cli.output import say_error, this_command, to_type
 from driftline.cli.ports import require_ports
 from driftline.cli.problems import stopped_feed
 from driftline.cli.processes import with_serve_options
 from driftline.cli.produce import batches, record_key
-from driftline.cli.reasons import decision_in_words
-from driftline.cli.replay.source import read_lines
-from driftline.cli.replay.verb import write_outputs
 from driftline.cli.status import awaited, dead_letters_in_words, prequential_accuracy
-from driftline.cli.supervisor import only_supervisor
 from driftline.cli.up import Answering, commands
-from driftline.cli.wiring import open_buffer
 from driftline.config import Config, FeedConfig, FeedServeConfig, ScheduleConfig, load_config, parse_config
 from driftline.errors import ConfigError, DriftlineError, UsageError
 from driftline.names import StateFiles
+from driftline.reasons import decision_in_words
 from driftline.records import AuditEntry, DeadLetter, Event, GateDecision, GateReason, LiveRecord, RawRecord, iso
 from driftline.topics import Outgoing
 from driftline.topics.codec import Codec
+from replay.laboratory import write_outputs
+from replay.source import read_lines
 from tests.fixtures import buffers
 from tests.fixtures.cli import Driftline
 

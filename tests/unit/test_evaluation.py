@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from learner.evaluation import (
+from replay.evaluation import (
     average_accuracy,
     backward_transfer,
     bootstrap_gap,

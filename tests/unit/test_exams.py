@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from driftline.cli.exams import recalls_in_words, warnings
+from driftline.exams_in_words import recalls_in_words, warnings
 from driftline.records import GateDecision, GateReason
 from tests.fixtures.registry import manifest_of
 

@@ -5,8 +5,8 @@ from fractions import Fraction
 
 import pytest
 
-from driftline.cli.reasons import decision_in_words
 from driftline.config import GateConfig
+from driftline.reasons import decision_in_words
 from driftline.records import GateDecision
 from learner.gate import decide
 from learner.majority import standing

@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from driftline.buffer import Scored
-from driftline.cli.replay.classes import classes_shown, confusions_shown, matrix_shown, sources_shown
-from driftline.cli.replay.report import prequential
-from driftline.cli.replay.words import guessing
+from replay.classes import classes_shown, confusions_shown, matrix_shown, sources_shown
+from replay.report import prequential
+from replay.words import guessing
 
 
 def report(pairs: list[tuple[str, str | None]], labels: tuple[str, ...], sources: int = 1) -> dict[str, Any]:

@@ -13,19 +13,19 @@ import pytest
 
 from driftline.buffer import Scored
 from driftline.cli.demo import Narrator
-from driftline.cli.reasons import reason_in_words
-from driftline.cli.replay import words
-from driftline.cli.replay.comparison import comparison_rows, verdict, verdict_after_cold_start
-from driftline.cli.replay.labels import LabelQueue, TakenTexts
-from driftline.cli.replay.plot import RIVALS, matrix_figure
-from driftline.cli.replay.report import prequential, quantile
-from driftline.cli.replay.source import LATEST, UNDATED_START, StreamItem, check_events, stream_items
-from driftline.cli.replay.ticks import Ticks
-from driftline.cli.replay.verb import Progress
+from driftline.cli.replay import Progress
 from driftline.config import FeedConfig, FieldsConfig, ScheduleConfig
 from driftline.errors import UsageError
+from driftline.reasons import reason_in_words
 from driftline.records import GateReason
 from learner.schedule import next_tick
+from replay import words
+from replay.comparison import comparison_rows, verdict, verdict_after_cold_start
+from replay.labels import LabelQueue, TakenTexts
+from replay.plot import RIVALS, matrix_figure
+from replay.report import prequential, quantile
+from replay.source import LATEST, UNDATED_START, StreamItem, check_events, stream_items
+from replay.ticks import Ticks
 from tests.fixtures.cli import Driftline
 
 START = datetime(2026, 3, 1, 12, 0, 7, tzinfo=UTC)

@@ -5,8 +5,8 @@ from collections import Counter
 from itertools import pairwise
 
 from driftline.records import utc
-from stream.lexicon import PRODUCTS, SLANG
-from stream.simulate import LABELS, Simulation, simulate
+from replay.lexicon import PRODUCTS, SLANG
+from replay.simulate import LABELS, Simulation, simulate
 
 
 def test_the_same_seed_gives_the_same_events() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from driftline.cli.supervisor import LONGEST_PAUSE_S, STEADY_S, Supervisor, only_supervisor, pause_s, supervised
+from driftline.assembly.supervisor import LONGEST_PAUSE_S, STEADY_S, Supervisor, only_supervisor, pause_s, supervised
 from driftline.clock import Deadline
 from driftline.errors import UsageError
 from tests.fixtures.processes import is_alive
@@ -20,7 +20,7 @@ from tests.fixtures.processes import is_alive
 RUN = """
 import sys
 from pathlib import Path
-from driftline.cli.supervisor import Supervisor, only_supervisor
+from driftline.assembly.supervisor import Supervisor, only_supervisor
 file = Path(sys.argv[1])
 with only_supervisor(file):
     commands = {f"child{n}": [sys.executable, "-c", code] for n, code in enumerate(sys.argv[2:])}

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from driftline.cli.letter_values import SHOWN_CHARACTERS, offending
-from driftline.cli.output import harmless, one_line, print_json, print_table, say, say_error
+from driftline.cli.output import print_json, print_table, say, say_error
 from driftline.config import FeedConfig
 from driftline.records import DeadLetter, Position, RawRecord
+from driftline.terminal import harmless, one_line
 from driftline.topics.codec import Codec
 
 HOSTILE = "a\x1b[31mred\x1b]0;title\x07\x9b2J\r\nproblem: none\u202egnp.exe\u2066\u2028\x08\x7fz"

@@ -1,6 +1,6 @@
 """The gate's reasons in words, for the history, the replay's page and its summary."""
 
-from driftline.cli.output import percent
+from driftline.phrases import percent
 from driftline.records import GateDecision, GateReason
 
 CHANCE = 0.5

@@ -29,7 +29,6 @@ from typing import Any, Literal
 
 import structlog
 
-from driftline.cli.output import say
 from driftline.errors import UsageError
 from driftline.locks import hold, is_held
 from driftline.records import iso
@@ -189,8 +188,8 @@ class Supervisor:
         self.file.unlink(missing_ok=True)
 
     def _tell_that_it_drains(self) -> None:
-        with suppress(OSError, SystemExit):  # a `tee` may have ended by the same Ctrl-C; rich exits on a broken pipe
-            say(f"draining (up to {self.drain_s:g} s); Ctrl-C again ends it at once")
+        with suppress(OSError):  # a `tee` may have ended by the same Ctrl-C
+            print(f"draining (up to {self.drain_s:g} s); Ctrl-C again ends it at once", flush=True)
 
     def _collect(self) -> None:
         for child, code in self._polled():

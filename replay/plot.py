@@ -9,11 +9,13 @@ import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
-from driftline.cli.output import percent
-from driftline.cli.reasons import decision_in_words
-from driftline.cli.replay.classes import classes_shown, confusions_shown, matrix_shown, sources_shown
-from driftline.cli.replay.comparison import NAMES, OURS, comparison_rows, verdict, verdict_after_cold_start
-from driftline.cli.replay.words import (
+from driftline.phrases import percent
+from driftline.reasons import decision_in_words
+from driftline.records import GateDecision, GateReason
+from driftline.splitting import splitting_in_words
+from replay.classes import classes_shown, confusions_shown, matrix_shown, sources_shown
+from replay.comparison import NAMES, OURS, comparison_rows, verdict, verdict_after_cold_start
+from replay.words import (
     LABELS_KNOWN,
     counts_in_words,
     few_windows,
@@ -22,8 +24,6 @@ from driftline.cli.replay.words import (
     lost_labels,
     nothing_learned,
 )
-from driftline.records import GateDecision, GateReason
-from driftline.splitting import splitting_in_words
 
 COLOUR = "#1f5fa8"
 RIVALS = {
@@ -40,9 +40,7 @@ SCALE = [[0.0, "#f7f2e8"], [0.5, "#9db9d6"], [1.0, "#1f5fa8"]]
 
 def render_page(report: dict[str, Any]) -> str:
     """The page's HTML. `report` is the document of DESIGN §6."""
-    environment = Environment(
-        loader=PackageLoader("driftline.cli.replay", "."), autoescape=select_autoescape(default=True)
-    )
+    environment = Environment(loader=PackageLoader("replay", "."), autoescape=select_autoescape(default=True))
     environment.filters["percent"] = percent
     return environment.get_template("page.html.j2").render(
         report=report,

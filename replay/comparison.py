@@ -5,7 +5,7 @@ Over the whole stream, and after the cold start: from the first answer of a trai
 
 from typing import Any, NamedTuple
 
-from driftline.cli.output import count_of, percent
+from driftline.phrases import count_of, percent
 
 OURS = "Driftline, as served"
 NAMES = {

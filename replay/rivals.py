@@ -8,7 +8,7 @@ import torch
 
 from driftline.base import Base
 from driftline.records import Example
-from learner.baselines import LastLabel, Majority, OnlineHead
+from replay.baselines import LastLabel, Majority, OnlineHead
 from serving.engine import Engine
 
 

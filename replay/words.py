@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from driftline.cli.output import count_of
-from driftline.cli.reasons import GUESSES
+from driftline.phrases import count_of
+from driftline.reasons import GUESSES
 
 LABELS_KNOWN = (
     "Each label comes at the time its event names (label_at), else once its batch of at most 32 events is answered;"

@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from driftline.records import iso
-from stream.lexicon import CLOSERS, OPENERS, PRODUCTS, SLANG, VERDICTS, Aspect, Product
+from replay.lexicon import CLOSERS, OPENERS, PRODUCTS, SLANG, VERDICTS, Aspect, Product
 
 LABELS = ("negative", "neutral", "positive")
 LABEL_WEIGHTS = (0.36, 0.22, 0.42)

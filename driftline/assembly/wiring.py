@@ -163,8 +163,8 @@ def redis_problems(registry: Registry) -> list[str]:
 
 def build_base(config: Config) -> Base:
     """The base model, loaded and fingerprinted (seconds)."""
+    from driftline.assembly.logs import adopt_loggers
     from driftline.base import load_base
-    from driftline.cli.logs import adopt_loggers
 
     adopt_loggers()
     return load_base(config.base)
@@ -230,7 +230,7 @@ def require_one_rank(config: Config) -> None:
 def build_learner_service(config: Config) -> LearnerService:
     """The learner process's service over all feeds. RegistryError if Redis would throw versions away; ConfigError as
     `require_one_rank`."""
-    from driftline.cli.label_changes import adopt_labels, require_labels
+    from driftline.assembly.label_changes import adopt_labels, require_labels
     from learner.service import FeedLearner, LearnerService
 
     require_one_rank(config)

@@ -2,11 +2,11 @@
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from driftline.cli.output import err
 from driftline.clock import Deadline
 
 CLEANED_WITHIN_S = 10.0
@@ -55,4 +55,6 @@ def unwound_by_signals() -> Iterator[None]:
         if received:
             with contextlib.suppress(OSError):  # the terminal may be gone
                 name = signal.Signals(received[0]).name
-                err.print(f"stopped by {name}; what it had started is cleaned up, and no report was written")
+                print(
+                    f"stopped by {name}; what it had started is cleaned up, and no report was written", file=sys.stderr
+                )

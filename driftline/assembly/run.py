@@ -13,9 +13,9 @@ from typing import TypeVar
 import structlog
 
 from driftline import metrics
-from driftline.cli import wiring
-from driftline.cli.label_changes import adopt_labels, require_labels
-from driftline.cli.signals import stop_on_signals
+from driftline.assembly import wiring
+from driftline.assembly.label_changes import adopt_labels, require_labels
+from driftline.assembly.signals import stop_on_signals
 from driftline.clock import SystemClock
 from driftline.config import Config
 from driftline.errors import ConfigError, TopicUnavailable

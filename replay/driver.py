@@ -8,17 +8,17 @@ passes: labels come and ticks start cycles, in their order; a due cycle runs thr
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
-from driftline.cli.replay.labels import DueLabel, Forecast, LabelQueue, TakenTexts
-from driftline.cli.replay.pace import Pace
-from driftline.cli.replay.pipeline import Pipeline
-from driftline.cli.replay.rivals import Rivals
-from driftline.cli.replay.source import LATEST, StreamItem
-from driftline.cli.replay.tally import Swap, Tally
-from driftline.cli.replay.ticks import Ticks
 from driftline.errors import ServingError
 from driftline.topics import Outgoing
 from driftline.topics.codec import encode_label
 from learner.cycle import CycleReport
+from replay.labels import DueLabel, Forecast, LabelQueue, TakenTexts
+from replay.pace import Pace
+from replay.pipeline import Pipeline
+from replay.rivals import Rivals
+from replay.source import LATEST, StreamItem
+from replay.tally import Swap, Tally
+from replay.ticks import Ticks
 
 __all__ = ["Driver", "Pace"]
 

@@ -4,10 +4,11 @@ from typing import Any
 
 from rich.markup import escape
 
-from driftline.cli.exams import recalls_in_words
-from driftline.cli.output import count_of, percent
-from driftline.cli.replay.comparison import OURS, comparison_rows, verdict, verdict_after_cold_start
-from driftline.cli.replay.words import (
+from driftline.exams_in_words import recalls_in_words
+from driftline.phrases import count_of, percent
+from driftline.splitting import splitting_in_words
+from replay.comparison import OURS, comparison_rows, verdict, verdict_after_cold_start
+from replay.words import (
     LABELS_KNOWN,
     counts_in_words,
     forgetting_in_words,
@@ -15,7 +16,6 @@ from driftline.cli.replay.words import (
     lost_labels,
     nothing_learned,
 )
-from driftline.splitting import splitting_in_words
 
 
 def summarise(report: dict[str, Any]) -> str:

@@ -7,10 +7,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from driftline.assembly import wiring
 from driftline.base import Base
 from driftline.buffer import Buffer
-from driftline.cli import wiring
-from driftline.cli.replay.source import StreamItem
 from driftline.clock import SimulatedClock
 from driftline.config import Config, FeedConfig, FeedTopics
 from driftline.errors import UsageError
@@ -21,6 +20,7 @@ from driftline.topics import Topics
 from driftline.topics.codec import Codec
 from learner.cycle import Learner
 from learner.threads import torch_threads
+from replay.source import StreamItem
 from serving.engine import Engine
 from serving.scorer import Scorer
 from serving.watcher import Watcher

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from driftline.cli.output import percent
-from driftline.cli.reasons import GUESSES, reason_in_words
+from driftline.phrases import percent
+from driftline.reasons import GUESSES, reason_in_words
 from driftline.records import Manifest
 from driftline.splitting import splitting_in_words
 

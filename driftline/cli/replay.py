@@ -1,22 +1,20 @@
 """The verb `driftline replay`: options in, report and page out."""
 
-import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from driftline.cli.logs import configure_logging
+from driftline.assembly.logs import configure_logging
+from driftline.assembly.signals import unwound_by_signals
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, choose_feed
-from driftline.cli.output import check_writable, count_of, err, print_json, say
-from driftline.cli.replay.source import check_events
-from driftline.cli.replay.words import no_usable_event, nothing_learned
-from driftline.cli.signals import unwound_by_signals
-from driftline.config import Config, load_config
-from driftline.errors import DriftlineError, UsageError
+from driftline.cli.output import check_writable, err, print_json, say
+from driftline.config import load_config
+from driftline.errors import UsageError
+from driftline.phrases import count_of
+from replay.source import check_events
+from replay.words import no_usable_event, nothing_learned
 
 EventsArgument = Annotated[list[Path], typer.Argument(metavar="EVENTS.jsonl…", help="Events files, gzip or not.")]
 SpeedOption = Annotated[
@@ -64,6 +62,8 @@ def replay(
         if output is not None:
             _check_output(output)
     err.print("Loading the base model …")
+    from replay.laboratory import run_replay, write_outputs
+
     with unwound_by_signals(), Progress(min(total, limit or total)) as progress:
         document = run_replay(
             loaded,
@@ -81,7 +81,7 @@ def replay(
             err.print(f"[bold yellow]warning:[/] {escape(warning)}")
         print_json(document)
     else:
-        from driftline.cli.replay.summary import summarise
+        from replay.summary import summarise
 
         say(summarise(document))
         if written := [str(path) for path in (report, plot) if path is not None]:
@@ -108,56 +108,6 @@ def speed_factor(speed: str) -> float | None:
     if not 0 < factor < float("inf"):
         raise UsageError(f"--speed {speed}: use max, real, or a number above 0 (2 is twice real time)")
     return factor
-
-
-def run_replay(
-    config: Config,
-    feed: str,
-    events: list[Path],
-    *,
-    evaluation: Path | None = None,
-    state: Path | None = None,
-    limit: int | None = None,
-    factor: float | None = None,
-    on_step: Callable[[Any], None] | None = None,
-) -> dict[str, Any]:
-    """The whole replay; returns the report (DESIGN §6). The files are those that `check_events` lets pass."""
-    from driftline.cli.replay.driver import Driver, Pace
-    from driftline.cli.replay.pipeline import open_pipeline, replay_config, state_folder
-    from driftline.cli.replay.report import build_report
-    from driftline.cli.replay.source import EPOCH, stream_items
-    from driftline.clock import SimulatedClock
-
-    start = time.perf_counter()
-    section = config.feed[feed]
-    with state_folder(state) as folder:
-        own = replay_config(config, feed, folder)
-        with open_pipeline(own, feed, SimulatedClock(EPOCH)) as pipeline:
-            driver = Driver(pipeline, Pace(factor), on_step)
-            driver.run(stream_items(events, section, limit=limit))
-            held_back = stream_items([evaluation], section) if evaluation else ()
-            return build_report(driver, time.perf_counter() - start, held_back)
-
-
-def write_outputs(document: dict[str, Any], report: Path | None, plot: Path | None) -> None:
-    """Write the report and the page, where asked for. DriftlineError if one cannot be: the disk filled up meanwhile."""
-    if report is not None:
-        try:
-            _write(report, json.dumps(document, indent=2) + "\n")
-        except DriftlineError:  # hours of work must not be lost with it
-            print(json.dumps(document))
-            raise
-    if plot is not None:
-        from driftline.cli.replay.plot import render_page
-
-        _write(plot, render_page(document))
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise DriftlineError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 class Progress:

@@ -8,15 +8,15 @@ from typing import Any
 
 from driftline.artefact.manifest import decode_manifest
 from driftline.buffer import Scored
-from driftline.cli.replay.classes import class_rows, confusion_rows, exam_row, source_rows
-from driftline.cli.replay.driver import Driver
-from driftline.cli.replay.pipeline import Pipeline
-from driftline.cli.replay.source import StreamItem
 from driftline.config import ScheduleConfig, feed_sha256
 from driftline.records import GateReason, iso
 from driftline.splitting import SAMPLE_TEXTS
-from learner.evaluation import average_accuracy, backward_transfer, forgetting, windows
 from learner.model import dtype_name, training_dtype
+from replay.classes import class_rows, confusion_rows, exam_row, source_rows
+from replay.driver import Driver
+from replay.evaluation import average_accuracy, backward_transfer, forgetting, windows
+from replay.pipeline import Pipeline
+from replay.source import StreamItem
 
 REPORT_FORMAT = 2
 """What a report may hold: 1 is what was written before there was a number; with 2 came

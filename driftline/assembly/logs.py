@@ -1,6 +1,6 @@
-"""Logging of the command line: structured lines on stderr, so that stdout stays what the verb prints.
+"""Logging: structured lines on stderr, so that stdout stays what the verb prints.
 
-Other libraries' lines and Python's warnings come in the same form (`driftline.cli.bridge`).
+Other libraries' lines and Python's warnings come in the same form (`driftline.assembly.bridge`).
 """
 
 import logging
@@ -12,8 +12,8 @@ from typing import Any
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
-from driftline.cli.bridge import Bridge
-from driftline.cli.output import harmless
+from driftline.assembly.bridge import Bridge
+from driftline.terminal import harmless
 
 QUIET: dict[str, tuple[int, int]] = {
     "apscheduler": (logging.ERROR, logging.ERROR),
