@@ -12,8 +12,8 @@ import pytest
 import structlog
 
 from driftline import metrics
+from driftline.assembly import run, wiring
 from driftline.assembly.logs import configure_logging
-from driftline.cli import run, wiring
 from driftline.clock import SystemClock
 from driftline.config import parse_config
 from driftline.errors import ConfigError, TopicUnavailable
