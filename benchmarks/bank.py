@@ -25,8 +25,9 @@ from benchmarks.rounds import Contender, compare, interleave
 from driftline.artefact.probe import PROBE_TEXTS
 from driftline.artefact.weights import Weights
 from driftline.base import Base, feature, load_base
-from driftline.config import ServeConfig, load_config
+from driftline.config import FeedConfig, ServeConfig, load_config
 from driftline.records import Probe
+from driftline.tasks import task_named
 from learner.model import LoraModel
 from serving.bank import AdapterBank, pack
 from serving.engine import Engine
@@ -151,7 +152,7 @@ def measure_bank(base: Base, versions: Sequence[Weights], texts: Sequence[str], 
 def measure_engine(base: Base, versions: Sequence[Weights], texts: Sequence[str], rounds: int) -> dict[str, Any]:
     """Text to scores through the engine: one live version, and eight pinned by eight requests at once."""
     section = ServeConfig(slots=VERSIONS + 2, max_queue_inputs=max(2048, 2 * len(texts)))
-    engine = Engine(base, section, {FEED: LABELS})
+    engine = Engine(base, section, {FEED: FeedConfig(labels=LABELS)})
     engine.start()
     try:
         stage_all(engine, base, versions)
@@ -175,7 +176,7 @@ def measure_engine(base: Base, versions: Sequence[Weights], texts: Sequence[str]
 def stage_all(engine: Engine, base: Base, versions: Sequence[Weights]) -> None:
     """All versions resident, each proven by its probe; version 1 live."""
     section = next(iter(load_config(CONFIG).feed.values())).learner.model_copy(update={"rank": RANK, "alpha": ALPHA})
-    trainer = LoraModel(base, len(LABELS), section)
+    trainer = LoraModel(base, task_named("classification"), LABELS, section)
     for number in [*range(2, len(versions) + 1), 1]:
         weights = versions[number - 1]
         trainer.load(weights)

@@ -29,6 +29,7 @@ from benchmarks.rounds import compare, interleave, shares, shares_in_words, time
 from driftline.base import Base, feature, load_base
 from driftline.cli.output import say
 from driftline.config import LearnerConfig, load_config
+from driftline.tasks import task_named
 from learner.model import LoraModel, dtype_name, training_dtype
 from learner.update import Lesson, UpdateResult, run_update
 
@@ -72,7 +73,7 @@ class Collator:
 
     def __call__(self, lessons: Sequence[Lesson]) -> dict[str, Tensor]:
         input_ids, mask = self._base.collate([lesson.tokens for lesson in lessons])
-        labels = torch.tensor([lesson.label for lesson in lessons])
+        labels = torch.tensor([lesson.target for lesson in lessons])
         return {"input_ids": input_ids, "attention_mask": mask, "labels": labels}
 
 
@@ -82,15 +83,16 @@ class Bench:
     def __init__(self, base: Base, section: LearnerConfig, labels: Sequence[str], events: list[dict[str, Any]]) -> None:
         self.base, self.section = base, section
         self.texts = [str(event["text"]) for event in events]
-        self._targets = [labels.index(event["label"]) for event in events]
+        task = task_named("classification")
+        self._targets = task.targets([event["label"] for event in events], labels)
         self._classes = len(labels)
-        self._model = LoraModel(base, self._classes, section)
+        self._model = LoraModel(base, task, labels, section)
         self.losses: dict[str, float] = {}
 
     def lessons(self) -> list[Lesson]:
         """The texts as token ids with their labels."""
         tokens = self.base.tokenize(self.texts)
-        return [Lesson(tokens=ids, label=label) for ids, label in zip(tokens, self._targets, strict=True)]
+        return [Lesson(tokens=ids, target=target) for ids, target in zip(tokens, self._targets, strict=True)]
 
     def ours(self, lessons: list[Lesson]) -> float:
         """Seconds of one update from version 0."""

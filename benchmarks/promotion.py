@@ -32,6 +32,7 @@ from driftline.assembly.wiring import build_registry, state_files
 from driftline.base import load_base
 from driftline.config import Config
 from driftline.records import Probe, utc
+from driftline.tasks import task_named
 from learner.model import LoraModel
 from replay.report import quantile
 from tests.fixtures.versions import Publisher, make_manifest, random_weights
@@ -48,7 +49,7 @@ class Press:
     def __init__(self, config: Config) -> None:
         registry, section = build_registry(config), config.feed[FEED].learner
         self._base = load_base(config.base.model_copy(update={"device": "cpu"}))
-        self._model = LoraModel(self._base, len(LABELS), section)
+        self._model = LoraModel(self._base, task_named("classification"), LABELS, section)
         self._rank = section.rank
         self._publisher = Publisher(registry, load_or_create_keys(state_files(config)), self._base, Path(), FEED)
 

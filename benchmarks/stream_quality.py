@@ -19,6 +19,7 @@ from benchmarks.record import announce, write_result
 from driftline.assembly.logs import configure_logging
 from driftline.clock import SimulatedClock
 from driftline.config import Config, FeedConfig, load_config
+from driftline.tasks import task_named
 from learner.cycle import cycle_seed
 from learner.model import LoraModel
 from learner.update import Lesson, run_update
@@ -54,7 +55,7 @@ def holdout_items(section: FeedConfig) -> Iterator[StreamItem]:
     return stream_items([HOLDOUT], section)
 
 
-def joint_answers(pipeline: Pipeline) -> list[str]:
+def joint_answers(pipeline: Pipeline) -> list[str | None]:
     """Answers on the hold-out of one adapter trained on the run's fresh examples, shuffled, with the run's steps."""
     import numpy as np
 
@@ -62,18 +63,19 @@ def joint_answers(pipeline: Pipeline) -> list[str]:
     fresh = sorted({seq for row in pipeline.buffer.cycles(pipeline.feed) for seq in row.cycle.plan.fresh})
     examples = pipeline.buffer.examples(fresh)
     tokens = pipeline.base.tokenize([example.text for example in examples])
-    labels = [section.labels.index(example.label) for example in examples]
-    lessons = [Lesson(tokens=ids, label=label) for ids, label in zip(tokens, labels, strict=True)]
+    task = task_named(section.task)
+    targets = task.targets([example.label for example in examples], section.labels)
+    lessons = [Lesson(tokens=ids, target=target) for ids, target in zip(tokens, targets, strict=True)]
     wanted = trained_examples(pipeline)
     generator = np.random.default_rng(section.learner.seed)
     order = [int(i) for _ in range(-(-wanted // len(lessons))) for i in generator.permutation(len(lessons))][:wanted]
-    model = LoraModel(pipeline.base, len(section.labels), section.learner)
+    model = LoraModel(pipeline.base, task, section.labels, section.learner)
     run_update(
         model, None, [lessons[i] for i in order], [], section.learner, cycle_seed(section.learner.seed, "joint", 1)
     )
     events = [pipeline.decode(item) for item in holdout_items(section) if item.label in section.labels]
-    winners = model.predict([event.text for event in events if event is not None]).argmax(dim=1).tolist()
-    return [section.labels[winner] for winner in winners]
+    outputs = model.predict([event.text for event in events if event is not None])  # (N, R)
+    return task.answers(outputs, section.labels)
 
 
 def trained_examples(pipeline: Pipeline) -> int:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from driftline.names import TaskName
 from driftline.topics.labels import LabelNames
 from driftline.topics.times import TimeFormat
 
@@ -178,7 +179,7 @@ class FeedServeConfig(Section):
 class FeedConfig(Section):
     """One stream with its own labels, schedule and adapters."""
 
-    task: Literal["classification"] = "classification"
+    task: TaskName = "classification"
     """What the model learns to do."""
     labels: Annotated[tuple[str, ...], Field(min_length=2)]
     """The classes, in the order of the head's rows."""

@@ -1,6 +1,10 @@
 """Names that several rooms must agree on: Redis keys, files under the state folder, reason codes."""
 
 from pathlib import Path
+from typing import Literal
+
+TaskName = Literal["classification"]
+"""Those of `driftline.tasks.TASKS`, which a config can name without torch."""
 
 RECORD_TOO_LARGE = "record_too_large"
 DEAD_LETTER_REASONS = {

@@ -208,6 +208,7 @@ class Learner:
         with _measured(seconds, "evaluate"):
             answers = self._holdouts.answer(cycle.version, exam.seqs)
         decision = decide(
+            self._shop.model.task,
             answers,
             incumbent,
             anchor,

@@ -7,11 +7,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-import torch
-
 from driftline.buffer import Buffer, Segment
 from driftline.config import FeedConfig
-from driftline.figures import Figures, figures_on
+from driftline.figures import Figures
+from driftline.tasks import Task
 from learner.model import LoraModel
 from learner.versions import Version
 
@@ -20,9 +19,10 @@ EVALUATION_BATCH_TOKENS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Exam:
-    """Hold-out sets by name (`pooled`: all kept, none twice; `recent`; `segment:N` for each closed segment), and the
-    label of every example in them."""
+    """Which `task` judges, hold-out sets by name (`pooled`: all kept, none twice; `recent`; `segment:N` for each closed
+    segment), and the label of every example in them."""
 
+    task: Task
     sets: dict[str, list[int]]
     truth: dict[int, str]
 
@@ -30,7 +30,7 @@ class Exam:
         """How good the answers are on each set that is not empty. Without recalls for single segments: with many
         segments and classes a manifest, which stays for ever, would be hundreds of kilobytes."""
         return {
-            name: figures_on(answers, self.truth, seqs, recall=not name.startswith("segment:"))
+            name: self.task.figures(answers, self.truth, seqs, by_class=not name.startswith("segment:"))
             for name, seqs in self.sets.items()
             if seqs
         }
@@ -56,7 +56,7 @@ class Holdouts:
         sets = {"pooled": sorted({seq for segment in segments for seq in segment.holdouts})}
         sets["recent"] = self._buffer.recent_holdouts(self._feed, self._section.gate.recent_holdouts)
         sets |= {f"segment:{s.index}": list(s.holdouts) for s in segments if s.closed}
-        return Exam(sets, self._truth({seq for seqs in sets.values() for seq in seqs}))
+        return Exam(self._model.task, sets, self._truth({seq for seqs in sets.values() for seq in seqs}))
 
     def predictions(self, version: Version, seqs: Iterable[int]) -> dict[int, str | None]:
         """The version's answers on these hold-outs, from the cache where there; None for each at version 0.
@@ -74,15 +74,11 @@ class Holdouts:
         return {seq: cached[seq] for seq in wanted}
 
     def answer(self, version: int, seqs: list[int], *, knows: Collection[str] | None = None) -> dict[int, str | None]:
-        """Answers of the weights now in the model, cached under `version`; of the classes it `knows` (None: all), since
-        a class that came later has a row of zeros in it, which would often win."""
-        labels = [label for label in self._section.labels if knows is None or label in knows]
-        columns = [self._section.labels.index(label) for label in labels]
-        texts = [example.text for example in self._buffer.examples(seqs)] if labels else []
-        logits = self._model.predict(texts, EVALUATION_BATCH_TOKENS)[:, columns] if texts else torch.empty(0, 1)
-        winners = logits.argmax(dim=1).tolist()  # (N,)
-        answers: dict[int, str | None] = dict.fromkeys(seqs)
-        answers |= {seq: labels[winner] for seq, winner in zip(seqs, winners, strict=bool(labels))}
+        """Answers of the weights now in the model, cached under `version`; of the labels it `knows` (None: all)."""
+        model = self._model
+        texts = [example.text for example in self._buffer.examples(seqs)]
+        outputs = model.predict(texts, EVALUATION_BATCH_TOKENS)  # (N, R)
+        answers = dict(zip(seqs, model.task.answers(outputs, self._section.labels, knows), strict=True))
         self._buffer.cache_predictions(self._feed, version, answers)
         return answers
 
@@ -99,7 +95,8 @@ class Holdouts:
         columns = [s for s in self._buffer.segments(self._feed) if s.index <= segment.index]
         answers = self.predictions(incumbent, (seq for s in columns for seq in s.holdouts))
         truth = self._truth(answers)
-        row = {s.index: (sum(answers[q] == truth[q] for q in s.holdouts), len(s.holdouts)) for s in columns}
+        is_right = self._model.task.is_right
+        row = {s.index: (sum(is_right(answers[q], truth[q]) for q in s.holdouts), len(s.holdouts)) for s in columns}
         self._buffer.close_segment(self._feed, segment.index, row, incumbent.version, at)
 
     def _ends(self, segment: Segment, minimum_open: int | None) -> bool:

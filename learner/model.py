@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from driftline.artefact.weights import Weights
 from driftline.base import Base, feature, lora_targets, target_shapes, token_batches
 from driftline.config import LearnerConfig
+from driftline.tasks import Task
 
 ADAPTER = "default"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -32,15 +33,18 @@ class LoraModel:
     trainable tensors, in a fixed order.
     """
 
-    def __init__(self, base: Base, labels: int, section: LearnerConfig) -> None:
-        """`labels`: number of classes C. ConfigError if learner.target_modules names no layer of the base."""
+    def __init__(self, base: Base, task: Task, labels: Sequence[str], section: LearnerConfig) -> None:
+        """A head of as many rows R as the task wants for `labels`. ConfigError if learner.target_modules names no layer
+        of the base."""
         self.base = base
+        self.task = task
         self.section = section
+        rows = task.rows(labels)
         self.target_paths = lora_targets(base.model, section.target_modules)
         self._shapes = target_shapes(base, self.target_paths)
         self._body = _with_lora(_clone(base.model), self.target_paths, section)
-        self._head_weight = nn.Parameter(torch.zeros(labels, base.hidden_size, device=base.device))  # (C, d)
-        self._head_bias = nn.Parameter(torch.zeros(labels, device=base.device))  # (C,)
+        self._head_weight = nn.Parameter(torch.zeros(rows, base.hidden_size, device=base.device))  # (R, d)
+        self._head_bias = nn.Parameter(torch.zeros(rows, device=base.device))  # (R,)
         self.parameters: dict[str, nn.Parameter] = {
             **_lora_parameters(self._body, self.target_paths),
             "head.weight": self._head_weight,
@@ -65,20 +69,21 @@ class LoraModel:
         return Weights(body=copied, head_weight=head_weight, head_bias=head_bias)
 
     def logits(self, input_ids: Tensor, mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """(B, C) fp32 from a right-padded batch (B, T) and its mask. `dtype` bf16: the body under autocast."""
+        """The head's outputs (B, R), fp32, from a right-padded batch (B, T) and its mask. `dtype` bf16: the body under
+        autocast."""
         with torch.autocast(input_ids.device.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
             hidden = self._body(input_ids=input_ids, attention_mask=mask).last_hidden_state  # (B, T, d)
         features = feature(hidden.float(), mask, self.base.pooling)  # (B, d)
         return nn.functional.linear(features, self._head_weight, self._head_bias)
 
     def predict(self, texts: Sequence[str], batch_tokens: int = 4096) -> Tensor:
-        """Logits (N, C), fp32 on the CPU, in the order of `texts`; batches of at most `batch_tokens` padded tokens."""
+        """Logits (N, R), fp32 on the CPU, in the order of `texts`; batches of at most `batch_tokens` padded tokens."""
         return self.predict_tokens(self.base.tokenize(texts), batch_tokens)
 
     @torch.inference_mode()
     def predict_tokens(self, ids: Sequence[Sequence[int]], batch_tokens: int = 4096) -> Tensor:
         """As `predict`, from token ids."""
-        out = torch.empty(len(ids), len(self._head_bias))  # (N, C)
+        out = torch.empty(len(ids), len(self._head_bias))  # (N, R)
         for rows in token_batches([len(one) for one in ids], batch_tokens):
             out[rows] = self.logits(*self.base.collate([ids[row] for row in rows])).float().cpu()
         return out

@@ -18,20 +18,12 @@ from learner.trainer_state import TrainerState
 HEAD_MOMENTS = ("head.weight.", "head.bias.")
 
 Rows = Sequence[int | None]
-
-
-def head_rows(before: Sequence[str], terms: LabelTerms) -> list[int | None]:
-    """For each of the config's labels the row that it had among `before`; None: a class that was not there. Of classes
-    merged by a rename, the row of the one that had the name counts, else the first."""
-    named = [current_name(label, terms) for label in before]
-    rows = {name: index for index, name in reversed(list(enumerate(named)))}
-    rows |= {label: index for index, label in enumerate(before) if label in terms.labels}
-    return [rows.get(label) for label in terms.labels]
+"""As `Task.moved_rows` tells them."""
 
 
 def fit_weights(weights: Weights, rows: Rows) -> Weights:
     """The same body; the head's rows in their new places."""
-    head_weight, head_bias = _moved(weights.head_weight, rows), _moved(weights.head_bias, rows)  # (C', d), (C',)
+    head_weight, head_bias = _moved(weights.head_weight, rows), _moved(weights.head_bias, rows)  # (R', d), (R',)
     return replace(weights, head_weight=head_weight, head_bias=head_bias)
 
 
@@ -64,6 +56,6 @@ def _counted(seen: Mapping[str, int], terms: LabelTerms) -> dict[str, int]:
 
 
 def _moved(tensor: Tensor, rows: Rows) -> Tensor:
-    """(C, …) → (C', …): row i is what row `rows[i]` was, or zeros."""
+    """(R, …) → (R', …): row i is what row `rows[i]` was, or zeros."""
     zero = torch.zeros_like(tensor[0])
     return torch.stack([zero if row is None else tensor[row] for row in rows])

@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Candidate:
-    """What an update made. `state` remembers the plan's examples; `probe`: logits (8, C) on the probe's texts."""
+    """What an update made. `state` remembers the plan's examples; `probe`: logits (8, R) on the probe's texts."""
 
     result: UpdateResult
     state: TrainerState
@@ -73,15 +73,15 @@ class Training:
         return Candidate(result=result, state=state, probe=self._model.predict(PROBE_TEXTS, EVALUATION_BATCH_TOKENS))
 
     def _lessons(self, examples: list[Example]) -> list[Lesson]:
-        index = {label: i for i, label in enumerate(self._section.labels)}
-        unknown = next((example for example in examples if example.label not in index), None)
-        if unknown is not None:
+        targets = self._model.task.targets([example.label for example in examples], self._section.labels)
+        if None in targets:
+            unknown = examples[targets.index(None)]
             raise ConfigError(
                 f"feed.{self._feed}.labels: example {unknown.seq} in the buffer has the label {unknown.label!r}, which "
                 "is not among them: start ingest and learn again with one config, which says what becomes of that class"
             )
         tokens = self._model.base.tokenize([example.text for example in examples]) if examples else []
-        return [Lesson(tokens=t, label=index[e.label]) for t, e in zip(tokens, examples, strict=True)]
+        return [Lesson(tokens=ids, target=target) for ids, target in zip(tokens, targets, strict=True)]
 
     def _state_of(self, parent: Version) -> TrainerState:
         """The parent's state, its example numbers only where they are this buffer's."""

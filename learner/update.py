@@ -12,9 +12,9 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from driftline.artefact.weights import Weights
@@ -29,17 +29,17 @@ PASS_TOKENS = {"cpu": 64, "cuda": 16_384}  # what one more forward and backward 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lesson:
-    """One example as the model takes it: token ids (not empty) and the index of its class."""
+    """One example as the model takes it: token ids (not empty) and what the task's loss takes for its label."""
 
     tokens: list[int]
-    label: int
+    target: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class UpdateResult:
     """A candidate. `state` carries the parent's reservoir and recent window unchanged (see `Strategy.remember`).
 
-    `mean_loss` is cross-entropy in nats over all `examples` (fresh and replayed), measured as they were trained.
+    `mean_loss` is the task's, in nats, over all `examples` (fresh and replayed), measured as they were trained.
     `finite`: no weight, moment or loss is NaN or infinite.
     """
 
@@ -144,12 +144,10 @@ def _step(
 
 
 def _loss(model: LoraModel, part: list[Lesson], dtype: torch.dtype) -> Tensor:
-    """Summed cross-entropy of one part, a scalar."""
-    device = model.base.device
+    """The summed loss of one part, a scalar."""
     input_ids, mask = model.base.collate([lesson.tokens for lesson in part])  # (B, T)
-    labels = torch.tensor([lesson.label for lesson in part], device=device)  # (B,)
-    logits = model.logits(input_ids, mask, dtype)  # (B, C) fp32
-    return F.cross_entropy(logits, labels, reduction="sum")
+    logits = model.logits(input_ids, mask, dtype)  # (B, R) fp32
+    return model.task.loss(logits, [lesson.target for lesson in part])
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, section: LearnerConfig, step: int) -> None:

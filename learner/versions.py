@@ -17,7 +17,7 @@ from driftline.label_change import require_consent
 from driftline.records import Manifest
 from driftline.registry import Registry
 from learner.model import LoraModel
-from learner.relabel import fit_state, fit_weights, head_rows
+from learner.relabel import fit_state, fit_weights
 from learner.trainer_state import TrainerState, pack_state, unpack_state
 
 KEPT_IN_MEMORY = 2
@@ -77,7 +77,13 @@ class Versions:
     def _fetch(self, version: int) -> Version:
         manifest = self._trust.verify(self._registry.manifest(self._feed, version))
         base = self._model.base
-        check_fit(manifest, fingerprint=base.fingerprint, pooling=base.pooling, max_tokens=base.max_tokens)
+        check_fit(
+            manifest,
+            fingerprint=base.fingerprint,
+            pooling=base.pooling,
+            max_tokens=base.max_tokens,
+            task=self._section.task,
+        )
         require_consent(self._feed, manifest.labels, self._section, where=f"version {version}")
         check_settings(manifest, self._section, self._model)
         body = self._registry.get_blob(self._feed, manifest.body_sha256)
@@ -91,7 +97,7 @@ class Versions:
         """The version as the config's classes see it. Untouched, byte for byte, where they are the manifest's."""
         if manifest.labels == self._section.labels or found.weights is None:
             return found
-        rows = head_rows(manifest.labels, self._section)
+        rows = self._model.task.moved_rows(manifest.labels, self._section)
         return Version(
             found.version,
             fit_weights(found.weights, rows),

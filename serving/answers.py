@@ -1,17 +1,18 @@
-"""Requests and answers as the engine sees them: plain records, and the way from logits to scores."""
+"""Requests and answers as the engine sees them: plain records, and the way from a batch's outputs to answers."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-import torch
+from torch import Tensor
 
+from driftline.tasks import Task, task_named
 from serving.slots import Resident
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One text's answer. `label` is None only at version 0; `scores` sum to 1 over its version's labels."""
+    """One text's answer. `label` is None only at version 0; `scores` are over its version's labels."""
 
     label: str | None
     scores: dict[str, float]
@@ -30,7 +31,12 @@ class Request:
     @property
     def labels(self) -> tuple[str, ...]:
         """Those of the version that answers."""
-        return self.resident.adapter.labels
+        return self.resident.manifest.labels
+
+    @property
+    def task(self) -> Task:
+        """That of the version that answers."""
+        return task_named(self.resident.manifest.task)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,23 +48,19 @@ class Row:
     tokens: list[int]
 
 
-def make_answer(labels: Sequence[str], scores: Sequence[float], version: int) -> Answer:
-    """The answer for one row's scores; the first of equal scores wins."""
-    best = max(range(len(scores)), key=scores.__getitem__)
-    return Answer(label=labels[best], scores=dict(zip(labels, scores, strict=True)), adapter_version=version)
+def scores_of(outputs: Tensor, rows: Sequence[Row]) -> list[dict[str, float]]:
+    """Scores of each row, by its version's own task and labels, from the head's outputs (B, R_max)."""
+    found: list[dict[str, float]] = [{} for _ in rows]
+    for task in {row.request.task.name: row.request.task for row in rows}.values():
+        places = [place for place, row in enumerate(rows) if row.request.task.name == task.name]
+        scores = task.scores(outputs[places], [rows[place].request.labels for place in places])
+        for place, one in zip(places, scores, strict=True):
+            found[place] = one
+    return found
 
 
-def version_zero(labels: Sequence[str], inputs: int) -> "Future[list[Answer]]":
+def version_zero(task: Task, labels: Sequence[str], inputs: int) -> "Future[list[Answer]]":
     """Version 0 has a zero head: its scores are known without computing anything."""
-    scores = dict.fromkeys(labels, 1.0 / len(labels))
     done: Future[list[Answer]] = Future()
-    done.set_result([Answer(label=None, scores=dict(scores), adapter_version=0) for _ in range(inputs)])
+    done.set_result([Answer(label=None, scores=task.blank(labels), adapter_version=0) for _ in range(inputs)])
     return done
-
-
-def softmax(logits: torch.Tensor, classes: Sequence[int]) -> list[list[float]]:
-    """Scores of each row over its own first `classes[i]` columns of `logits` (B, C_max), computed in fp64."""
-    counts = torch.tensor(classes).unsqueeze(1)  # (B, 1)
-    outside = torch.arange(logits.shape[1]).unsqueeze(0) >= counts  # (B, C)
-    scores = logits.double().masked_fill(outside, float("-inf")).softmax(dim=1).tolist()
-    return [row[:count] for row, count in zip(scores, classes, strict=True)]

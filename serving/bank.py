@@ -30,14 +30,12 @@ Merged = Mapping[str, Tensor]
 class Adapter:
     """One version's weights, ready for a slot: scaling folded into B, fp32.
 
-    `body` maps a module path to A (r, in) and B (out, r); `head_weight` is (C, d), `head_bias` (C,); `labels` name the
-    head's rows.
+    `body` maps a module path to A (r, in) and B (out, r); `head_weight` is (R, d), `head_bias` (R,).
     """
 
     body: Mapping[str, tuple[Tensor, Tensor]]
     head_weight: Tensor
     head_bias: Tensor
-    labels: tuple[str, ...] = ()
 
     @property
     def rank(self) -> int:
@@ -45,7 +43,7 @@ class Adapter:
         return max((a.shape[0] for a, _ in self.body.values()), default=0)
 
 
-def pack(weights: "Weights", scaling: float, device: torch.device, labels: tuple[str, ...] = ()) -> Adapter:
+def pack(weights: "Weights", scaling: float, device: torch.device) -> Adapter:
     """Turn checked weights into an `Adapter`. `scaling` is alpha / rank. KeyError if an A has no B."""
     paths = sorted(key.removesuffix(".lora_A") for key in weights.body if key.endswith(".lora_A"))
     body = {
@@ -59,7 +57,6 @@ def pack(weights: "Weights", scaling: float, device: torch.device, labels: tuple
         body=body,
         head_weight=weights.head_weight.to(device, torch.float32),
         head_bias=weights.head_bias.to(device, torch.float32),
-        labels=labels,
     )
 
 

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 
 from driftline import metrics
 from driftline.base import Base
-from driftline.config import ServeConfig
+from driftline.config import FeedConfig, ServeConfig
 from driftline.errors import BadInput, ConfigError, ServingError
 from driftline.records import Manifest
+from driftline.tasks import task_named
 from serving.answers import Answer, Request, version_zero
 from serving.bank import AdapterBank, Merged
 from serving.loop import BatchLoop
@@ -45,12 +46,13 @@ class _Live:
 class Engine:
     """Answers texts of many feeds with many versions of one base model. All methods are thread-safe."""
 
-    def __init__(self, base: Base, section: ServeConfig, feeds: Mapping[str, Sequence[str]]) -> None:
-        """`feeds` maps a feed to its labels. ConfigError if the slots cannot hold all feeds and two versions beside."""
+    def __init__(self, base: Base, section: ServeConfig, feeds: Mapping[str, FeedConfig]) -> None:
+        """ConfigError if the slots cannot hold all feeds and two versions beside."""
         if section.slots < len(feeds) + 2:
             raise ConfigError(f"serve.slots = {section.slots}: {len(feeds)} feeds need at least {len(feeds) + 2}")
         self._base = base
-        self._labels = {feed: tuple(labels) for feed, labels in feeds.items()}
+        self._labels = {name: feed.labels for name, feed in feeds.items()}
+        self._tasks = {name: task_named(feed.task) for name, feed in feeds.items()}
         self._bank = AdapterBank(base, section.slots)
         self._loop = BatchLoop(
             base,
@@ -135,7 +137,7 @@ class Engine:
 
     def _version_zero(self, feed: str, count: int) -> "Future[list[Answer]]":
         metrics.ANSWERS.labels(feed, "_none").inc(count)
-        return version_zero(self.labels(feed), count)
+        return version_zero(self._tasks[feed], self.labels(feed), count)
 
     def _done(self, request: Request) -> None:
         """Its last row is answered, or it failed."""

@@ -20,7 +20,7 @@ import torch
 from driftline import metrics
 from driftline.base import Base
 from driftline.errors import NotReady, Overloaded, ServingError
-from serving.answers import Request, Row, make_answer, softmax
+from serving.answers import Answer, Request, Row, scores_of
 from serving.bank import AdapterBank
 from serving.batches import WINDOW_ROWS, choose_rows
 
@@ -112,7 +112,7 @@ class BatchLoop:
         return future.result()
 
     def forward(self, tokens: Sequence[list[int]], slots: Sequence[int]) -> torch.Tensor:
-        """Logits (B, C_max) fp32 on the CPU. Engine thread only."""
+        """The heads' outputs (B, R_max), fp32 on the CPU. Engine thread only."""
         input_ids, attention_mask = self._base.collate(tokens, self._base.device)  # (B, T) each
         return self._bank.forward(input_ids, attention_mask, slots).cpu()
 
@@ -158,10 +158,9 @@ class BatchLoop:
     def _answer(self, batch: list[Row]) -> None:
         started = time.perf_counter()
         try:
-            logits = self.forward([row.tokens for row in batch], [row.request.resident.slot for row in batch])
-            scores = softmax(logits, [len(row.request.labels) for row in batch])
-            for row, values in zip(batch, scores, strict=True):
-                self._answer_row(row, values)
+            outputs = self.forward([row.tokens for row in batch], [row.request.resident.slot for row in batch])
+            for row, scores in zip(batch, scores_of(outputs, batch), strict=True):
+                self._answer_row(row, scores)
         except Exception as error:
             log.exception("batch_failed", rows=len(batch))
             self._fail(batch, f"the batch failed: {type(error).__name__}")
@@ -171,15 +170,16 @@ class BatchLoop:
         metrics.BATCH_ROWS.observe(len(batch))
         metrics.BATCH_SECONDS.observe(seconds)
 
-    def _answer_row(self, row: Row, scores: list[float]) -> None:
+    def _answer_row(self, row: Row, scores: dict[str, float]) -> None:
         request = row.request
         if request.future.done():  # another row of it failed
             return
         resident = request.resident
-        if math.isnan(scores[0]):  # finite weights can still overflow on some text
+        if any(map(math.isnan, scores.values())):  # finite weights can still overflow on some text
             self._fail([row], f"version {resident.version} of feed {resident.feed!r} gives no finite scores for a text")
             return
-        request.answers[row.index] = make_answer(request.labels, scores, resident.version)
+        label = request.task.label(scores)
+        request.answers[row.index] = Answer(label=label, scores=scores, adapter_version=resident.version)
         request.left -= 1
         if request.left == 0:
             metrics.ANSWERED_INPUTS.labels(resident.feed).inc(len(request.answers))

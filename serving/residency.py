@@ -45,7 +45,7 @@ class Residency:
         self.table = SlotTable(bank.slots)
         self._staging = threading.Lock()
         self._bringing = threading.Lock()
-        self._proven: OrderedDict[tuple[str, int], Adapter] = OrderedDict()  # on the host, guarded by _staging
+        self._proven: OrderedDict[tuple[str, int], tuple[Manifest, Adapter]] = OrderedDict()  # guarded by _staging
         self.loader: Loader | None = None
 
     def pin(self, feed: str, version: int) -> Resident | None:
@@ -106,10 +106,11 @@ class Residency:
 
     def _find(self, feed: str, version: int) -> Resident | None:
         resident = self.pin(feed, version)
-        adapter = self._proven.get((feed, version))
-        if resident is not None or adapter is None:
+        proven = self._proven.get((feed, version))
+        if resident is not None or proven is None:
             return resident
-        with self._claimed(feed, version, adapter) as resident:
+        manifest, adapter = proven
+        with self._claimed(manifest, adapter) as resident:
             self._on_engine(resident, lambda: self._bank.put(resident.slot, adapter))
         return resident
 
@@ -118,22 +119,22 @@ class Residency:
 
         One job for all of it, because each job waits for the batch before it.
         """
-        adapter = pack(weights, manifest.alpha / manifest.rank, HOST, manifest.labels)
+        adapter = pack(weights, manifest.alpha / manifest.rank, HOST)
         tokens, merged = self._base.tokenize(probe_texts()), self._bank.merge(adapter)
-        with self._claimed(feed, manifest.version, adapter) as resident:
+        with self._claimed(manifest, adapter) as resident:
             stacked, fused = self._on_engine(
                 resident, lambda: self._put_and_answer(resident.slot, adapter, tokens, merged)
             )
-            classes = adapter.head_bias.shape[0]
-            answers = [stacked[:, :classes], fused[:, :classes]]  # (8, C) each
+            rows = adapter.head_bias.shape[0]
+            answers = [stacked[:, :rows], fused[:, :rows]]  # (8, R) each
             check_probe(answers, manifest.probe, feed, manifest.version, self._base.device)
         return resident
 
     @contextmanager
-    def _claimed(self, feed: str, version: int, adapter: Adapter) -> Iterator[Resident]:
+    def _claimed(self, manifest: Manifest, adapter: Adapter) -> Iterator[Resident]:
         """A slot to fill: found by others if all goes well, given back if not."""
         with self.lock:
-            resident = self.table.claim(feed, version, adapter)
+            resident = self.table.claim(manifest, adapter)
         try:
             yield resident
         except BaseException:
@@ -171,7 +172,7 @@ class Residency:
             self.table.settle(resident)
             metrics.RESIDENT_VERSIONS.set(len(self.table))
         key = (resident.feed, resident.version)
-        self._proven[key] = resident.adapter
+        self._proven[key] = resident.manifest, resident.adapter
         self._proven.move_to_end(key)
         while len(self._proven) > self._limit:
             self._proven.popitem(last=False)

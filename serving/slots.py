@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from driftline.errors import Overloaded
+from driftline.records import Manifest
 
 if TYPE_CHECKING:
     from serving.bank import Adapter
@@ -17,16 +18,26 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Resident:
-    """A version in a slot, and the weights there. `pins` counts who still needs it; `used` is a logical time; `held_ms`
-    is how long the engine was held to fill and prove it, until a swap accounts for that."""
+    """A version in a slot, and the weights there; its manifest says what the head's rows mean.
 
-    feed: str
-    version: int
+    `pins` counts who still needs it; `used` is a logical time; `held_ms` is how long the engine was held to fill and
+    prove it, until a swap accounts for that.
+    """
+
+    manifest: Manifest
     slot: int
     adapter: "Adapter"
     pins: int = 0
     used: int = 0
     held_ms: float = 0.0
+
+    @property
+    def feed(self) -> str:
+        return self.manifest.feed
+
+    @property
+    def version(self) -> int:
+        return self.manifest.version
 
 
 class SlotTable:
@@ -54,13 +65,13 @@ class SlotTable:
         if (resident is None or resident.pins == 0) and unpinned < 2:
             raise _no_slot()
 
-    def claim(self, feed: str, version: int, adapter: "Adapter") -> Resident:
+    def claim(self, manifest: Manifest, adapter: "Adapter") -> Resident:
         """A slot for a version that has none, pinned once and not found yet; then `settle` or `discard` it.
 
         Overloaded (retriable) when every slot is pinned.
         """
         slot = self._free.pop() if self._free else self._evict()
-        return Resident(feed=feed, version=version, slot=slot, adapter=adapter, pins=1)
+        return Resident(manifest=manifest, slot=slot, adapter=adapter, pins=1)
 
     def settle(self, resident: Resident) -> None:
         """The claimed slot holds verified weights: it may be found."""

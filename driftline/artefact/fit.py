@@ -8,14 +8,14 @@ serves it whatever the config's are; an import is drafted as one of this feed's 
 from driftline.errors import ArtefactError
 from driftline.label_change import LabelTerms, current_name
 from driftline.records import Manifest
+from driftline.tasks import TASKS
 
-__all__ = ["TASK", "check_fit", "check_same_labels"]
-
-TASK = "classification"
+__all__ = ["check_fit", "check_same_labels"]
 
 
-def check_fit(manifest: Manifest, *, fingerprint: str, pooling: str, max_tokens: int) -> None:
-    """ArtefactError wrong_base or wrong_task, with what differs from what is here, and the remedy."""
+def check_fit(manifest: Manifest, *, fingerprint: str, pooling: str, max_tokens: int, task: str | None = None) -> None:
+    """ArtefactError wrong_base or wrong_task, with what differs from what is here, and the remedy. `task`: the feed's,
+    for who goes on from the version; None: any task that this Driftline has will do."""
     name = _name(manifest)
     theirs = {"model": manifest.base_fingerprint, "pooling": manifest.pooling, "max_tokens": manifest.max_tokens}
     ours = {"model": fingerprint, "pooling": pooling, "max_tokens": max_tokens}
@@ -25,8 +25,9 @@ def check_fit(manifest: Manifest, *, fingerprint: str, pooling: str, max_tokens:
                 "wrong_base",
                 f"{name} was trained with base.{key} {found!r:.20}, here it is {ours[key]!r:.20}: use the same [base]",
             )
-    if manifest.task != TASK:
-        raise ArtefactError("wrong_task", f"{name} is for task {manifest.task!r}, this feed's is {TASK!r}")
+    if manifest.task not in (TASKS if task is None else (task,)):
+        here = f"this Driftline knows {', '.join(TASKS)}" if task is None else f"this feed's is {task!r}"
+        raise ArtefactError("wrong_task", f"{name} is for task {manifest.task!r}, {here}")
 
 
 def check_same_labels(manifest: Manifest, terms: LabelTerms) -> None:

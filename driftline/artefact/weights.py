@@ -16,6 +16,7 @@ from torch import Tensor
 
 from driftline.errors import ArtefactError
 from driftline.records import Manifest
+from driftline.tasks import task_named
 
 __all__ = ["Weights", "check_weights", "pack_body", "pack_head", "pack_tensors", "unpack", "unpack_tensors"]
 
@@ -39,8 +40,8 @@ _DTYPE_NAMES = {
 class Weights:
     """What an adapter is made of, fp32.
 
-    `body` maps "<module path inside AutoModel>.lora_A" to (r, in) and ".lora_B" to (out, r); `head_weight` is (C, d)
-    and `head_bias` (C,).
+    `body` maps "<module path inside AutoModel>.lora_A" to (r, in) and ".lora_B" to (out, r); `head_weight` is (R, d)
+    and `head_bias` (R,), with as many rows R as the task has for the labels.
     """
 
     body: dict[str, Tensor]
@@ -117,11 +118,11 @@ def check_weights(
 def _expected_shapes(
     manifest: Manifest, base_shapes: Mapping[str, tuple[int, int]], hidden_size: int
 ) -> dict[str, tuple[int, ...]]:
-    classes = len(manifest.labels)
-    expected: dict[str, tuple[int, ...]] = {HEAD_WEIGHT: (classes, hidden_size), HEAD_BIAS: (classes,)}
-    for path, (rows, columns) in base_shapes.items():
+    rows = task_named(manifest.task).rows(manifest.labels)
+    expected: dict[str, tuple[int, ...]] = {HEAD_WEIGHT: (rows, hidden_size), HEAD_BIAS: (rows,)}
+    for path, (out, columns) in base_shapes.items():
         expected[f"{path}.lora_A"] = (manifest.rank, columns)
-        expected[f"{path}.lora_B"] = (rows, manifest.rank)
+        expected[f"{path}.lora_B"] = (out, manifest.rank)
     return expected
 
 

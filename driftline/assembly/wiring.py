@@ -195,13 +195,14 @@ def keep_waiting(config: Config, feed: str) -> int:
 
 def build_learner(feed: str, config: Config, base: Base, registry: Registry, buffer: Buffer, clock: Clock) -> Learner:
     """One feed's learner with its own copy of the base and its lease (not yet acquired)."""
+    from driftline.tasks import task_named
     from learner.cycle import Learner, Workshop
     from learner.model import LoraModel
     from learner.versions import Versions
 
     section = config.feed[feed]
     trust = build_trust(config)
-    model = LoraModel(base, len(section.labels), section.learner)
+    model = LoraModel(base, task_named(section.task), section.labels, section.learner)
     shop = Workshop(
         buffer=buffer,
         registry=registry,
@@ -254,7 +255,7 @@ def build_engine(config: Config, base: Base) -> Engine:
     """The engine over all feeds; not started."""
     from serving.engine import Engine
 
-    return Engine(base, config.serve, {name: feed.labels for name, feed in config.feed.items()})
+    return Engine(base, config.serve, config.feed)
 
 
 def build_watcher(

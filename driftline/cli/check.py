@@ -262,12 +262,19 @@ def _labels(config: Config, feed: str, base: "Base") -> Iterator[Finding]:
 def _fits(name: str, manifest: "Manifest", section: FeedConfig, base: "Base") -> Finding:
     """Whether replicas would serve the version, and the learner go on from or compare with it; labels aside."""
     from driftline.artefact.fit import check_fit
+    from driftline.tasks import task_named
     from learner.model import LoraModel
     from learner.versions import check_settings
 
     try:
-        check_fit(manifest, fingerprint=base.fingerprint, pooling=base.pooling, max_tokens=base.max_tokens)
-        check_settings(manifest, section, LoraModel(base, len(section.labels), section.learner))
+        check_fit(
+            manifest,
+            fingerprint=base.fingerprint,
+            pooling=base.pooling,
+            max_tokens=base.max_tokens,
+            task=section.task,
+        )
+        check_settings(manifest, section, LoraModel(base, task_named(section.task), section.labels, section.learner))
     except (ArtefactError, ConfigError) as error:
         return Finding(name, False, str(error))
     return Finding(name, True, f"version {manifest.version} was trained with this base and these settings")

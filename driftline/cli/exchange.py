@@ -124,7 +124,8 @@ def _check_fits(config: Config, feed: str, base: "Base", origin: Manifest | None
             f"{section.alpha:g}: the learner could not go on from it; set rank and alpha to the adapter's",
         )
     if origin is not None:
-        check_fit(origin, fingerprint=base.fingerprint, pooling=base.pooling, max_tokens=base.max_tokens)
+        task = config.feed[feed].task
+        check_fit(origin, fingerprint=base.fingerprint, pooling=base.pooling, max_tokens=base.max_tokens, task=task)
         check_same_labels(origin, config.feed[feed])
 
 
@@ -135,12 +136,13 @@ def _candidate(config: Config, feed: str, base: "Base", weights: "Weights", impo
     from driftline.artefact.probe import PROBE_TEXTS
     from driftline.artefact.weights import check_weights
     from driftline.base import target_shapes
+    from driftline.tasks import task_named
     from learner.manifests import Judged, draft
     from learner.model import LoraModel
     from learner.versions import BlobNames
 
     section, now = config.feed[feed], datetime.now(UTC)
-    model = LoraModel(base, len(section.labels), section.learner)
+    model = LoraModel(base, task_named(section.task), section.labels, section.learner)
     judged = Judged(
         cycle=Cycle(
             cycle_id=f"import-{uuid.uuid4().hex}",
@@ -152,7 +154,7 @@ def _candidate(config: Config, feed: str, base: "Base", weights: "Weights", impo
             taken_at=now,
         ),
         blobs=BlobNames(body="", head="", trainer_state=None),
-        probe=torch.zeros(len(PROBE_TEXTS), len(section.labels)),
+        probe=torch.zeros(len(PROBE_TEXTS), 0),
         decision=GateDecision(promote=False, reasons=(GateReason(code="imported", holds=False),)),
         evaluation={},
     )

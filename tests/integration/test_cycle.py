@@ -16,6 +16,7 @@ from driftline.errors import ConfigError, LeaseLost, RegistryLost, RegistryUnava
 from driftline.names import Keys
 from driftline.records import GateDecision
 from driftline.registry import Registry, connect
+from driftline.tasks import task_named
 from learner.cycle import CycleReport, Learner
 from learner.model import LoraModel
 from tests.fixtures.learning import FEED, LABELS, START, WORDS, Interposed, School, reviews, section
@@ -649,7 +650,7 @@ def test_segments_close_with_the_incumbents_accuracy(school: School) -> None:
     rows = school.buffer.matrix(FEED)
     assert len(rows) == 3
     assert rows[0][1] is None
-    fresh_eyes = LoraModel(school.base, len(LABELS), school.section.learner)
+    fresh_eyes = LoraModel(school.base, task_named(school.section.task), LABELS, school.section.learner)
     fresh_eyes.load(learner._shop.versions.load(1).weights)
     oracle = []
     for segment in school.buffer.segments(FEED):

@@ -15,6 +15,7 @@ from driftline.base import Base, load_base
 from driftline.config import BaseModelConfig
 from driftline.names import Keys
 from driftline.registry import Registry, connect
+from driftline.tasks import task_named
 from learner.model import LoraModel
 from learner.trainer_state import pack_state
 from learner.training import Training
@@ -84,7 +85,7 @@ class Trial:
 
     def _check_bytes(self) -> None:
         school = self.school
-        model = LoraModel(school.base, 2, school.section.learner)
+        model = LoraModel(school.base, task_named(school.section.task), school.section.labels, school.section.learner)
         versions = Versions(FEED, self.registry, Trust.of(school.signer.public_key), school.section, model)
         training = Training(FEED, school.section, school.buffer, model)
         for row in school.buffer.cycles(FEED):

@@ -31,7 +31,7 @@ NOW = datetime(2026, 11, 22, 8, tzinfo=UTC)
 
 @pytest.fixture
 def engine(base: Base, tiny_base_dir: Path, unique: str) -> Iterator[Engine]:
-    engine = Engine(base, ServeConfig(), {unique: LABELS})
+    engine = Engine(base, ServeConfig(), {unique: FeedConfig(labels=LABELS)})
     engine.start()
     weights = random_weights(base, 3, seed=1)
     engine.stage(unique, make_manifest(base, tiny_base_dir, weights, unique, 1), weights)

@@ -4,6 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ import torch
 from driftline import metrics
 from driftline.artefact.weights import Weights
 from driftline.base import Base, load_base
-from driftline.config import BaseModelConfig, ServeConfig
+from driftline.config import BaseModelConfig, FeedConfig, ServeConfig
 from driftline.errors import ArtefactError, BadInput, ConfigError, NotReady, Overloaded, ServingError, UnknownVersion
 from driftline.records import Manifest, Probe
 from serving.batches import choose_rows
 from serving.engine import Answer, Engine
 from serving.probing import check_probe
-from serving.slots import SlotTable
+from serving.slots import Resident, SlotTable
+from tests.fixtures.registry import manifest_of
 from tests.fixtures.replicas import Gate
 from tests.fixtures.versions import make_manifest, peft_logits, random_weights
 
@@ -44,7 +46,7 @@ def make_engine(base: Base) -> Iterator[Callable[..., Engine]]:
     engines = []
 
     def make(**section: Any) -> Engine:
-        engine = Engine(base, ServeConfig(**section), {"f": LABELS})
+        engine = Engine(base, ServeConfig(**section), {"f": FeedConfig(labels=LABELS)})
         engine.start()
         engines.append(engine)
         return engine
@@ -101,23 +103,27 @@ def test_thirty_two_texts_of_full_length_form_one_batch_by_default() -> None:
 
 def test_slots_are_evicted_least_recently_used_first_and_never_while_pinned() -> None:
     table = SlotTable([1, 2])
-    adapter: Any = None
-    first = table.claim("f", 1, adapter)
+
+    def claim(version: int) -> Resident:
+        nothing: Any = None
+        return table.claim(replace(manifest_of(version), feed="f"), nothing)
+
+    first = claim(1)
     assert table.find("f", 1) is None, "found before it was proven"
     table.settle(first)
-    second = table.claim("f", 2, adapter)
+    second = claim(2)
     table.settle(second)
     with pytest.raises(Overloaded):
-        table.claim("f", 3, adapter)
+        claim(3)
     table.unpin(first)
     table.unpin(second)
     table.pin(first)
     table.unpin(first)
-    third = table.claim("f", 3, adapter)
+    third = claim(3)
     assert third.slot == second.slot
     assert table.find("f", 2) is None
     table.discard(third)
-    assert table.claim("f", 4, adapter).slot == third.slot
+    assert claim(4).slot == third.slot
 
 
 # --- answering
@@ -148,7 +154,7 @@ def test_answers_are_counted_by_their_label(
     named = Counter(answer.label for answer in engine.predict("f", ["a good one", "a bad one", "some other"]))
     more = {name: value - before[name] for name, value in counted().items() if value != before[name]}
     assert more == {"_none": 2, **named}
-    renamed = Engine(base, ServeConfig(), {"f": ("other", "names", "only")})
+    renamed = Engine(base, ServeConfig(), {"f": FeedConfig(labels=("other", "names", "only"))})
     renamed.start()
     try:
         serve(renamed, versions, 1, 1)
@@ -338,7 +344,7 @@ def test_unknown_feeds_and_versions(engine: Engine) -> None:
 
 def test_too_few_slots_for_the_feeds_is_a_config_error(base: Base) -> None:
     with pytest.raises(ConfigError, match=r"serve\.slots = 3"):
-        Engine(base, ServeConfig(slots=3), {"a": LABELS, "b": LABELS})
+        Engine(base, ServeConfig(slots=3), dict.fromkeys("ab", FeedConfig(labels=LABELS)))
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_back(

@@ -9,7 +9,9 @@ import pytest
 from driftline.artefact.fit import check_fit, check_same_labels
 from driftline.config import FeedConfig
 from driftline.errors import ArtefactError
+from driftline.tasks import TASKS
 from tests.fixtures.registry import manifest_of
+from tests.fixtures.tasks import Ordinal
 
 MADE = manifest_of(3)
 HERE: dict[str, Any] = {
@@ -40,6 +42,16 @@ def test_what_differs_here_is_named(change: dict[str, Any], code: str, word: str
 def test_another_task_does_not_fit() -> None:
     with pytest.raises(ArtefactError, match="regression") as caught:
         check_fit(replace(MADE, task="regression"), **HERE)
+    assert caught.value.code == "wrong_task"
+
+
+def test_a_feed_goes_on_from_versions_of_its_own_task_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TASKS, "ordinal", Ordinal())
+    other = replace(MADE, task="ordinal")
+    check_fit(other, **HERE)
+    check_fit(MADE, **HERE, task="classification")
+    with pytest.raises(ArtefactError, match="for task 'ordinal', this feed's is 'classification'") as caught:
+        check_fit(other, **HERE, task="classification")
     assert caught.value.code == "wrong_task"
 
 

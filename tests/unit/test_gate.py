@@ -7,8 +7,11 @@ import pytest
 
 from driftline.config import GateConfig
 from driftline.records import GateDecision
-from learner.gate import decide, holm, mcnemar_p
+from driftline.tasks import task_named
+from driftline.tasks.comparison import mcnemar_p
+from learner.gate import decide, holm
 
+TASK = task_named("classification")
 SECTION = GateConfig(margin=0.01, significance=0.05, min_holdouts=50, recent_holdouts=200)
 
 
@@ -20,6 +23,7 @@ def judge(
     ours: set[int], theirs: set[int], n: int, *, anchor: set[int] | None = None, **sets: list[int]
 ) -> GateDecision:
     return decide(
+        TASK,
         answers(ours, n),
         answers(theirs, n),
         None if anchor is None else answers(anchor, n),
@@ -83,8 +87,8 @@ def test_holm_counts_every_set_and_every_reference() -> None:
         answers(set(range(75)) | set(range(100, 150)), 150),
         answers(set(range(80)) | set(range(100, 150)), 150),
     )
-    alone = decide(ours, theirs, None, truth, {"pooled": list(range(100))}, SECTION)
-    among = decide(ours, theirs, None, truth, {"pooled": list(range(100))} | halves, SECTION)
+    alone = decide(TASK, ours, theirs, None, truth, {"pooled": list(range(100))}, SECTION)
+    among = decide(TASK, ours, theirs, None, truth, {"pooled": list(range(100))} | halves, SECTION)
     assert not alone.promote
     assert among.promote
     assert [reason.p_value for reason in among.reasons] == pytest.approx([3 / 32, 1.0, 1.0])
@@ -119,10 +123,10 @@ def test_with_too_few_holdouts_only_sanity_decides() -> None:
 def test_a_candidate_that_is_not_finite_is_rejected_whatever_its_accuracy() -> None:
     truth = dict.fromkeys(range(60), "yes")
     sets = {"pooled": list(range(60))}
-    decision = decide(answers(set(range(60)), 60), answers(set(), 60), None, truth, sets, SECTION, finite=False)
+    decision = decide(TASK, answers(set(range(60)), 60), answers(set(), 60), None, truth, sets, SECTION, finite=False)
     assert not decision.promote
     assert decision.reasons[0].code == "not_finite"
-    few = decide({}, {}, None, {}, {"pooled": []}, SECTION, finite=False)
+    few = decide(TASK, {}, {}, None, {}, {"pooled": []}, SECTION, finite=False)
     assert [(r.code, r.holds) for r in few.reasons] == [("not_finite", False), ("too_few_holdouts", True)]
 
 
@@ -130,11 +134,11 @@ def test_no_answer_is_a_wrong_answer() -> None:
     truth = dict.fromkeys(range(60), "yes")
     sets = {"pooled": list(range(60))}
     base: dict[int, str | None] = dict.fromkeys(range(60))
-    decision = decide(answers(set(range(30)), 60), base, None, truth, sets, SECTION)
+    decision = decide(TASK, answers(set(range(30)), 60), base, None, truth, sets, SECTION)
     assert decision.promote
     assert decision.reasons[0].reference_accuracy == 0.0
-    assert not decide(base, answers(set(range(30)), 60), None, truth, sets, SECTION).promote
-    assert not decide({}, answers(set(range(30)), 60), None, truth, sets, SECTION).promote
+    assert not decide(TASK, base, answers(set(range(30)), 60), None, truth, sets, SECTION).promote
+    assert not decide(TASK, {}, answers(set(range(30)), 60), None, truth, sets, SECTION).promote
 
 
 def many(label: str, n: int) -> list[str]:
@@ -149,7 +153,7 @@ def test_hold_outs_of_a_class_that_the_incumbent_does_not_know_reject_nobody_and
     knows = {"incumbent": {"old", "other"}}
 
     good = {**dict.fromkeys(range(100), "old"), **dict.fromkeys(range(60, 80), "new")}
-    decision = decide(good, incumbent, None, truth, sets, SECTION, knows=knows)
+    decision = decide(TASK, good, incumbent, None, truth, sets, SECTION, knows=knows)
     assert decision.promote
     assert {reason.reference: reason.n for reason in decision.reasons if reason.against == "incumbent"} == {
         "pooled": 60,
@@ -159,8 +163,8 @@ def test_hold_outs_of_a_class_that_the_incumbent_does_not_know_reject_nobody_and
     # Right on the whole new class, which outweighs what it lost of the old ones over all hold-outs together.
     bad = {**dict.fromkeys(range(30), "other"), **dict.fromkeys(range(30, 60), "old")}
     bad |= dict.fromkeys(range(60, 100), "new")
-    assert decide(bad, incumbent, None, truth, sets, SECTION).promote, "this is what must not decide"
-    decision = decide(bad, incumbent, None, truth, sets, SECTION, knows=knows)
+    assert decide(TASK, bad, incumbent, None, truth, sets, SECTION).promote, "this is what must not decide"
+    decision = decide(TASK, bad, incumbent, None, truth, sets, SECTION, knows=knows)
     assert not decision.promote
     assert "worse_than_incumbent" in {reason.code for reason in decision.reasons}
 
@@ -171,7 +175,7 @@ def test_each_reference_is_compared_with_on_what_it_knows() -> None:
     incumbent = dict(truth)
     anchor = dict.fromkeys(range(120), "old")
     candidate = {**truth, **dict.fromkeys(range(100, 120), "old")}
-    decision = decide(candidate, incumbent, anchor, truth, sets, SECTION, knows={"anchor": {"old"}})
+    decision = decide(TASK, candidate, incumbent, anchor, truth, sets, SECTION, knows={"anchor": {"old"}})
     counted = {reason.against: (reason.n, reason.holds) for reason in decision.reasons if reason.against != "majority"}
     assert counted == {"incumbent": (120, False), "anchor": (60, True)}
 
@@ -179,5 +183,5 @@ def test_each_reference_is_compared_with_on_what_it_knows() -> None:
 def test_too_few_hold_outs_that_the_incumbent_knows_are_too_few() -> None:
     truth = dict(enumerate([*many("old", 20), *many("new", 60)]))
     knows = {"incumbent": {"old"}}
-    decision = decide(dict(truth), dict(truth), None, truth, {"pooled": list(range(80))}, SECTION, knows=knows)
+    decision = decide(TASK, dict(truth), dict(truth), None, truth, {"pooled": list(range(80))}, SECTION, knows=knows)
     assert [(r.code, r.n) for r in decision.reasons if r.against != "majority"] == [("too_few_holdouts", 20)]

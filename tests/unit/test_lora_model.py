@@ -10,7 +10,11 @@ from driftline.artefact.weights import Weights
 from driftline.base import Base, load_base
 from driftline.config import BaseModelConfig, LearnerConfig
 from driftline.errors import ConfigError
+from driftline.tasks import task_named
 from learner.model import LoraModel, dtype_name, training_dtype
+
+TASK = task_named("classification")
+LABELS = ("a", "b", "c")
 
 TEXTS = ["The film was great!", "bad", "worst phone of the year, never again", "slow slow slow", "日本"]
 
@@ -47,7 +51,7 @@ def by_hand(base: Base, weights: Weights, texts: list[str], scaling: float) -> t
 
 
 def test_version_zero_says_nothing(base: Base) -> None:
-    model = LoraModel(base, 3, LearnerConfig())
+    model = LoraModel(base, TASK, LABELS, LearnerConfig())
     assert torch.equal(model.predict(TEXTS), torch.zeros(5, 3))
     start = model.weights()
     assert all(not one.any() for name, one in start.body.items() if name.endswith("lora_B"))
@@ -55,33 +59,33 @@ def test_version_zero_says_nothing(base: Base) -> None:
 
 
 def test_the_start_depends_on_the_seed_alone(base: Base) -> None:
-    first = LoraModel(base, 3, LearnerConfig(seed=4)).weights().body
+    first = LoraModel(base, TASK, LABELS, LearnerConfig(seed=4)).weights().body
     torch.manual_seed(99)
-    again = LoraModel(base, 2, LearnerConfig(seed=4)).weights().body
-    other = LoraModel(base, 3, LearnerConfig(seed=5)).weights().body
+    again = LoraModel(base, TASK, LABELS[:2], LearnerConfig(seed=4)).weights().body
+    other = LoraModel(base, TASK, LABELS, LearnerConfig(seed=5)).weights().body
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
 def test_logits_equal_the_merged_model_by_hand(base: Base) -> None:
-    model = LoraModel(base, 3, LearnerConfig(rank=4, alpha=6.0))
+    model = LoraModel(base, TASK, LABELS, LearnerConfig(rank=4, alpha=6.0))
     weights = random_weights(model, 1)
     model.load(weights)
     torch.testing.assert_close(model.predict(TEXTS), by_hand(base, weights, TEXTS, 6.0 / 4), rtol=1e-4, atol=1e-4)
 
 
 def test_targets_beside_query_and_value(base: Base) -> None:
-    model = LoraModel(base, 3, LearnerConfig(target_modules=("key", "output.dense")))
+    model = LoraModel(base, TASK, LABELS, LearnerConfig(target_modules=("key", "output.dense")))
     weights = random_weights(model, 2)
     model.load(weights)
     assert len(weights.body) == 12
     torch.testing.assert_close(model.predict(TEXTS), by_hand(base, weights, TEXTS, 2.0), rtol=1e-4, atol=1e-4)
     with pytest.raises(ConfigError, match="target_modules"):
-        LoraModel(base, 3, LearnerConfig(target_modules=("nothing",)))
+        LoraModel(base, TASK, LABELS, LearnerConfig(target_modules=("nothing",)))
 
 
 def test_loading_there_and_back_is_exact(base: Base) -> None:
-    model = LoraModel(base, 3, LearnerConfig())
+    model = LoraModel(base, TASK, LABELS, LearnerConfig())
     one, other = random_weights(model, 1), random_weights(model, 2)
     model.load(one)
     first = model.predict(TEXTS)
@@ -98,7 +102,7 @@ def test_loading_there_and_back_is_exact(base: Base) -> None:
 
 
 def test_weights_are_a_copy(base: Base) -> None:
-    model = LoraModel(base, 3, LearnerConfig())
+    model = LoraModel(base, TASK, LABELS, LearnerConfig())
     kept = model.weights()
     model.load(random_weights(model, 3))
     assert not kept.head_weight.any()
@@ -106,7 +110,7 @@ def test_weights_are_a_copy(base: Base) -> None:
 
 def test_the_base_is_shared_and_stays_as_it_was(base: Base) -> None:
     before = {name: one.clone() for name, one in base.model.named_parameters()}
-    model = LoraModel(base, 3, LearnerConfig())
+    model = LoraModel(base, TASK, LABELS, LearnerConfig())
     model.load(random_weights(model, 1))
     model.predict(TEXTS)
     after = dict(base.model.named_parameters())
@@ -119,7 +123,7 @@ def test_the_base_is_shared_and_stays_as_it_was(base: Base) -> None:
 
 
 def test_order_and_company_do_not_matter(base: Base) -> None:
-    model = LoraModel(base, 3, LearnerConfig())
+    model = LoraModel(base, TASK, LABELS, LearnerConfig())
     model.load(random_weights(model, 1))
     alone = torch.cat([model.predict([text]) for text in TEXTS])
     for batch_tokens in (1, 20, 4096):

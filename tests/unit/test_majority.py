@@ -8,9 +8,11 @@ import pytest
 from driftline.config import GateConfig
 from driftline.reasons import decision_in_words
 from driftline.records import GateDecision
+from driftline.tasks import task_named
+from driftline.tasks.majority import standing
 from learner.gate import decide
-from learner.majority import standing
 
+TASK = task_named("classification")
 SECTION = GateConfig(margin=0.01, significance=0.05, min_holdouts=50, recent_holdouts=200)
 N, NEGATIVES = 200, 16
 TRUTH = {seq: "negative" if seq < NEGATIVES else "positive" for seq in range(N)}
@@ -25,7 +27,7 @@ def telling(right: int, wrong: int) -> dict[int, str | None]:
 
 
 def judge(candidate: dict[int, str | None], incumbent: dict[int, str | None], n: int = N) -> GateDecision:
-    return decide(candidate, incumbent, None, TRUTH, {"pooled": list(range(n))}, SECTION)
+    return decide(TASK, candidate, incumbent, None, TRUTH, {"pooled": list(range(n))}, SECTION)
 
 
 def test_a_guesser_does_not_replace_a_classifier() -> None:
@@ -67,13 +69,13 @@ def test_a_classifier_with_the_accuracy_of_the_majority_is_promoted() -> None:
 def test_many_rare_classes_are_told_apart_by_accuracy_alone() -> None:
     truth = {seq: f"intent {seq % 100}" for seq in range(200)}
     ours = {seq: label if seq % 3 else "intent 0" for seq, label in truth.items()}
-    decision = decide(ours, dict.fromkeys(truth), None, truth, {"pooled": list(truth)}, SECTION)
+    decision = decide(TASK, ours, dict.fromkeys(truth), None, truth, {"pooled": list(truth)}, SECTION)
     assert {reason.code for reason in decision.reasons} == {"not_worse"}
 
 
 def test_hold_outs_of_one_class_ask_nothing() -> None:
     positives = [seq for seq, label in TRUTH.items() if label == "positive"]
-    decision = decide(GUESSER, NOTHING, None, TRUTH, {"pooled": positives}, SECTION)
+    decision = decide(TASK, GUESSER, NOTHING, None, TRUTH, {"pooled": positives}, SECTION)
     assert {reason.code for reason in decision.reasons} == {"not_worse"}
 
 

@@ -5,10 +5,12 @@ import torch
 
 from driftline.artefact.weights import Weights
 from driftline.config import FeedConfig
-from learner.relabel import fit_state, fit_weights, head_rows
+from driftline.tasks import task_named
+from learner.relabel import fit_state, fit_weights
 from learner.reservoir import ReservoirState
 from learner.trainer_state import TrainerState, pack_state, unpack_state
 
+TASK = task_named("classification")
 OLD = ("negative", "neutral", "positive")
 
 
@@ -35,7 +37,7 @@ def test_logits_of_the_classes_that_stay_are_the_same_and_new_rows_are_zero(conf
         head_bias=torch.randn(3, generator=generator),
     )
     features = torch.randn(7, 5, generator=generator)
-    fitted = fit_weights(weights, head_rows(OLD, config))
+    fitted = fit_weights(weights, TASK.moved_rows(OLD, config))
     before = {name: features @ w + b for name, w, b in zip(OLD, weights.head_weight, weights.head_bias, strict=True)}
     after = features @ fitted.head_weight.T + fitted.head_bias
     assert fitted.body is weights.body
@@ -46,9 +48,9 @@ def test_logits_of_the_classes_that_stay_are_the_same_and_new_rows_are_zero(conf
 
 
 def test_of_merged_classes_the_one_that_had_the_name_keeps_its_row() -> None:
-    assert head_rows(OLD, terms("negative", "positive", neutral="negative")) == [0, 2]
-    assert head_rows(OLD, terms("positive", "negative", neutral="positive")) == [2, 0]
-    assert head_rows(OLD, terms("rest", "positive", negative="rest", neutral="rest")) == [0, 2]
+    assert TASK.moved_rows(OLD, terms("negative", "positive", neutral="negative")) == [0, 2]
+    assert TASK.moved_rows(OLD, terms("positive", "negative", neutral="positive")) == [2, 0]
+    assert TASK.moved_rows(OLD, terms("rest", "positive", negative="rest", neutral="rest")) == [0, 2]
 
 
 def test_moments_and_reservoir_follow_the_classes() -> None:
@@ -71,7 +73,7 @@ def test_moments_and_reservoir_follow_the_classes() -> None:
         buffer="b",
     )
     config = CHANGES["all at once"]
-    fitted = fit_state(state, head_rows(OLD, config), config)
+    fitted = fit_state(state, TASK.moved_rows(OLD, config), config)
     assert fitted.moments["a.lora_A.exp_avg"] is moments["a.lora_A.exp_avg"]
     assert fitted.moments["head.bias.exp_avg"].tolist() == [0.0, 3.0, 1.0]
     assert fitted.moments["head.bias.exp_avg_sq"].tolist() == [0.0, 6.0, 4.0]
@@ -86,4 +88,4 @@ def test_moments_and_reservoir_follow_the_classes() -> None:
 
 
 def test_the_same_labels_are_the_same_rows() -> None:
-    assert head_rows(OLD, terms(*OLD)) == [0, 1, 2]
+    assert TASK.moved_rows(OLD, terms(*OLD)) == [0, 1, 2]

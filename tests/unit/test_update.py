@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from driftline.artefact.weights import Weights, pack_body, pack_head, unpack
 from driftline.base import Base, load_base
 from driftline.config import BaseModelConfig, LearnerConfig
+from driftline.tasks import task_named
 from learner.model import LoraModel
 from learner.reservoir import ReservoirState
 from learner.trainer_state import TrainerState, pack_state, unpack_state
@@ -34,7 +35,7 @@ def base(tiny_base_dir: Path) -> Base:
 
 def lessons(base: Base, n: int, offset: int = 0) -> list[Lesson]:
     pairs = list(itertools.islice(itertools.cycle(itertools.chain(*zip(GOOD, BAD, strict=True))), offset, offset + n))
-    return [Lesson(tokens=t, label=int(text in BAD)) for t, text in zip(base.tokenize(pairs), pairs, strict=True)]
+    return [Lesson(tokens=t, target=int(text in BAD)) for t, text in zip(base.tokenize(pairs), pairs, strict=True)]
 
 
 @pytest.fixture(params=["float32", "bfloat16"])
@@ -48,7 +49,7 @@ def in_dtype(name: str) -> LearnerConfig:
 
 
 def fresh_model(base: Base) -> LoraModel:
-    return LoraModel(base, 2, SECTION)
+    return LoraModel(base, task_named("classification"), ("good", "bad"), SECTION)
 
 
 def as_bytes(result: UpdateResult) -> tuple[bytes, bytes, bytes]:
@@ -56,7 +57,7 @@ def as_bytes(result: UpdateResult) -> tuple[bytes, bytes, bytes]:
 
 
 def lesson(length: int, number: int = 0) -> Lesson:
-    return Lesson(tokens=[number + 1] * length, label=0)
+    return Lesson(tokens=[number + 1] * length, target=0)
 
 
 def test_the_same_update_gives_the_same_bytes(base: Base, section: LearnerConfig) -> None:
@@ -100,7 +101,7 @@ def plain_loop(base: Base, dtype: torch.dtype) -> Weights:
         optimizer.param_groups[0]["lr"] = 1e-2 * [1 / 3, 2 / 3, 1][step]
         optimizer.zero_grad()
         logits = model.logits(*base.collate([one.tokens for one in batch]), dtype)
-        F.cross_entropy(logits, torch.tensor([one.label for one in batch])).backward()
+        F.cross_entropy(logits, torch.tensor([one.target for one in batch])).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
     return model.weights()
