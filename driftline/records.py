@@ -240,27 +240,26 @@ class Probe:
     logits: tuple[tuple[float, ...], ...]
 
 
-MANIFEST_FORMAT = 2
+MANIFEST_FORMAT = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """Everything that must be known about a version, signed as one canonical JSON document (`driftline.artefact`).
 
-    `body_sha256`, `head_sha256` and `trainer_state_sha256` name blobs in the registry. `config_sha256` covers the base
-    and feed sections, without paths and ports. `evaluation` maps a hold-out set's name to the exam on it.
-    `format` says what the document may hold: 1 is what was written before there was a number; with 2 came `dtype` (what
-    the update was trained in), macro-F1 and recalls, and `broken_words`: the share of words of its fresh examples that
-    the base sees as unknown or letter by letter (`driftline.splitting`).
+    `parts` maps a part's name (`driftline.artefact.parts`) to the sha256 of its blob in the registry. `config_sha256`
+    covers the base and feed sections, without paths and ports. `evaluation` maps a hold-out set's name to the exam on
+    it. `dtype`: what the update was trained in. `broken_words`: the share of words of its fresh examples that the base
+    sees as unknown or letter by letter (`driftline.splitting`).
+    `format` says what its document holds: 1 is what was written before there was a number; with 2 came `dtype`,
+    macro-F1 and recalls, and `broken_words`; with 3 `parts`, which were three fields before.
     """
 
     feed: str
     version: int
     parent: int
     cycle_id: str
-    body_sha256: str
-    head_sha256: str
-    trainer_state_sha256: str | None
+    parts: dict[str, str]
     base_fingerprint: str
     task: str
     labels: tuple[str, ...]
@@ -283,7 +282,7 @@ class Manifest:
     imported_from: str | None = None
     dtype: str | None = None
     broken_words: float | None = None
-    format: int = 1
+    format: int = MANIFEST_FORMAT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -220,7 +220,7 @@ class Learner:
         )
         judged = Judged(
             cycle=cycle,
-            blobs=self._shop.versions.store(candidate.result.weights, candidate.state),
+            parts=self._shop.versions.store(candidate.result.weights, candidate.state),
             probe=candidate.probe,
             decision=decision,
             evaluation=exam.figures(answers),

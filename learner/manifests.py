@@ -11,21 +11,20 @@ from torch import Tensor
 
 from driftline.config import FeedConfig
 from driftline.figures import Figures
-from driftline.records import MANIFEST_FORMAT, Cycle, ExampleRanges, GateDecision, Manifest, Probe
+from driftline.records import Cycle, ExampleRanges, GateDecision, Manifest, Probe
 from learner.model import LoraModel, dtype_name, training_dtype
 from learner.threads import training_threads
-from learner.versions import BlobNames
 
 LIBRARIES = ("torch", "transformers", "peft", "numpy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Judged:
-    """A candidate after the gate, or an import. `probe`: its logits (8, C) on the probe's texts, fp32; `evaluation`:
+    """A candidate after the gate, or an import. `probe`: its logits (8, R) on the probe's texts, fp32; `evaluation`:
     hold-out set → the exam on it; `broken_words`: see `Manifest`."""
 
     cycle: Cycle
-    blobs: BlobNames
+    parts: dict[str, str]
     probe: Tensor
     decision: GateDecision
     evaluation: dict[str, Figures]
@@ -40,9 +39,7 @@ def draft(judged: Judged, section: FeedConfig, model: LoraModel, config_sha256: 
         version=cycle.version,
         parent=cycle.parent,
         cycle_id=cycle.cycle_id,
-        body_sha256=judged.blobs.body,
-        head_sha256=judged.blobs.head,
-        trainer_state_sha256=judged.blobs.trainer_state,
+        parts=judged.parts,
         base_fingerprint=model.base.fingerprint,
         task=section.task,
         labels=section.labels,
@@ -64,7 +61,6 @@ def draft(judged: Judged, section: FeedConfig, model: LoraModel, config_sha256: 
         decision=judged.decision,
         probe=Probe(logits=tuple(tuple(row) for row in judged.probe.nan_to_num().tolist())),
         created_at=created_at,
-        format=MANIFEST_FORMAT,
     )
 
 

@@ -1,7 +1,7 @@
-"""Versions as the learner needs them: loads a parent's weights and trainer state, writes a candidate's blobs.
+"""Versions as the learner needs them: loads a parent's weights and trainer state, writes a candidate's parts.
 
 Guards that an update starts only from a version that was verified and that fits the feed's config, since LoRA weights
-of another rank or scaling would be taken for something they are not. Delivery: blobs first, then the publish script, so
+of another rank or scaling would be taken for something they are not. Delivery: parts first, then the publish script, so
 a crash in between leaves only blobs that nothing names. Atomicity and idempotency: those of `Registry.publish`.
 """
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from driftline.artefact.fit import check_fit
 from driftline.artefact.manifest import Trust
-from driftline.artefact.weights import Weights, check_weights, pack_body, pack_head, unpack
+from driftline.artefact.parts import BODY, HEAD, TRAINER_STATE
+from driftline.artefact.weights import Weights, check_weights, pack_parts, unpack
 from driftline.base import target_shapes
 from driftline.config import FeedConfig
 from driftline.errors import ConfigError
@@ -35,15 +36,6 @@ class Version:
     knows: frozenset[str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BlobNames:
-    """The sha256 of a version's three blobs. An imported version has no trainer state."""
-
-    body: str
-    head: str
-    trainer_state: str | None
-
-
 class Versions:
     """One feed's versions in the registry. Keeps the two last used in memory (incumbent and anchor)."""
 
@@ -66,13 +58,10 @@ class Versions:
             self._recent.pop(next(iter(self._recent)))
         return found
 
-    def store(self, weights: Weights, state: TrainerState) -> BlobNames:
-        """Upload a candidate's blobs; idempotent, invisible until a manifest names them."""
-        return BlobNames(
-            body=self._registry.put_blob(self._feed, pack_body(weights)),
-            head=self._registry.put_blob(self._feed, pack_head(weights)),
-            trainer_state=self._registry.put_blob(self._feed, pack_state(state)),
-        )
+    def store(self, weights: Weights, state: TrainerState) -> dict[str, str]:
+        """Upload a candidate's parts; what its manifest says of them. Idempotent, invisible until one does."""
+        parts = {**pack_parts(weights), TRAINER_STATE: pack_state(state)}
+        return {name: self._registry.put_blob(self._feed, data) for name, data in parts.items()}
 
     def _fetch(self, version: int) -> Version:
         manifest = self._trust.verify(self._registry.manifest(self._feed, version))
@@ -86,12 +75,14 @@ class Versions:
         )
         require_consent(self._feed, manifest.labels, self._section, where=f"version {version}")
         check_settings(manifest, self._section, self._model)
-        body = self._registry.get_blob(self._feed, manifest.body_sha256)
-        head = self._registry.get_blob(self._feed, manifest.head_sha256)
-        state = manifest.trainer_state_sha256 and self._registry.get_blob(self._feed, manifest.trainer_state_sha256)
-        weights = unpack(body, head)
+        weights = unpack(self._registry.get_part(manifest, BODY), self._registry.get_part(manifest, HEAD))
         check_weights(weights, manifest, target_shapes(base, self._model.target_paths), base.hidden_size)
-        return self._under_our_labels(manifest, Version(version, weights, unpack_state(state) if state else None))
+        return self._under_our_labels(manifest, Version(version, weights, self._state(manifest)))
+
+    def _state(self, manifest: Manifest) -> TrainerState | None:
+        if TRAINER_STATE not in manifest.parts:
+            return None
+        return unpack_state(self._registry.get_part(manifest, TRAINER_STATE))
 
     def _under_our_labels(self, manifest: Manifest, found: Version) -> Version:
         """The version as the config's classes see it. Untouched, byte for byte, where they are the manifest's."""

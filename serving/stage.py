@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from driftline.artefact.fit import check_fit
 from driftline.artefact.manifest import Trust
+from driftline.artefact.parts import BODY, HEAD
 from driftline.artefact.weights import Weights, check_weights, unpack
 from driftline.base import Base, lora_targets, target_shapes
 from driftline.errors import ArtefactError, ConfigError
@@ -32,9 +33,7 @@ class Verifier:
         base = self.base
         check_fit(manifest, fingerprint=base.fingerprint, pooling=base.pooling, max_tokens=base.max_tokens)
         shapes = _target_shapes(manifest, base)
-        body = self.registry.get_blob(feed, manifest.body_sha256)
-        head = self.registry.get_blob(feed, manifest.head_sha256)
-        weights = unpack(body, head)
+        weights = unpack(self.registry.get_part(manifest, BODY), self.registry.get_part(manifest, HEAD))
         check_weights(weights, manifest, shapes, base.hidden_size)
         return manifest, weights
 

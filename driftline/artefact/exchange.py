@@ -15,7 +15,7 @@ from torch import Tensor
 from driftline.artefact.manifest import SignedManifest, decode_manifest, decode_signed, encode_signed
 from driftline.artefact.portable import check_code, write_code
 from driftline.artefact.readme import readme
-from driftline.artefact.weights import Weights, pack_body, pack_head, pack_tensors, unpack, unpack_tensors
+from driftline.artefact.weights import Weights, pack_head, pack_parts, pack_tensors, unpack, unpack_tensors
 from driftline.base_source import PortableBase
 from driftline.errors import ArtefactError, UsageError
 from driftline.records import Manifest
@@ -109,8 +109,8 @@ def _from_peft(name: str) -> str:
 
 
 def _check_named(manifest: Manifest, weights: Weights) -> None:
-    found = {"body": sha256(pack_body(weights)).hexdigest(), "head": sha256(pack_head(weights)).hexdigest()}
-    if found != {"body": manifest.body_sha256, "head": manifest.head_sha256}:
+    found = {name: sha256(data).hexdigest() for name, data in pack_parts(weights).items()}
+    if not found.items() <= manifest.parts.items():
         raise ArtefactError("hash_mismatch", "the folder's tensors are not those that its manifest names")
 
 

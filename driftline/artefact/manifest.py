@@ -1,6 +1,7 @@
 """Signed manifests: canonical JSON, Ed25519 signatures, and whom to trust. Guards DESIGN §3.7, the part without torch.
 
-Covered: a manifest changed by one byte, signed by an unknown key, or not decodable is refused. Not covered: whether
+Covered: a manifest changed by one byte, signed by an unknown key, or not decodable is refused. Documents of older
+formats stay as they were signed, and are read as what they say today. Not covered: whether
 the signed manifest is the one that was asked for (`Registry.manifest` compares feed and version) and whether the
 tensors fit it (`driftline.artefact.weights`).
 """
@@ -20,6 +21,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from driftline.artefact.parts import BODY, HEAD, TRAINER_STATE
 from driftline.config import TrustConfig
 from driftline.errors import ArtefactError, ConfigError
 from driftline.names import StateFiles
@@ -51,6 +53,12 @@ class SignedManifest:
     key_id: str
 
 
+class _Header(msgspec.Struct):
+    feed: str
+    version: int
+    format: int = 1
+
+
 class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
     document: str
     signature: str
@@ -60,8 +68,10 @@ class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
 def encode_manifest(manifest: Manifest) -> bytes:
     """Canonical JSON: sorted keys, no blanks, UTF-8, shortest floats. Equal manifests give equal bytes.
 
-    ArtefactError(not_finite) if a number in it is NaN or infinite: JSON has no such thing.
+    Of today's format only: what an older one says stays in the document that was signed. ArtefactError(not_finite) if a
+    number in it is NaN or infinite: JSON has no such thing.
     """
+    assert manifest.format == MANIFEST_FORMAT, "an older manifest is passed on as it was signed, never written again"
     in_utc = replace(manifest, created_at=manifest.created_at.astimezone(UTC))
     try:
         document = _json.encode(decode_manifest(_json.encode(in_utc)))
@@ -73,18 +83,29 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
 
 def decode_manifest(document: bytes) -> Manifest:
-    """The inverse of `encode_manifest`, exact. ArtefactError(unreadable) for anything else. Checks no signature."""
+    """The inverse of `encode_manifest`, exact, also for documents of older formats; `format` tells which. Checks no
+    signature. ArtefactError(unreadable) for anything else."""
     try:
-        manifest = msgspec.json.decode(document, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        header = msgspec.json.decode(document, type=_Header)
+        if header.format <= MANIFEST_FORMAT:
+            fields = _with_parts(msgspec.json.decode(document), header.format)
+            return msgspec.convert(fields, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError) as error:
         raise ArtefactError("unreadable", f"the manifest cannot be read: {error}") from None
-    if manifest.format > MANIFEST_FORMAT:
-        raise ArtefactError(
-            "unreadable",
-            f"{_name(manifest)}: its manifest has format {manifest.format}, this Driftline reads up to "
-            f"{MANIFEST_FORMAT}: use the Driftline that wrote it",
-        )
-    return manifest
+    raise ArtefactError(
+        "unreadable",
+        f"version {header.version} of feed {header.feed}: its manifest has format {header.format}, this Driftline "
+        f"reads up to {MANIFEST_FORMAT}: use the Driftline that wrote it",
+    )
+
+
+def _with_parts(fields: dict[str, Any], written_in: int) -> dict[str, Any]:
+    """The fields as today's document would have them. Before format 3 each of three parts had a field of its own."""
+    fields["format"] = written_in
+    if written_in < 3:
+        named = {name: fields.pop(f"{name}_sha256") for name in (BODY, HEAD, TRAINER_STATE)}
+        fields["parts"] = {name: sha256 for name, sha256 in named.items() if sha256 is not None}
+    return fields
 
 
 def encode_signed(signed: SignedManifest) -> bytes:

@@ -14,11 +14,21 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from driftline.artefact.parts import BODY, HEAD
 from driftline.errors import ArtefactError
 from driftline.records import Manifest
 from driftline.tasks import task_named
 
-__all__ = ["Weights", "check_weights", "pack_body", "pack_head", "pack_tensors", "unpack", "unpack_tensors"]
+__all__ = [
+    "Weights",
+    "check_weights",
+    "pack_body",
+    "pack_head",
+    "pack_parts",
+    "pack_tensors",
+    "unpack",
+    "unpack_tensors",
+]
 
 HEAD_WEIGHT = "head.weight"
 HEAD_BIAS = "head.bias"
@@ -90,6 +100,11 @@ def pack_body(weights: Weights) -> bytes:
 def pack_head(weights: Weights) -> bytes:
     """The head blob."""
     return pack_tensors({HEAD_WEIGHT: weights.head_weight, HEAD_BIAS: weights.head_bias})
+
+
+def pack_parts(weights: Weights) -> dict[str, bytes]:
+    """The parts that weights make, by name."""
+    return {BODY: pack_body(weights), HEAD: pack_head(weights)}
 
 
 def unpack(body: bytes, head: bytes) -> Weights:

@@ -210,6 +210,7 @@ def require_servable(config: Config, registry: "Registry", feed: str, version: i
 def _require_target(config: Config, registry: "Registry", feed: str, version: int) -> None:
     """As `require_servable`, for a rollback. It does not wait for the base where the version was live before: then only
     its signature and its blobs' hashes are checked, for the way back must be short. 0 is always servable."""
+    from driftline.artefact.parts import BODY, HEAD
     from driftline.assembly.wiring import build_trust
 
     if version == 0:
@@ -219,8 +220,8 @@ def _require_target(config: Config, registry: "Registry", feed: str, version: in
         return
     registry.require_kept(feed, version)
     manifest = build_trust(config).verify(registry.manifest(feed, version))
-    for sha256 in (manifest.body_sha256, manifest.head_sha256):
-        registry.get_blob(feed, sha256)
+    for name in (BODY, HEAD):
+        registry.get_part(manifest, name)
 
 
 def _change(before: LiveRecord, live: LiveRecord) -> str:

@@ -130,7 +130,7 @@ def _check_fits(config: Config, feed: str, base: "Base", origin: Manifest | None
 
 
 def _candidate(config: Config, feed: str, base: "Base", weights: "Weights", imported_from: str) -> Manifest:
-    """A manifest, without version and blobs yet, as of a cycle that learned nothing; shapes checked, probe answered."""
+    """A manifest, without version and parts yet, as of a cycle that learned nothing; shapes checked, probe answered."""
     import torch
 
     from driftline.artefact.probe import PROBE_TEXTS
@@ -139,7 +139,6 @@ def _candidate(config: Config, feed: str, base: "Base", weights: "Weights", impo
     from driftline.tasks import task_named
     from learner.manifests import Judged, draft
     from learner.model import LoraModel
-    from learner.versions import BlobNames
 
     section, now = config.feed[feed], datetime.now(UTC)
     model = LoraModel(base, task_named(section.task), section.labels, section.learner)
@@ -153,7 +152,7 @@ def _candidate(config: Config, feed: str, base: "Base", weights: "Weights", impo
             seed=section.learner.seed,
             taken_at=now,
         ),
-        blobs=BlobNames(body="", head="", trainer_state=None),
+        parts={},
         probe=torch.zeros(len(PROBE_TEXTS), 0),
         decision=GateDecision(promote=False, reasons=(GateReason(code="imported", holds=False),)),
         evaluation={},
@@ -177,18 +176,17 @@ def _numbered(config: Config, feed: str) -> int:
 
 
 def _register(config: Config, manifest: Manifest, weights: "Weights") -> Manifest:
-    """Blobs first, then the signed manifest, under the import lease. Never conflicts: it is a rejected candidate."""
+    """Parts first, then the signed manifest, under the import lease. Never conflicts: it is a rejected candidate."""
     from driftline.artefact.manifest import load_or_create_keys
-    from driftline.artefact.weights import pack_body, pack_head
+    from driftline.artefact.weights import pack_parts
     from driftline.assembly.wiring import build_trust, state_files
 
-    feed, body, head = manifest.feed, pack_body(weights), pack_head(weights)
+    feed = manifest.feed
     with open_registry(config) as registry:
         named = replace(
             manifest,
             version=registry.next_version(feed, above=_numbered(config, feed)),
-            body_sha256=registry.put_blob(feed, body),
-            head_sha256=registry.put_blob(feed, head),
+            parts={name: registry.put_blob(feed, data) for name, data in pack_parts(weights).items()},
         )
         signed = load_or_create_keys(state_files(config)).sign(named)
         build_trust(config).verify(signed)

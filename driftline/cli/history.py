@@ -81,6 +81,7 @@ def _row(manifest: Manifest, live: LiveRecord, gone: set[int]) -> dict[str, Any]
         "evaluation": manifest.evaluation,
         "cycle_id": manifest.cycle_id,
         "imported_from": manifest.imported_from,
+        "parts": manifest.parts,
         "live": manifest.version == live.version,
         "anchor": manifest.version == live.anchor,
         "withdrawn": manifest.version in gone,

@@ -103,6 +103,16 @@ class Registry:
         """The bytes, hash verified. ArtefactError: missing_blob, hash_mismatch."""
         return self._blobs.get(feed, sha256)
 
+    def get_part(self, manifest: Manifest, name: str) -> bytes:
+        """A part of a version whose manifest was verified. ArtefactError as `get_blob`, and missing_blob where the
+        version has no such part."""
+        if name not in manifest.parts:
+            what = f"version {manifest.version} of feed {manifest.feed}"
+            raise ArtefactError(
+                "missing_blob", f"{what} has no part {name!r}, only {', '.join(sorted(manifest.parts))}"
+            )
+        return self._blobs.get(manifest.feed, manifest.parts[name])
+
     def publish(self, signed: SignedManifest, *, lease: Lease, expected_revision: int, at: datetime) -> PublishOutcome:
         """Register the manifest and, if its decision says promote, make it live; all in one script.
 

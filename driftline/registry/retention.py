@@ -9,8 +9,7 @@ __all__ = ["blobs_of", "kept_versions"]
 
 def blobs_of(manifest: Manifest) -> list[str]:
     """The sha256 of every blob that the manifest names, each once, sorted."""
-    named = (manifest.body_sha256, manifest.head_sha256, manifest.trainer_state_sha256)
-    return sorted({sha256 for sha256 in named if sha256 is not None})
+    return sorted(set(manifest.parts.values()))
 
 
 def kept_versions(versions: Sequence[int], live: LiveRecord, before_live: int | None, newest: int) -> set[int]:

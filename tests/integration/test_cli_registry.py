@@ -96,12 +96,14 @@ def ruined(config: Config, version: int, **changes: Any) -> int:
     """The version again, as a rejected candidate signed here; with NaN in its head if nothing else changes."""
     registry, signer = build_registry(config), load_or_create_keys(StateFiles(config.state.path))
     manifest = decoded(registry, version)
-    head = load(registry.get_blob("reviews", manifest.head_sha256))
+    head = load(registry.get_blob("reviews", manifest.parts["head"]))
     if not changes:
         head["head.bias"][1] = torch.nan
     new = registry.next_version("reviews")
     sha256 = registry.put_blob("reviews", pack_tensors(head))
-    manifest = replace(manifest, version=new, cycle_id=f"ruined-{new}", head_sha256=sha256, **changes)
+    manifest = replace(
+        manifest, version=new, cycle_id=f"ruined-{new}", parts={**manifest.parts, "head": sha256}, **changes
+    )
     with registry.lease("reviews", "learner", ttl_s=30) as lease:
         assert lease.acquire()
         registry.publish(signer.sign(manifest), lease=lease, expected_revision=0, at=manifest.created_at)
@@ -264,7 +266,7 @@ def test_a_rollback_to_what_was_live_checks_signature_and_blobs_without_the_base
     path.write_text(path.read_text().replace(running.base.model, "no-such-model-anywhere"))
     assert driftline("promote", "1").code != 0
     client, registry = connect(start_embedded(StateFiles(running.state.path))), build_registry(running)
-    body = Keys(running.redis.prefix).blob("reviews", decoded(registry, 1).body_sha256)
+    body = Keys(running.redis.prefix).blob("reviews", decoded(registry, 1).parts["body"])
     chunk = client.hget(body, "0")
     client.hset(body, "0", b"damaged")
     assert "do not fit its hash" in driftline("rollback").err
@@ -495,7 +497,7 @@ def test_what_goes_out_loads_in_peft_and_comes_back(
     again = imported(driftline, out)
     registry = build_registry(config)
     before, after = (decoded(registry, v) for v in (version, again))
-    assert (before.body_sha256, before.head_sha256) == (after.body_sha256, after.head_sha256)
+    assert (before.parts["body"], before.parts["head"]) == (after.parts["body"], after.parts["head"])
     assert after.imported_from == f"reviews version {version}"
     assert driftline("export", str(version), str(out)).code == 2  # not empty
 

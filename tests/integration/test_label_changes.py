@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from driftline.artefact.manifest import Trust, decode_manifest
-from driftline.artefact.weights import pack_body, pack_head
+from driftline.artefact.weights import pack_parts
 from driftline.assembly.existing import existing_registry
 from driftline.assembly.label_changes import require_labels
 from driftline.assembly.wiring import open_buffer
@@ -191,8 +191,8 @@ def test_where_labels_did_not_change_a_parent_is_what_it_was_byte_for_byte(schoo
     found = school.learner()._shop.versions.load(first)
     assert found.weights is not None
     assert found.state is not None
-    packed = (pack_body(found.weights), pack_head(found.weights), pack_state(found.state))
-    assert tuple(hashlib.sha256(data).hexdigest() for data in packed) == school.blobs(first)
+    packed = {**pack_parts(found.weights), "trainer_state": pack_state(found.state)}
+    assert {name: hashlib.sha256(data).hexdigest() for name, data in packed.items()} == school.parts(first)
     assert found.knows is None
 
 

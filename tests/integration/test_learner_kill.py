@@ -98,7 +98,7 @@ class Trial:
             assert pack_state(loaded.state) == pack_state(again.state)
 
     def all_blobs(self) -> list[tuple[str, str, str | None]]:
-        return [self.school.blobs(version) for version in self.registry.versions(FEED)]
+        return [self.school.parts(version) for version in self.registry.versions(FEED)]
 
 
 @pytest.fixture

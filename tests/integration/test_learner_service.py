@@ -358,7 +358,7 @@ def learned_and_lost(school: School, versions: int, redis_url: str, prefix: str)
         assert learner.turn() is not None
     learner.lease.release()
     client = connect(redis_url, prefix)
-    client.delete(Keys(prefix).blob(FEED, school.blobs(versions)[0]))
+    client.delete(Keys(prefix).blob(FEED, school.parts(versions)["body"]))
     client.close()
 
 

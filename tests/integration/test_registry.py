@@ -18,7 +18,7 @@ from driftline.records import (
     PublishOutcome,
 )
 from driftline.registry import Client, Registry, check_not_lost
-from tests.fixtures.registry import FEED, NOW, SIGNER, WHO, Publisher, blobs_for, everything, manifest_of
+from tests.fixtures.registry import FEED, NOW, SIGNER, WHO, Publisher, everything, manifest_of, parts_for
 
 
 def test_a_feed_starts_at_version_0(registry: Registry) -> None:
@@ -36,7 +36,7 @@ def test_a_promotion_is_live_with_everything_about_it(publisher: Publisher, regi
         feed=FEED, version=1, revision=1, anchor=1, changed_at=NOW, actor="learner"
     )
     assert Trust.of(SIGNER.public_key).verify(registry.manifest(FEED, 1)) == manifest_of(1)
-    assert registry.get_blob(FEED, manifest_of(1).body_sha256) == b"body 1"
+    assert registry.get_blob(FEED, manifest_of(1).parts["body"]) == b"body 1"
     assert registry.promoted_before(FEED, 1) == 0
     assert registry.cycle_outcome(FEED, "cycle-1") == outcome
     (entry,) = registry.audit(FEED)
@@ -100,7 +100,7 @@ def test_a_known_cycle_with_another_decision_is_still_a_duplicate(publisher: Pub
 
 def test_a_conflict_writes_nothing(publisher: Publisher, registry: Registry, redis_client: Client, keys: Keys) -> None:
     publisher.promote_up_to(2)
-    for data in blobs_for(3):
+    for data in parts_for(3).values():
         registry.put_blob(FEED, data)
     before = everything(redis_client, keys)
     outcome = publisher.publish(manifest_of(3), expected_revision=1)
@@ -115,7 +115,7 @@ def test_a_pause_writes_nothing_and_lets_rejections_through(
 ) -> None:
     publisher.promote_up_to(1)
     registry.pause(FEED, **WHO)
-    for data in blobs_for(2):
+    for data in parts_for(2).values():
         registry.put_blob(FEED, data)
     before = everything(redis_client, keys)
     assert publisher.publish(manifest_of(2)) == PublishOutcome(status="paused", version=2, revision=1)
@@ -139,7 +139,7 @@ def test_a_missing_blob_keeps_the_manifest_out(
     publisher: Publisher, registry: Registry, redis_client: Client, keys: Keys, missing: int, promote: bool
 ) -> None:
     manifest = manifest_of(1, promote=promote)
-    for data in (data for number, data in enumerate(blobs_for(1)) if number != missing):
+    for data in (data for number, data in enumerate(parts_for(1).values()) if number != missing):
         registry.put_blob(FEED, data)
     before = everything(redis_client, keys)
     with pytest.raises(ArtefactError) as caught:
@@ -153,7 +153,7 @@ def test_an_audit_that_is_ahead_means_lost_and_nothing_is_written(
 ) -> None:
     publisher.promote_up_to(3)
     redis_client.delete(keys.live(FEED))
-    for data in blobs_for(4):
+    for data in parts_for(4).values():
         registry.put_blob(FEED, data)
     before = everything(redis_client, keys)
     with pytest.raises(RegistryLost, match="ahead of the live record"):

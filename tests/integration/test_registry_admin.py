@@ -74,7 +74,7 @@ def test_what_is_not_there_cannot_go_live(
     publisher: Publisher, registry: Registry, redis_client: Client, keys: Keys, version: int
 ) -> None:
     publisher.promote_up_to(5)
-    redis_client.delete(keys.blob(FEED, manifest_of(4).body_sha256))
+    redis_client.delete(keys.blob(FEED, manifest_of(4).parts["body"]))
     before = everything(redis_client, keys)
     for verb in (registry.promote, registry.rollback):
         with pytest.raises(UnknownVersion):

@@ -16,7 +16,7 @@ from driftline.records import (
 )
 from driftline.registry import Client, Registry
 from driftline.registry.retention import kept_versions
-from tests.fixtures.registry import FEED, NOW, SIGNER, WHO, Publisher, blobs_for, manifest_of
+from tests.fixtures.registry import FEED, NOW, SIGNER, WHO, Publisher, manifest_of, parts_for
 
 
 @pytest.mark.parametrize("size", [0, 1, BLOB_CHUNK_BYTES - 1, BLOB_CHUNK_BYTES, 2 * BLOB_CHUNK_BYTES + 5])
@@ -79,9 +79,9 @@ def test_a_damaged_blob_is_noticed_and_mended_by_putting_it_again(
 
 
 def test_a_blob_with_a_lost_chunk_cannot_be_published(publisher: Publisher, redis_client: Client, keys: Keys) -> None:
-    for data in blobs_for(1):
+    for data in parts_for(1).values():
         publisher.registry.put_blob(FEED, data)
-    redis_client.hdel(keys.blob(FEED, manifest_of(1).head_sha256), "0")
+    redis_client.hdel(keys.blob(FEED, manifest_of(1).parts["head"]), "0")
     with pytest.raises(ArtefactError) as caught:
         publisher.registry.publish(SIGNER.sign(manifest_of(1)), lease=publisher.lease, expected_revision=0, at=NOW)
     assert caught.value.code == "missing_blob"
@@ -113,7 +113,7 @@ def blobs_left(registry: Registry) -> set[int]:
     """Versions all of whose blobs can be read; a version with only some of them fails the test."""
     left = set()
     for version in registry.versions(FEED):
-        readable = [_readable(registry, data) for data in blobs_for(version)]
+        readable = [_readable(registry, data) for data in parts_for(version).values()]
         assert len(set(readable)) == 1
         left |= {version} if readable[0] else set()
     return left
@@ -157,7 +157,7 @@ def test_a_blob_that_comes_into_use_while_collecting_stays(
 
 
 def _names(version: int) -> list[str]:
-    return [sha256(data).hexdigest() for data in blobs_for(version)]
+    return [sha256(data).hexdigest() for data in parts_for(version).values()]
 
 
 def test_a_damaged_manifest_stops_the_collector(
@@ -168,4 +168,4 @@ def test_a_damaged_manifest_stops_the_collector(
     redis_client.hset(keys.manifests(FEED), "3", b"garbage")
     with pytest.raises(ArtefactError):
         registry.collect_garbage(FEED, 1, grace_s=-1)
-    assert all(_readable(registry, data) for version in (1, 2, 3) for data in blobs_for(version))
+    assert all(_readable(registry, data) for version in (1, 2, 3) for data in parts_for(version).values())

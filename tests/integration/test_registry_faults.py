@@ -16,7 +16,7 @@ from driftline.records import (
 )
 from driftline.registry import Client, Registry, connect
 from tests.fixtures.redis import RedisProcess
-from tests.fixtures.registry import FEED, NOW, SIGNER, WHO, Publisher, blobs_for, everything, manifest_of
+from tests.fixtures.registry import FEED, NOW, SIGNER, WHO, Publisher, everything, manifest_of, parts_for
 
 
 class Died(BaseException):
@@ -95,7 +95,7 @@ def test_publishing_through_a_frozen_server_happens_once(
     with own.lease(FEED, "learner", ttl_s=60) as lease:
         assert lease.acquire()
         for version in (1, 2, 3):
-            for data in blobs_for(version):
+            for data in parts_for(version).values():
                 own.put_blob(FEED, data)
             signed = SIGNER.sign(manifest_of(version))
             redis_process.pause()
@@ -192,7 +192,7 @@ def test_out_of_memory_is_retriable_writes_nothing_and_quotes_nothing(
         assert lease.acquire()
         publisher = Publisher(own, lease)
         publisher.promote_up_to(1)
-        for data in blobs_for(2):
+        for data in parts_for(2).values():
             own.put_blob(FEED, data)
         redis_client.config_set("maxmemory", "100kb")
         before = everything(redis_client, Keys("own"))
@@ -222,5 +222,5 @@ def test_a_killed_server_keeps_every_acknowledged_version(redis_process: RedisPr
         redis_process.kill()
         redis_process.start()
         assert own.live(FEED).version == version
-        assert own.get_blob(FEED, manifest_of(version).body_sha256) == blobs_for(version)[0]
+        assert own.get_blob(FEED, manifest_of(version).parts["body"]) == parts_for(version)["body"]
     assert [entry.revision for entry in own.audit(FEED)] == [1, 2, 3, 4, 5]

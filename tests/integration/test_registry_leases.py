@@ -11,7 +11,7 @@ from driftline.errors import (
 from driftline.names import Keys
 from driftline.registry import Client, Lease, Registry, connect
 from tests.fixtures.redis import RedisProcess
-from tests.fixtures.registry import FEED, Publisher, blobs_for, everything, manifest_of, wait_until
+from tests.fixtures.registry import FEED, Publisher, everything, manifest_of, parts_for, wait_until
 
 
 def test_one_holder_at_a_time_and_a_rising_fence(registry: Registry) -> None:
@@ -67,7 +67,7 @@ def test_an_old_fence_is_refused(publisher: Publisher, registry: Registry, redis
     redis_client.delete(keys.lease(FEED, "learner"))
     with registry.lease(FEED, "learner", ttl_s=30) as newer:
         assert newer.acquire()
-        for data in blobs_for(2):
+        for data in parts_for(2).values():
             registry.put_blob(FEED, data)
         before = everything(redis_client, keys)
         for promote in (True, False):

@@ -31,7 +31,7 @@ from driftline.config import TrustConfig
 from driftline.errors import ArtefactError, ConfigError
 from driftline.figures import Figures, Recall
 from driftline.names import StateFiles
-from driftline.records import ExampleRanges, GateDecision, GateReason, Manifest, Probe
+from driftline.records import MANIFEST_FORMAT, ExampleRanges, GateDecision, GateReason, Manifest, Probe
 
 POOLED = Figures(accuracy=1 / 3, n=120, macro_f1=0.25, recall={"a": Recall(recall=1 / 3, n=120)})
 
@@ -54,9 +54,7 @@ def full_manifest() -> Manifest:
         version=7,
         parent=6,
         cycle_id="c-7",
-        body_sha256="a" * 64,
-        head_sha256="b" * 64,
-        trainer_state_sha256=None,
+        parts={"head": "b" * 64, "body": "a" * 64, "another": "c" * 64},
         base_fingerprint="f" * 64,
         task="classification",
         labels=("negativ", "neutral", "très bien"),
@@ -101,14 +99,25 @@ def test_the_document_is_canonical_json() -> None:
     assert ": " not in document.replace(pairs["decision"]["reasons"][0]["detail"], "")
 
 
-def test_a_manifest_of_format_1_has_no_macro_f1() -> None:
+def test_a_manifest_of_format_1_has_no_macro_f1_and_three_fields_for_its_parts() -> None:
     old = json.loads(encode_manifest(full_manifest()))
-    for later in ("format", "dtype", "broken_words"):
+    for later in ("format", "dtype", "broken_words", "parts"):
         del old[later]
+    old |= {"body_sha256": "a" * 64, "head_sha256": "b" * 64, "trainer_state_sha256": None}
     old["evaluation"] = {"pooled": {"accuracy": 0.75, "n": 60.0}}
     manifest = decode_manifest(json.dumps(old).encode())
     assert manifest.evaluation == {"pooled": Figures(accuracy=0.75, n=60)}
     assert (manifest.format, manifest.broken_words, manifest.evaluation["pooled"].macro_f1) == (1, None, None)
+    assert manifest.parts == {"body": "a" * 64, "head": "b" * 64}, "an imported one has no trainer state"
+    del old["head_sha256"]
+    with pytest.raises(ArtefactError, match="head_sha256"):
+        decode_manifest(json.dumps(old).encode())
+
+
+def test_a_newer_format_is_told_whatever_is_in_it() -> None:
+    newer = {"format": MANIFEST_FORMAT + 1, "feed": "reviews", "version": 7, "what": "nobody knows"}
+    with pytest.raises(ArtefactError, match=f"version 7 of feed reviews: .* format {MANIFEST_FORMAT + 1}, .*wrote it"):
+        decode_manifest(json.dumps(newer).encode())
 
 
 def test_equal_manifests_give_equal_bytes_whatever_their_order_and_number_types() -> None:
