@@ -22,7 +22,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import disable_progress_bar
 
-from driftline.base_source import find_model, read_file, trained_pooling
+from driftline.base_source import PortableBase, find_model, portable_base, read_file, trained_pooling
 from driftline.config import BaseModelConfig
 from driftline.errors import BaseModelError, ConfigError
 from driftline.splitting import broken_words
@@ -44,6 +44,7 @@ ATTENTION_NAMES = (("query", "value"), ("q_proj", "v_proj"), ("q_lin", "v_lin"),
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Base:
     """A loaded base. `model` is an AutoModel in eval mode, fp32, without gradients and without its unused pooler.
+    `source`: where others find it.
 
     Threads: tokenize, collate and the forward of `model` may be called from several threads at once.
     """
@@ -57,6 +58,7 @@ class Base:
     max_tokens: int
     encoder: Tokenizer
     pad_id: int
+    source: PortableBase
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included, cut to `max_tokens`; never an empty list."""
@@ -120,6 +122,7 @@ def _load(section: BaseModelConfig, source: str) -> Base:
         max_tokens=min(section.max_tokens, positions),
         encoder=_encoder(tokenizer, min(section.max_tokens, positions)),
         pad_id=_pad_id(tokenizer),
+        source=portable_base(section.model, section.revision),
     )
 
 

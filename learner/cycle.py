@@ -33,6 +33,7 @@ from learner.manifests import Judged, draft
 from learner.memory import give_back_memory
 from learner.model import LoraModel
 from learner.publishing import Publisher
+from learner.recipes import recipe_of
 from learner.schedule import missed_tick
 from learner.training import Training
 from learner.versions import Versions
@@ -218,9 +219,11 @@ class Learner:
             finite=candidate.finite,
             knows={name: one.knows for name, one in (("incumbent", parent), ("anchor", best)) if one.knows is not None},
         )
+        recipe = recipe_of(cycle, self._section, self._shop.model)
         judged = Judged(
             cycle=cycle,
-            parts=self._shop.versions.store(candidate.result.weights, candidate.state),
+            recipe=recipe,
+            parts=self._shop.versions.store(candidate.result.weights, candidate.state, recipe),
             probe=candidate.probe,
             decision=decision,
             evaluation=exam.figures(answers),

@@ -1,21 +1,18 @@
-"""The manifest of a candidate: everything that must be known about a version, gathered in one place. Pure but for the
-versions of the libraries, which are read from what is installed."""
+"""The manifest of a candidate: everything that must be known about a version, gathered in one place. Pure.
 
-import platform
+Of its recipe the manifest repeats the short facts, because it stays for ever and the recipe goes with the parts.
+"""
+
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
-from importlib.metadata import version as library_version
 
 from torch import Tensor
 
+from driftline.artefact.recipe import Recipe
 from driftline.config import FeedConfig
 from driftline.figures import Figures
 from driftline.records import Cycle, ExampleRanges, GateDecision, Manifest, Probe
-from learner.model import LoraModel, dtype_name, training_dtype
-from learner.threads import training_threads
-
-LIBRARIES = ("torch", "transformers", "peft", "numpy")
+from learner.model import LoraModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -24,6 +21,7 @@ class Judged:
     hold-out set → the exam on it; `broken_words`: see `Manifest`."""
 
     cycle: Cycle
+    recipe: Recipe
     parts: dict[str, str]
     probe: Tensor
     decision: GateDecision
@@ -33,7 +31,7 @@ class Judged:
 
 def draft(judged: Judged, section: FeedConfig, model: LoraModel, config_sha256: str, created_at: datetime) -> Manifest:
     """The manifest, not yet signed. A probe that is not finite (its candidate is rejected) is written as numbers."""
-    cycle, learner = judged.cycle, section.learner
+    cycle, recipe = judged.cycle, judged.recipe
     return Manifest(
         feed=cycle.feed,
         version=cycle.version,
@@ -43,16 +41,16 @@ def draft(judged: Judged, section: FeedConfig, model: LoraModel, config_sha256: 
         base_fingerprint=model.base.fingerprint,
         task=section.task,
         labels=section.labels,
-        rank=learner.rank,
-        alpha=learner.alpha,
+        rank=section.learner.rank,
+        alpha=section.learner.alpha,
         target_modules=tuple(model.target_paths),
         max_tokens=model.base.max_tokens,
         pooling=model.base.pooling,
         config_sha256=config_sha256,
-        seed=cycle.seed,
-        threads=training_threads(learner.threads),
-        dtype=dtype_name(training_dtype(model.base.device, learner.dtype)),
-        libraries=libraries(),
+        seed=recipe.seed,
+        threads=recipe.threads,
+        dtype=recipe.dtype,
+        libraries=recipe.libraries,
         examples=ExampleRanges(fresh=ranges(cycle.plan.fresh), replayed=ranges(cycle.plan.replayed)),
         fresh_examples=len(cycle.plan.fresh),
         replayed_examples=len(cycle.plan.replayed),
@@ -73,9 +71,3 @@ def ranges(numbers: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
         else:
             found.append((number, number))
     return tuple(found)
-
-
-@cache
-def libraries() -> dict[str, str]:
-    """What the bytes of an update depend on, by name: version."""
-    return {name: library_version(name) for name in LIBRARIES} | {"python": platform.python_version()}

@@ -148,4 +148,5 @@ def cpu_flags() -> set[str]:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return set()
-    return next((set(line.split()) for line in lines if line.startswith("flags")), set())
+    named = (line.partition(":") for line in lines)
+    return next((set(flags.split()) for name, _, flags in named if name.strip() in ("flags", "Features")), set())

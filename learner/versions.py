@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from driftline.artefact.fit import check_fit
 from driftline.artefact.manifest import Trust
-from driftline.artefact.parts import BODY, HEAD, TRAINER_STATE
+from driftline.artefact.parts import BODY, HEAD, RECIPE, TRAINER_STATE
+from driftline.artefact.recipe import Recipe, encode_recipe
 from driftline.artefact.weights import Weights, check_weights, pack_parts, unpack
 from driftline.base import target_shapes
 from driftline.config import FeedConfig
@@ -58,9 +59,9 @@ class Versions:
             self._recent.pop(next(iter(self._recent)))
         return found
 
-    def store(self, weights: Weights, state: TrainerState) -> dict[str, str]:
+    def store(self, weights: Weights, state: TrainerState, recipe: Recipe) -> dict[str, str]:
         """Upload a candidate's parts; what its manifest says of them. Idempotent, invisible until one does."""
-        parts = {**pack_parts(weights), TRAINER_STATE: pack_state(state)}
+        parts = {**pack_parts(weights), TRAINER_STATE: pack_state(state), RECIPE: encode_recipe(recipe)}
         return {name: self._registry.put_blob(self._feed, data) for name, data in parts.items()}
 
     def _fetch(self, version: int) -> Version:

@@ -47,18 +47,17 @@ def export(
     """Write a version as a PEFT adapter folder, with its head, manifest and a README that loads both."""
     from driftline.artefact.exchange import export_folder
     from driftline.assembly.wiring import build_base, build_trust
-    from driftline.base_source import portable_base
     from serving.stage import Verifier
 
     loaded = load_config(config)
     name = choose_feed(loaded, feed)
     check_writable(directory / "README.md")
     with err.status("verifying…"), open_registry(loaded) as registry:
-        verifier = Verifier(registry, build_trust(loaded), build_base(loaded))
-        _, weights = verifier.fetch(name, version)
+        base = build_base(loaded)
+        _, weights = Verifier(registry, build_trust(loaded), base).fetch(name, version)
         signed = registry.manifest(name, version)
     try:
-        export_folder(directory, signed, weights, portable_base(loaded.base.model, loaded.base.revision))
+        export_folder(directory, signed, weights, base.source)
     except OSError as error:
         raise UsageError(f"{directory}: cannot be written ({error.strerror}): name another folder") from None
     if as_json:
@@ -139,19 +138,22 @@ def _candidate(config: Config, feed: str, base: "Base", weights: "Weights", impo
     from driftline.tasks import task_named
     from learner.manifests import Judged, draft
     from learner.model import LoraModel
+    from learner.recipes import recipe_of
 
     section, now = config.feed[feed], datetime.now(UTC)
     model = LoraModel(base, task_named(section.task), section.labels, section.learner)
+    cycle = Cycle(
+        cycle_id=f"import-{uuid.uuid4().hex}",
+        feed=feed,
+        parent=0,
+        version=0,
+        plan=Plan(fresh=(), replayed=()),
+        seed=section.learner.seed,
+        taken_at=now,
+    )
     judged = Judged(
-        cycle=Cycle(
-            cycle_id=f"import-{uuid.uuid4().hex}",
-            feed=feed,
-            parent=0,
-            version=0,
-            plan=Plan(fresh=(), replayed=()),
-            seed=section.learner.seed,
-            taken_at=now,
-        ),
+        cycle=cycle,
+        recipe=recipe_of(cycle, section, model),
         parts={},
         probe=torch.zeros(len(PROBE_TEXTS), 0),
         decision=GateDecision(promote=False, reasons=(GateReason(code="imported", holds=False),)),

@@ -13,19 +13,26 @@ from cryptography.hazmat.primitives import serialization
 import learner.versions
 from driftline.artefact.exchange import export_folder, read_folder
 from driftline.artefact.manifest import SIGNING_DOMAIN, Trust, decode_signed
+from driftline.artefact.recipe import Recipe, decode_recipe
 from driftline.artefact.weights import Weights, pack_parts
 from driftline.base import Base, load_base
 from driftline.base_source import PortableBase
-from driftline.config import BaseModelConfig
+from driftline.config import BaseModelConfig, FeedConfig
 from driftline.errors import ArtefactError, UnknownVersion
 from driftline.names import Keys
-from driftline.registry import Client, Registry
+from driftline.records import Cycle
+from driftline.registry import Client, Registry, connect
+from driftline.tasks import task_named
+from learner.model import LoraModel
+from learner.training import Training
+from learner.versions import Versions
 from serving.stage import Verifier
-from tests.fixtures.learning import FEED, START, School
+from tests.fixtures.learning import FEED, START, School, section
 from tests.fixtures.replicas import Replica, eventually
 
 WHO: dict[str, Any] = {"actor": "ana", "reason": "test", "at": START}
 TEXTS = ["good good film", "bad poor phone", "room 7"]
+OLD_PARTS = ("body", "head", "trainer_state")
 LATER_FIELDS = {1: ("format", "dtype", "broken_words"), 2: ()}
 
 
@@ -57,8 +64,8 @@ def written_in(manifest_format: int, school: School, version: int, client: Clien
     name = keys.manifests(FEED)
     fields = json.loads(json.loads(client.hget(name, str(version)))["document"])
     parts = fields.pop("parts")
-    for part in ("body", "head", "trainer_state"):
-        fields[f"{part}_sha256"] = parts.get(part)
+    for part in OLD_PARTS:
+        fields[f"{part}_sha256"] = parts[part]
     fields["format"] = manifest_format
     for field in LATER_FIELDS[manifest_format]:
         del fields[field]
@@ -88,7 +95,7 @@ def test_a_version_of_an_older_format_is_served_exported_rolled_back_to_and_lear
 ) -> None:
     for _ in range(2):
         turn(school)
-    parts = {version: school.parts(version) for version in (1, 2)}
+    parts = {version: {name: school.parts(version)[name] for name in OLD_PARTS} for version in (1, 2)}
     documents = {version: written_in(manifest_format, school, version, redis_client, keys) for version in (1, 2)}
     assert b"parts" not in documents[2]
     assert school.manifest(2).format == manifest_format
@@ -128,7 +135,7 @@ def test_what_older_driftlines_signed_is_still_signed() -> None:
         key: Any = serialization.load_pem_public_key((folder / f"public-{manifest_format}.pem").read_bytes())
         manifest = Trust.of(key).verify(signed)
         said = json.loads(signed.document)
-        assert manifest.parts == {name: said[f"{name}_sha256"] for name in ("body", "head", "trainer_state")}
+        assert manifest.parts == {name: said[f"{name}_sha256"] for name in OLD_PARTS}
         assert (manifest.format, manifest.version, manifest.labels) == (manifest_format, 2, ("negative", "positive"))
         assert manifest.evaluation["pooled"].accuracy == said["evaluation"]["pooled"]["accuracy"]
 
@@ -196,3 +203,69 @@ def has(get: Callable[[], bytes]) -> bool:
         return bool(get())
     except ArtefactError:
         return False
+
+
+# --- the recipe
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_version_is_learned_again_from_its_recipe_and_its_parent(dtype: str, school: School) -> None:
+    """By nothing else than the parts, the manifest's labels and the buffer: a learner with another config does it."""
+    school.section = section(learner={"dtype": dtype})
+    for _ in range(3):
+        turn(school)
+    school.section = section(learner={"dtype": dtype, "learning_rate": 0.5, "batch_examples": 7, "seed": 99})
+    for version in (1, 2, 3):
+        manifest = school.manifest(version)
+        recipe = decode_recipe(school.registry.get_part(manifest, "recipe"))
+        assert (recipe.parent, recipe.dtype, recipe.base_fingerprint) == (version - 1, dtype, manifest.base_fingerprint)
+        again = learned_again(school, recipe, version)
+        parts = {name: sha256(data).hexdigest() for name, data in pack_parts(again).items()}
+        assert parts.items() <= manifest.parts.items()
+    assert recipe.plan.replayed
+
+
+def learned_again(school: School, recipe: Recipe, version: int) -> Weights:
+    settings = FeedConfig.model_validate(recipe.settings)
+    learner = settings.learner.model_copy(update={"threads": recipe.threads, "dtype": recipe.dtype})
+    settings = settings.model_copy(update={"learner": learner})
+    model = LoraModel(school.base, task_named(settings.task), settings.labels, learner)
+    versions = Versions(FEED, school.registry, Trust.of(school.signer.public_key), settings, model)
+    cycle = Cycle(
+        cycle_id="again",
+        feed=FEED,
+        parent=recipe.parent,
+        version=version,
+        plan=recipe.plan,
+        seed=recipe.seed,
+        taken_at=START,
+    )
+    training = Training(FEED, settings, school.buffer, model)
+    return training.update(cycle, versions.load(recipe.parent)).result.weights
+
+
+def test_equal_updates_have_equal_recipes_and_no_text_is_in_one(
+    school: School, registry: Registry, base: Base, tmp_path: Path, redis_url: str, unique: str
+) -> None:
+    client = connect(redis_url, unique)
+    twin = School(folder=tmp_path / "twin", registry=Registry(client, Keys(f"{unique}-twin")), base=base)
+    for one in (school, twin):
+        turn(one)
+        turn(one)
+    assert [school.parts(version)["recipe"] for version in (1, 2)] == [twin.parts(n)["recipe"] for n in (1, 2)]
+    written = registry.get_part(school.manifest(2), "recipe").decode()
+    texts = [example.text for example in school.buffer.examples(decode_recipe(written.encode()).plan.fresh)]
+    assert texts
+    assert not [text for text in texts if text in written]
+    assert str(tmp_path) not in written, "no path of this machine"
+    assert set(json.loads(written)["libraries"]) >= {
+        "driftline",
+        "torch",
+        "transformers",
+        "peft",
+        "tokenizers",
+        "numpy",
+        "python",
+    }
+    twin.close()
+    client.close()
