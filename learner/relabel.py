@@ -15,8 +15,6 @@ from driftline.label_change import LabelTerms, current_name
 from learner.reservoir import EVERYTHING, ReservoirState
 from learner.trainer_state import TrainerState
 
-HEAD_MOMENTS = ("head.weight.", "head.bias.")
-
 Rows = Sequence[int | None]
 """As `Task.moved_rows` tells them."""
 
@@ -30,10 +28,8 @@ def fit_weights(weights: Weights, rows: Rows) -> Weights:
 def fit_state(state: TrainerState, rows: Rows, terms: LabelTerms) -> TrainerState:
     """AdamW's moments of the head moved as the head is; the reservoir under the classes' names of today, without the
     classes that are gone. The recent window holds numbers only: `Training` drops what the buffer has withdrawn."""
-    moments = {
-        name: _moved(value, rows) if name.startswith(HEAD_MOMENTS) else value for name, value in state.moments.items()
-    }
-    return replace(state, moments=moments, reservoir=rename_reservoir(state.reservoir, terms))
+    optimizer = state.optimizer.with_head(lambda means: _moved(means, rows))
+    return replace(state, optimizer=optimizer, reservoir=rename_reservoir(state.reservoir, terms))
 
 
 def rename_reservoir(kept: ReservoirState, terms: LabelTerms) -> ReservoirState:

@@ -10,11 +10,14 @@ Pure: randomness is an argument, and only `rng.integers(n)` is asked, so that ex
 """
 
 from bisect import insort
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
+import torch
+
+from learner.bag import Share
 
 EVERYTHING = ""
 """The one class of a uniform reservoir; no label is empty."""
@@ -28,7 +31,8 @@ class Uniform(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReservoirState:
-    """What is kept: `entries` (seq, label) by slot; `seen` examples per label, offered so far; the `full` classes."""
+    """`Owner` of what is kept: `entries` (seq, label) by slot; `seen` examples per label, offered so far; the `full`
+    classes."""
 
     entries: tuple[tuple[int, str], ...] = ()
     seen: dict[str, int] = field(default_factory=dict)
@@ -46,6 +50,36 @@ class ReservoirState:
             seen[becomes] = seen.get(becomes, 0) + 1
         entries = tuple((seq, labels.get(seq, was)) for seq, was in self.entries)
         return replace(self, entries=entries, seen=seen)
+
+    def without(self, seqs: Collection[int]) -> "ReservoirState":
+        """As if these had never been kept; they stay counted as seen."""
+        return replace(self, entries=tuple(entry for entry in self.entries if entry[0] not in seqs))
+
+    def pack(self) -> Share:
+        classes = sorted({*self.seen, *(label for _, label in self.entries)})
+        number = {label: index for index, label in enumerate(classes)}
+        return Share(
+            tensors={
+                "seqs": torch.tensor([seq for seq, _ in self.entries], dtype=torch.int64),  # (N,)
+                "classes": torch.tensor([number[label] for _, label in self.entries], dtype=torch.int64),  # (N,)
+            },
+            facts={
+                "classes": classes,
+                "seen": [self.seen.get(label, 0) for label in classes],
+                "full": sorted(self.full),
+            },
+        )
+
+    @classmethod
+    def unpack(cls, share: Share) -> "ReservoirState":
+        classes: list[str] = share.facts["classes"]
+        seqs, numbers = share.tensors["seqs"].tolist(), share.tensors["classes"].tolist()
+        seen = dict(zip(classes, share.facts["seen"], strict=True))
+        return cls(
+            entries=tuple((seq, classes[number]) for seq, number in zip(seqs, numbers, strict=True)),
+            seen={label: count for label, count in seen.items() if count},
+            full=frozenset(share.facts["full"]),
+        )
 
 
 class Reservoir:

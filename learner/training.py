@@ -89,7 +89,7 @@ class Training:
         ours = self._learned_from_this_buffer(parent)
         if not ours:
             return state.without_examples(self._buffer.identity())
-        remembered = {seq for seq, _ in state.reservoir.entries} | set(state.recent)
+        remembered = {seq for seq, _ in state.reservoir.entries} | set(state.recent.seqs)
         withdrawn = self._buffer.labels.withdrawn(remembered)
         return state.without(withdrawn) if withdrawn else state
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from driftline.artefact.weights import Weights
 from driftline.config import LearnerConfig
 from learner.model import LoraModel, training_dtype
+from learner.moments import Moments
 from learner.threads import torch_threads
 from learner.trainer_state import TrainerState
 
@@ -66,7 +67,7 @@ def run_update(
     """
     start = time.perf_counter()
     parent = state or TrainerState()
-    optimizer = _optimizer(model, parent, section)
+    optimizer = _optimizer(model, parent.optimizer, section)
     batches = batch_lessons(fresh, replayed, section.batch_examples)
     dtype = training_dtype(model.base.device, section.dtype)
     losses: list[float] = []
@@ -74,15 +75,15 @@ def run_update(
     with torch_threads(section.threads), torch.random.fork_rng(cuda), torch.enable_grad():
         torch.manual_seed(seed)
         for number, batch in enumerate(batches):
-            _set_rate(optimizer, section, parent.step + number)
+            _set_rate(optimizer, section, parent.optimizer.step + number)
             losses.append(_step(model, optimizer, batch, dtype, section.max_grad_norm))
-    moments = _moments(model, optimizer)
+    moments = Moments(step=parent.optimizer.step + len(batches), means=_means(model, optimizer))
     mean_loss = sum(losses) / max(1, len(fresh) + len(replayed))
     return UpdateResult(
         weights=model.weights(),
-        state=replace(parent, step=parent.step + len(batches), moments=moments),
+        state=replace(parent, optimizer=moments),
         mean_loss=mean_loss,
-        finite=math.isfinite(mean_loss) and all_finite([*model.parameters.values(), *moments.values()]),
+        finite=math.isfinite(mean_loss) and all_finite([*model.parameters.values(), *moments.means.values()]),
         steps=len(batches),
         examples=len(fresh) + len(replayed),
         seconds=time.perf_counter() - start,
@@ -157,22 +158,22 @@ def _set_rate(optimizer: torch.optim.Optimizer, section: LearnerConfig, step: in
         group["lr"] = section.learning_rate * warm
 
 
-def _optimizer(model: LoraModel, state: TrainerState, section: LearnerConfig) -> torch.optim.AdamW:
+def _optimizer(model: LoraModel, moments: Moments, section: LearnerConfig) -> torch.optim.AdamW:
     """AdamW without weight decay, its moments and step as the parent left them."""
     optimizer = torch.optim.AdamW(
         list(model.parameters.values()), lr=section.learning_rate, betas=BETAS, weight_decay=0.0, fused=True
     )
     for name, parameter in model.parameters.items():
-        if f"{name}.exp_avg" in state.moments:
+        if f"{name}.exp_avg" in moments.means:
             optimizer.state[parameter] = {
-                "step": torch.tensor(float(state.step), device=parameter.device),
-                "exp_avg": state.moments[f"{name}.exp_avg"].to(parameter.device, copy=True),
-                "exp_avg_sq": state.moments[f"{name}.exp_avg_sq"].to(parameter.device, copy=True),
+                "step": torch.tensor(float(moments.step), device=parameter.device),
+                "exp_avg": moments.means[f"{name}.exp_avg"].to(parameter.device, copy=True),
+                "exp_avg_sq": moments.means[f"{name}.exp_avg_sq"].to(parameter.device, copy=True),
             }
     return optimizer
 
 
-def _moments(model: LoraModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _means(model: LoraModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {
         f"{name}.{kind}": optimizer.state[parameter][kind].to("cpu", copy=True)
         for name, parameter in model.parameters.items()

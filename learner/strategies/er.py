@@ -27,7 +27,7 @@ class ExperienceReplay:
         recent = math.floor(wanted * section.recent_share)
         drawn = reservoir.sample(wanted - recent, rng, frozenset(taken))
         taken.update(drawn)
-        drawn += draw_without_repeats([seq for seq in state.recent if seq not in taken], wanted - len(drawn), rng)
+        drawn += draw_without_repeats([seq for seq in state.recent.seqs if seq not in taken], wanted - len(drawn), rng)
         taken.update(drawn)
         drawn += reservoir.sample(wanted - len(drawn), rng, frozenset(taken))
         return draw_without_repeats(drawn, len(drawn), rng)
@@ -37,13 +37,13 @@ class ExperienceReplay:
     ) -> TrainerState:
         """Offer both to the reservoir and append both to the window, by number. An example already remembered (it was
         retired and made fresh again, say) is not offered twice."""
-        known = {seq for seq, _ in state.reservoir.entries} | set(state.recent)
+        known = {seq for seq, _ in state.reservoir.entries} | set(state.recent.seqs)
         new = sorted((one for one in [*fresh, *retired] if one.seq not in known), key=lambda one: one.seq)
         reservoir = _reservoir(state, section)
         reservoir.shrink(rng)
         for one in new:
             reservoir.offer(one.seq, one.label, rng)
-        recent = (*state.recent, *(one.seq for one in new))[-section.recent_examples :]
+        recent = state.recent.followed_by((one.seq for one in new), section.recent_examples)
         return replace(state, reservoir=reservoir.state(), recent=recent)
 
 

@@ -301,10 +301,10 @@ def test_after_a_rollback_the_next_cycle_starts_from_the_version_rolled_back_to(
     assert set(third.cycle.plan.replayed) <= set(first.cycle.plan.fresh)
     state = learner._shop.versions.load(3).state
     assert state is not None
-    assert not lost & {*state.recent, *(seq for seq, _ in state.reservoir.entries)}
+    assert not lost & {*state.recent.seqs, *(seq for seq, _ in state.reservoir.entries)}
     steps = learner._shop.versions.load(1).state
     assert steps is not None
-    assert state.step == steps.step + -(-third.trained_examples // 4)
+    assert state.optimizer.step == steps.optimizer.step + -(-third.trained_examples // 4)
 
 
 def test_what_was_set_aside_is_learned_again_when_asked(school: School) -> None:
@@ -358,13 +358,13 @@ def test_a_replaced_buffer_replays_nothing_under_the_old_ones_numbers(school: Sc
     after = school.learners[-1]._shop.versions.load(report.cycle.version).state
     assert before is not None
     assert after is not None
-    assert {seq for seq, _ in after.reservoir.entries} | set(after.recent) == set(report.cycle.plan.fresh)
-    assert after.step > before.step, "moments and step go on"
+    assert {seq for seq, _ in after.reservoir.entries} | set(after.recent.seqs) == set(report.cycle.plan.fresh)
+    assert after.optimizer.step > before.optimizer.step, "moments and step go on"
     school.append(reviews(2000, 40))
     with capture_logs() as logs:
         report = school.learners[-1].turn()
     assert report is not None
-    assert set(report.cycle.plan.replayed) <= set(after.recent)
+    assert set(report.cycle.plan.replayed) <= set(after.recent.seqs)
     assert [entry for entry in logs if entry["event"] == "replay_starts_empty"] == []
 
 

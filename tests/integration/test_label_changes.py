@@ -143,7 +143,7 @@ def test_a_class_is_removed_renamed_and_put_back_on_one_state_folder(school: Sch
     assert remembered is not None
     assert gone
     assert gone.isdisjoint(learned)
-    assert gone.isdisjoint({seq for seq, _ in remembered.reservoir.entries} | set(remembered.recent))
+    assert gone.isdisjoint({seq for seq, _ in remembered.reservoir.entries} | set(remembered.recent.seqs))
 
     adopted = school.change(labels=("bad", "positive"), retired_labels=("neutral",), label_map={"negative": "bad"})
     assert adopted.change.renamed == {"negative": "bad"}

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 from cryptography.hazmat.primitives import serialization
 
 import learner.versions
 from driftline.artefact.exchange import export_folder, read_folder
 from driftline.artefact.manifest import SIGNING_DOMAIN, Trust, decode_signed
 from driftline.artefact.recipe import Recipe, decode_recipe
-from driftline.artefact.weights import Weights, pack_parts
+from driftline.artefact.weights import Weights, pack_parts, unpack_tensors
 from driftline.base import Base, load_base
 from driftline.base_source import PortableBase
 from driftline.config import BaseModelConfig, FeedConfig
@@ -48,6 +49,20 @@ def school(registry: Registry, base: Base, tmp_path: Path) -> Iterator[School]:
     school.close()
 
 
+@pytest.fixture
+def untouched(redis_url: str, unique: str, base: Base, tmp_path: Path) -> Iterator[School]:
+    """The same feed in another registry."""
+    client = connect(redis_url, unique)
+    school = School(folder=tmp_path / "untouched", registry=Registry(client, Keys(f"{unique}-untouched")), base=base)
+    yield school
+    school.close()
+    client.close()
+
+
+def weight_parts(school: School, version: int) -> dict[str, str]:
+    return {name: school.parts(version)[name] for name in ("body", "head")}
+
+
 def turn(school: School) -> int:
     """A new learner process, one cycle; the version it made."""
     school.add(60)
@@ -64,6 +79,7 @@ def written_in(manifest_format: int, school: School, version: int, client: Clien
     name = keys.manifests(FEED)
     fields = json.loads(json.loads(client.hget(name, str(version)))["document"])
     parts = fields.pop("parts")
+    parts["trainer_state"] = school.registry.put_blob(FEED, in_format_1(school, parts["trainer_state"]))
     for part in OLD_PARTS:
         fields[f"{part}_sha256"] = parts[part]
     fields["format"] = manifest_format
@@ -83,23 +99,37 @@ def written_in(manifest_format: int, school: School, version: int, client: Clien
     return document.encode()
 
 
+def in_format_1(school: School, sha256: str) -> bytes:
+    """The same trainer state as it was written before its owners had names."""
+    tensors, header = unpack_tensors(school.registry.get_blob(FEED, sha256))
+    facts = json.loads(header["owners"])
+    told = {name: json.dumps(facts["reservoir"][name]) for name in ("classes", "seen", "full")}
+    names = {name: name.replace("optimizer.", "moments.").replace("recent.seqs", "recent") for name in tensors}
+    metadata = {"format": "1", "step": str(facts["optimizer"]["step"]), "buffer": header["buffer"], **told}
+    return safetensors.torch.save({names[name]: one for name, one in tensors.items()}, metadata)
+
+
 @pytest.mark.parametrize("manifest_format", [1, 2])
 def test_a_version_of_an_older_format_is_served_exported_rolled_back_to_and_learned_from(
     manifest_format: int,
     school: School,
+    untouched: School,
     registry: Registry,
     redis_client: Client,
     keys: Keys,
     base: Base,
     tmp_path: Path,
 ) -> None:
+    for _ in range(3):
+        turn(untouched)
     for _ in range(2):
         turn(school)
-    parts = {version: {name: school.parts(version)[name] for name in OLD_PARTS} for version in (1, 2)}
+    weights_of = {version: weight_parts(school, version) for version in (1, 2)}
     documents = {version: written_in(manifest_format, school, version, redis_client, keys) for version in (1, 2)}
     assert b"parts" not in documents[2]
     assert school.manifest(2).format == manifest_format
-    assert {version: school.parts(version) for version in (1, 2)} == parts
+    assert [set(school.parts(version)) for version in (1, 2)] == [set(OLD_PARTS)] * 2
+    assert {version: weight_parts(school, version) for version in (1, 2)} == weights_of
 
     trust = Trust.of(school.signer.public_key)
     with Replica(registry, trust, base, {FEED: school.section}, tmp_path) as replica:
@@ -114,7 +144,7 @@ def test_a_version_of_an_older_format_is_served_exported_rolled_back_to_and_lear
     signed, read = read_folder(tmp_path / "out")
     assert signed is not None
     assert signed.document == documents[2], "it leaves as it was signed"
-    assert trust.verify(signed).parts == parts[2]
+    assert trust.verify(signed).parts == school.parts(2)
     assert pack_parts(read) == pack_parts(weights)
 
     registry.promote(FEED, 2, expected_revision=3, **WHO)
@@ -123,8 +153,9 @@ def test_a_version_of_an_older_format_is_served_exported_rolled_back_to_and_lear
     manifest = school.manifest(version)
     assert (manifest.parent, manifest.format) == (2, 3)
     assert school.buffer.cycles(FEED)[-1].cycle.plan.replayed, "it remembers what its parent's trainer state did"
+    assert weight_parts(school, version) == weight_parts(untouched, version), "and goes on from the same moments"
     registry.collect_garbage(FEED, keep_versions=1, grace_s=0)
-    assert all(registry.get_blob(FEED, one) for one in parts[2].values()), "the way back"
+    assert all(registry.get_blob(FEED, one) for one in school.parts(2).values()), "the way back"
 
 
 def test_what_older_driftlines_signed_is_still_signed() -> None:
@@ -245,14 +276,13 @@ def learned_again(school: School, recipe: Recipe, version: int) -> Weights:
 
 
 def test_equal_updates_have_equal_recipes_and_no_text_is_in_one(
-    school: School, registry: Registry, base: Base, tmp_path: Path, redis_url: str, unique: str
+    school: School, untouched: School, registry: Registry, tmp_path: Path
 ) -> None:
-    client = connect(redis_url, unique)
-    twin = School(folder=tmp_path / "twin", registry=Registry(client, Keys(f"{unique}-twin")), base=base)
-    for one in (school, twin):
+    for one in (school, untouched):
         turn(one)
         turn(one)
-    assert [school.parts(version)["recipe"] for version in (1, 2)] == [twin.parts(n)["recipe"] for n in (1, 2)]
+    for version in (1, 2):
+        assert school.parts(version)["recipe"] == untouched.parts(version)["recipe"]
     written = registry.get_part(school.manifest(2), "recipe").decode()
     texts = [example.text for example in school.buffer.examples(decode_recipe(written.encode()).plan.fresh)]
     assert texts
@@ -267,5 +297,3 @@ def test_equal_updates_have_equal_recipes_and_no_text_is_in_one(
         "numpy",
         "python",
     }
-    twin.close()
-    client.close()

@@ -6,6 +6,8 @@ import torch
 from driftline.artefact.weights import Weights
 from driftline.config import FeedConfig
 from driftline.tasks import task_named
+from learner.moments import Moments
+from learner.recent import RecentWindow
 from learner.relabel import fit_state, fit_weights
 from learner.reservoir import ReservoirState
 from learner.trainer_state import TrainerState, pack_state, unpack_state
@@ -62,28 +64,27 @@ def test_moments_and_reservoir_follow_the_classes() -> None:
         "head.bias.exp_avg_sq": torch.tensor([4.0, 5.0, 6.0]),
     }
     state = TrainerState(
-        step=12,
-        moments=moments,
+        optimizer=Moments(step=12, means=moments),
         reservoir=ReservoirState(
             entries=((1, "negative"), (2, "neutral"), (3, "positive"), (4, "negative")),
             seen={"negative": 20, "neutral": 10, "positive": 5},
             full=frozenset({"negative", "neutral", ""}),
         ),
-        recent=(3, 4),
+        recent=RecentWindow((3, 4)),
         buffer="b",
     )
     config = CHANGES["all at once"]
     fitted = fit_state(state, TASK.moved_rows(OLD, config), config)
-    assert fitted.moments["a.lora_A.exp_avg"] is moments["a.lora_A.exp_avg"]
-    assert fitted.moments["head.bias.exp_avg"].tolist() == [0.0, 3.0, 1.0]
-    assert fitted.moments["head.bias.exp_avg_sq"].tolist() == [0.0, 6.0, 4.0]
+    assert fitted.optimizer.means["a.lora_A.exp_avg"] is moments["a.lora_A.exp_avg"]
+    assert fitted.optimizer.means["head.bias.exp_avg"].tolist() == [0.0, 3.0, 1.0]
+    assert fitted.optimizer.means["head.bias.exp_avg_sq"].tolist() == [0.0, 6.0, 4.0]
     for kind in ("exp_avg", "exp_avg_sq"):
         was = moments[f"head.weight.{kind}"]
-        assert torch.equal(fitted.moments[f"head.weight.{kind}"], torch.stack([torch.zeros(5), was[2], was[0]]))
+        assert torch.equal(fitted.optimizer.means[f"head.weight.{kind}"], torch.stack([torch.zeros(5), was[2], was[0]]))
     assert fitted.reservoir.entries == ((1, "negative"), (3, "good"), (4, "negative"))
     assert fitted.reservoir.seen == {"negative": 20, "good": 5}
     assert fitted.reservoir.full == {"negative", ""}
-    assert (fitted.step, fitted.recent, fitted.buffer) == (12, (3, 4), "b")
+    assert (fitted.optimizer.step, fitted.recent.seqs, fitted.buffer) == (12, (3, 4), "b")
     assert pack_state(unpack_state(pack_state(fitted))) == pack_state(fitted)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from driftline.config import LearnerConfig
 from driftline.records import Example
+from learner.moments import Moments
 from learner.strategies import STRATEGIES, strategy_named
 from learner.trainer_state import TrainerState
 
@@ -56,11 +57,11 @@ def test_by_default_replay_is_a_uniform_sample_of_all_the_past() -> None:
 def test_half_of_the_replay_is_recent_and_nothing_comes_twice() -> None:
     config = section(recent_share=0.5)
     state = remembered(1000, config)
-    assert state.recent == tuple(range(980, 1000))
+    assert state.recent.seqs == tuple(range(980, 1000))
     fresh = examples(range(1000, 1016))
     drawn = strategy_named("er").draw(fresh, state, config, np.random.default_rng(7))
     assert len(drawn) == len(set(drawn)) == 16
-    assert sum(seq in state.recent for seq in drawn) >= 8
+    assert sum(seq in state.recent.seqs for seq in drawn) >= 8
     kept = {seq for seq, _ in state.reservoir.entries}
     assert sum(seq in kept for seq in drawn) >= 8
     assert drawn == strategy_named("er").draw(fresh, state, config, np.random.default_rng(7))
@@ -71,8 +72,8 @@ def test_half_of_the_replay_is_recent_and_nothing_comes_twice() -> None:
 def test_the_recent_share_says_where_replay_comes_from(share: float, recent: int) -> None:
     config = section(recent_share=share)
     state = remembered(1000, config)
-    only_recent = set(state.recent) - {seq for seq, _ in state.reservoir.entries}
-    only_kept = {seq for seq, _ in state.reservoir.entries} - set(state.recent)
+    only_recent = set(state.recent.seqs) - {seq for seq, _ in state.reservoir.entries}
+    only_kept = {seq for seq, _ in state.reservoir.entries} - set(state.recent.seqs)
     drawn = strategy_named("er").draw(examples(range(1000, 1016)), state, config, np.random.default_rng(7))
     assert sum(seq in only_recent for seq in drawn) <= recent
     assert sum(seq in only_kept for seq in drawn) <= 16 - recent
@@ -116,13 +117,15 @@ def test_a_fresh_example_is_never_replayed_in_its_own_update() -> None:
 def test_remembering_keeps_stream_order_and_offers_nothing_twice() -> None:
     config = section(recent_examples=5)
     strategy, rng = strategy_named("er"), np.random.default_rng(0)
-    state = strategy.remember(TrainerState(step=3), examples([4, 6, 8]), examples([1, 5]), config, rng)
-    assert state.recent == (1, 4, 5, 6, 8)
-    assert state.step == 3
+    state = strategy.remember(
+        TrainerState(optimizer=Moments(step=3)), examples([4, 6, 8]), examples([1, 5]), config, rng
+    )
+    assert state.recent.seqs == (1, 4, 5, 6, 8)
+    assert state.optimizer.step == 3
     again = strategy.remember(state, examples([8, 9]), [], config, rng)
-    assert again.recent == (4, 5, 6, 8, 9)
+    assert again.recent.seqs == (4, 5, 6, 8, 9)
     assert again.reservoir.seen == {"a": 6}
-    assert state.recent == (1, 4, 5, 6, 8)
+    assert state.recent.seqs == (1, 4, 5, 6, 8)
 
 
 def test_a_smaller_reservoir_shrinks_at_the_next_update() -> None:

@@ -13,6 +13,8 @@ from driftline.base import Base, load_base
 from driftline.config import BaseModelConfig, LearnerConfig
 from driftline.tasks import task_named
 from learner.model import LoraModel
+from learner.moments import Moments
+from learner.recent import RecentWindow
 from learner.reservoir import ReservoirState
 from learner.trainer_state import TrainerState, pack_state, unpack_state
 from learner.update import Lesson, UpdateResult, batch_lessons, length_parts, run_update
@@ -65,7 +67,7 @@ def test_the_same_update_gives_the_same_bytes(base: Base, section: LearnerConfig
     torch.manual_seed(1234)
     again = run_update(fresh_model(base), None, lessons(base, 20), lessons(base, 12, 3), section, 5)
     assert as_bytes(first) == as_bytes(again)
-    assert (first.steps, first.examples, first.state.step) == (4, 32, 4)
+    assert (first.steps, first.examples, first.state.optimizer.step) == (4, 32, 4)
     assert first.finite
 
 
@@ -158,7 +160,7 @@ def test_the_warm_up_happens_once_in_a_feeds_life(base: Base, section: LearnerCo
     batch = lessons(base, 8)[:7]  # uneven, so that the bias has a gradient
     first = run_update(fresh_model(base), None, batch, [], section, 0)
     assert first.weights.head_bias.abs() == pytest.approx(torch.full((2,), 1e-2 / 3), rel=1e-3)
-    later = run_update(fresh_model(base), TrainerState(step=100), batch, [], section, 0)
+    later = run_update(fresh_model(base), TrainerState(optimizer=Moments(step=100)), batch, [], section, 0)
     assert later.weights.head_bias.abs().tolist() == pytest.approx([1e-2] * 2, rel=1e-3)
     none = section.model_copy(update={"warmup_steps": 0})
     assert run_update(fresh_model(base), None, batch, [], none, 0).weights.head_bias.abs().tolist() == pytest.approx(
@@ -178,9 +180,9 @@ def test_it_learns_and_moves_every_trained_tensor(base: Base, section: LearnerCo
 
 def test_replay_state_travels_unchanged(base: Base) -> None:
     kept = ReservoirState(entries=((1, "a"),), seen={"a": 4}, full=frozenset())
-    parent = TrainerState(reservoir=kept, recent=(1, 2))
+    parent = TrainerState(reservoir=kept, recent=RecentWindow((1, 2)))
     after = run_update(fresh_model(base), parent, lessons(base, 4), [], SECTION, 0).state
-    assert (after.reservoir, after.recent, after.step) == (kept, (1, 2), 1)
+    assert (after.reservoir, after.recent.seqs, after.optimizer.step) == (kept, (1, 2), 1)
 
 
 def test_an_exploding_update_is_reported_not_hidden(base: Base, section: LearnerConfig) -> None:
