@@ -1,0 +1,31 @@
+"""How an answer is mixed from experts: scorers that make different mistakes, each one file.
+
+Used by the fast clock, by serving and by the laboratory alike, so that all of them compute the same scores. Pure: no
+I/O, no clock, no randomness, no torch. Floating point is kept from depending on circumstances: where sums are long they
+are exact (`exact`), else their order is fixed by the text alone; changes carry numbers, not differences (`state`).
+"""
+
+from driftline.experts.block import Block, Partial
+from driftline.experts.expert import Expert, Targets
+from driftline.experts.head import Head
+from driftline.experts.names import Names
+from driftline.experts.ridge import Ridge
+from driftline.experts.state import Arrays, Cells, Change, Changes, ExpertState, Step, apply
+
+__all__ = [
+    "EXPERTS",
+    "Arrays",
+    "Block",
+    "Cells",
+    "Change",
+    "Changes",
+    "Expert",
+    "ExpertState",
+    "Partial",
+    "Step",
+    "Targets",
+    "apply",
+]
+
+EXPERTS: dict[str, type[Expert]] = {"head": Head, "ridge": Ridge, "names": Names}
+"""By the name that `experts` in a feed's config uses."""

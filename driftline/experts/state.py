@@ -1,0 +1,75 @@
+"""What an expert has learned, as named arrays, and how one block changes them.
+
+Guards that whoever applies the same changes in the same order holds the same bytes: a change carries new numbers, not
+differences, so applying it involves no arithmetic. Learning itself changes nothing; `apply` is the only place that
+writes into arrays.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Arrays", "Cells", "Change", "Changes", "ExpertState", "Step", "apply"]
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ExpertState:
+    """Two bags of named arrays. `scoring` is what a replica needs, and what pulses carry; `learning` is what only
+    learning needs besides, and never leaves the fast clock."""
+
+    scoring: Arrays = field(default_factory=dict)
+    learning: Arrays = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Cells:
+    """New numbers for some cells of an array, by their place in the flat (C-ordered) array; no place twice."""
+
+    places: NDArray[np.int64]
+    """(M,)"""
+    values: NDArray[Any]
+    """(M,), of the array's dtype."""
+
+
+Change = NDArray[Any] | Cells
+"""A whole new array, or new numbers for some of its cells."""
+Changes = Mapping[str, Change]
+"""By the array's name; what is not named stays."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Step:
+    """What one block changes in an expert's state."""
+
+    scoring: Changes = field(default_factory=dict)
+    learning: Changes = field(default_factory=dict)
+
+
+def apply(arrays: Arrays, changes: Changes) -> None:
+    """Write the changes into `arrays`, in place. ValueError for another shape or dtype, KeyError for an unknown name;
+    then nothing was written."""
+    for name, change in changes.items():
+        _check(name, arrays[name], change)
+    for name, change in changes.items():
+        if isinstance(change, Cells):
+            arrays[name].reshape(-1)[change.places] = change.values
+        else:
+            arrays[name][...] = change
+
+
+def _check(name: str, array: NDArray[Any], change: Change) -> None:
+    values = change.values if isinstance(change, Cells) else change
+    shape = change.places.shape if isinstance(change, Cells) else array.shape
+    if values.dtype != array.dtype or values.shape != shape:
+        raise ValueError(f"{name}: the change is {values.shape} {values.dtype}, expected {shape} {array.dtype}")
+    if (
+        isinstance(change, Cells)
+        and len(change.places)
+        and not 0 <= change.places.min() <= change.places.max() < array.size
+    ):
+        raise ValueError(f"{name}: the change has places beyond the array's {array.size} cells")
