@@ -6,14 +6,19 @@ are exact (`exact`), else their order is fixed by the text alone; changes carry 
 """
 
 from driftline.experts.block import Block, Partial
+from driftline.experts.chars import CHARS
 from driftline.experts.expert import Expert, Targets
 from driftline.experts.head import Head
+from driftline.experts.mixture import MIXER, Mixed, Mixture
 from driftline.experts.names import Names
 from driftline.experts.ridge import Ridge
+from driftline.experts.softmax import probabilities
 from driftline.experts.state import Arrays, Cells, Change, Changes, ExpertState, Step, apply
+from driftline.experts.words import WORDS
 
 __all__ = [
     "EXPERTS",
+    "MIXER",
     "Arrays",
     "Block",
     "Cells",
@@ -21,11 +26,14 @@ __all__ = [
     "Changes",
     "Expert",
     "ExpertState",
+    "Mixed",
+    "Mixture",
     "Partial",
     "Step",
     "Targets",
     "apply",
+    "probabilities",
 ]
 
-EXPERTS: dict[str, type[Expert]] = {"head": Head, "ridge": Ridge, "names": Names}
+EXPERTS: dict[str, Expert] = {"head": Head(), "ridge": Ridge(), "words": WORDS, "chars": CHARS, "names": Names()}
 """By the name that `experts` in a feed's config uses."""

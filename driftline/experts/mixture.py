@@ -4,7 +4,7 @@ Guards the order of a block: what it teaches the mixer is how the experts scored
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ MIXER = "mixer"
 class Mixed:
     """An answer, and what it was mixed from."""
 
-    logits: NDArray[np.float32]
+    logits: NDArray[np.float64]
     """(N, C)"""
     scores: dict[str, Partial]
     """(N, C) of each expert."""
@@ -35,7 +35,7 @@ class Mixture:
     """Pure, as its experts are. States, scoring arrays and steps are by expert, with the mixer's under `MIXER`."""
 
     experts: Mapping[str, Expert]
-    mixer: Mixer = Mixer()
+    mixer: Mixer = field(default_factory=Mixer)
 
     def start(self, classes: int, feature_size: int) -> dict[str, ExpertState]:
         """Before anything was learned."""

@@ -12,10 +12,11 @@ DIM, CLASSES = 24, 4
 
 
 def block_of(features: NDArray[np.float32], known: NDArray[np.bool_] | None = None) -> Block:
-    rows = [row if fits else None for row, fits in zip(features, np.ones(len(features)) if known is None else known, strict=True)]
-    return Block(
-        texts=("",) * len(features), features=Partial.of(rows, DIM), head=Partial.none(len(features), CLASSES)
-    )
+    rows = [
+        row if fits else None
+        for row, fits in zip(features, np.ones(len(features)) if known is None else known, strict=True)
+    ]
+    return Block(texts=("",) * len(features), features=Partial.of(rows, DIM), head=Partial.none(len(features), CLASSES))
 
 
 def stream(blocks: int, classes: int = CLASSES, size: int = 8) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
@@ -25,7 +26,9 @@ def stream(blocks: int, classes: int = CLASSES, size: int = 8) -> list[tuple[NDA
     return [(on_grid(row, FEATURE_BITS).astype(np.float32), rng.integers(0, classes, size)) for row in rows]
 
 
-def learned(expert: Ridge, blocks: list[tuple[NDArray[np.float32], NDArray[np.int64]]], classes: int = CLASSES) -> ExpertState:
+def learned(
+    expert: Ridge, blocks: list[tuple[NDArray[np.float32], NDArray[np.int64]]], classes: int = CLASSES
+) -> ExpertState:
     state = expert.start(classes, DIM)
     for features, targets in blocks:
         step = expert.learn(state, block_of(features), targets)
@@ -71,7 +74,7 @@ def test_classes_move_and_go() -> None:
 
 def test_a_direction_that_is_not_seen_for_ever_is_still_penalised() -> None:
     """The recursion on the inverse divides by the forgetting at every block: after these it would hold e^40."""
-    expert, [(features, targets)] = Ridge(forgetting=0.99), stream(1)
+    expert, [(features, _)] = Ridge(forgetting=0.99), stream(1)
     alike = np.tile(features[:1], (8, 1))
     state = learned(expert, [(alike, np.zeros(8, np.int64))] * 4000)
     assert np.isfinite(state.scoring["weight"]).all()
