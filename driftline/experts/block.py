@@ -63,7 +63,7 @@ class Block:
         return len(self.texts)
 
     def read(self, reading: Callable[[Sequence[str]], T]) -> T:
-        """`reading(texts)`, done once: n-grams may be taken on another thread before the block is scored."""
+        """`reading(texts)`, done once for the block."""
         if reading not in self._read:
             self._read[reading] = reading(self.texts)
         found: T = self._read[reading]

@@ -28,6 +28,10 @@ class Expert(Protocol):
         """The state before anything was learned, for C classes and features of length d."""
         ...
 
+    def prepare(self, block: Block, /) -> None:
+        """Do what scoring takes and needs no state: may be done earlier, on another thread, or not at all."""
+        ...
+
     def score(self, scoring: Arrays, block: Block, /) -> Partial:
         """(N, C) scores on the scale of logits; rows that the expert can say nothing about are not known."""
         ...
@@ -47,6 +51,9 @@ class Fixed:
     def start(self, _classes: int, _feature_size: int, /) -> ExpertState:
         """Nothing."""
         return ExpertState()
+
+    def prepare(self, _block: Block, /) -> None:
+        """Nothing."""
 
     def learn(self, _state: ExpertState, _block: Block, _targets: Targets, /) -> Step:
         """Nothing changes."""

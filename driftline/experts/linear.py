@@ -53,10 +53,14 @@ class Linear:
             learning={"squares": np.zeros(buckets, np.float32)},
         )
 
+    def prepare(self, block: Block, /) -> None:
+        """Take the n-grams, which is most of the work."""
+        block.read(self.read)
+
     def score(self, scoring: Arrays, block: Block, /) -> Partial:
         """(N, C), known for all rows: a text without an n-gram scores zeros."""
         weight = scoring["weight"]
-        texts = _buckets(block.read(self.reading), len(weight))
+        texts = _fitted(block.read(self.read), len(weight))
         values = [weight[text].sum(axis=0) * _size(text) for text in texts]
         return Partial.full(np.reshape(values, (len(block), weight.shape[1])))
 
@@ -64,7 +68,7 @@ class Linear:
         """One step against the gradient of the block's summed log-loss."""
         weight, squares = state.scoring["weight"], state.learning["squares"]  # (B, C), (B,)
         errors = _errors(self.score(state.scoring, block).values, targets)  # (N, C)
-        texts = _buckets(block.read(self.reading), len(weight))
+        texts = _fitted(block.read(self.read), len(weight))
         touched, gradient = _gradient(texts, errors)  # (U,), (U, C)
         summed = squares[touched] + np.square(gradient).sum(axis=1)  # (U,)
         rate = np.float32(self.rate * math.log2(max(2, weight.shape[1])))
@@ -73,6 +77,15 @@ class Linear:
             scoring={"weight": _cells(touched, moved, gradient != 0)},
             learning={"squares": Cells(places=touched, values=summed)},
         )
+
+    def read(self, texts: Sequence[str]) -> list[Places]:
+        """For each text the buckets of 2^18 that its n-grams fall into, ascending, each once."""
+        grams = self.reading(texts)
+        owners = np.repeat(np.arange(len(texts)), np.diff(grams.ends, prepend=0))
+        keys = np.sort(owners * MAX_BUCKETS + (grams.hashes & np.uint64(MAX_BUCKETS - 1)).astype(np.int64))
+        keys = keys[np.diff(keys, prepend=-1) != 0]
+        ends = np.searchsorted(keys, np.arange(1, len(texts)) * MAX_BUCKETS)
+        return np.split(keys & (MAX_BUCKETS - 1), ends)[: len(texts)]
 
     def relabel(self, state: ExpertState, rows: Sequence[int | None], /) -> ExpertState:
         """Columns move, new ones are zero. Where the budget has no room for them, buckets b and b + B/2 become one."""
@@ -83,13 +96,9 @@ class Linear:
         return ExpertState(scoring={"weight": moved}, learning={"squares": squares.copy()})
 
 
-def _buckets(grams: Grams, buckets: int) -> list[Places]:
-    """For each text the buckets that its n-grams fall into, ascending, each once."""
-    owners = np.repeat(np.arange(len(grams.ends)), np.diff(grams.ends, prepend=0))
-    keys = np.sort(owners * buckets + (grams.hashes & np.uint64(buckets - 1)).astype(np.int64))
-    keys = keys[np.diff(keys, prepend=-1) != 0]
-    ends = np.searchsorted(keys, np.arange(1, len(grams.ends) + 1) * buckets)
-    return np.split(keys % buckets, ends[:-1]) if len(ends) else []
+def _fitted(texts: Sequence[Places], buckets: int) -> list[Places]:
+    """The same for a table of fewer buckets: a power of two, so the low bits stay what they were."""
+    return list(texts) if buckets == MAX_BUCKETS else [np.unique(text & (buckets - 1)) for text in texts]
 
 
 def _size(text: Places) -> np.float32:

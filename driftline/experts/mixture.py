@@ -42,6 +42,11 @@ class Mixture:
         states = {name: expert.start(classes, feature_size) for name, expert in self.experts.items()}
         return states | {MIXER: self.mixer.start(classes, tuple(self.experts))}
 
+    def prepare(self, block: Block) -> None:
+        """What scoring takes and needs no state, n-grams above all: may be done earlier, on another thread."""
+        for expert in self.experts.values():
+            expert.prepare(block)
+
     def score(self, scoring: Mapping[str, Arrays], block: Block) -> Mixed:
         """How these texts are answered."""
         scores = {name: expert.score(scoring[name], block) for name, expert in self.experts.items()}

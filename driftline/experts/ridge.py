@@ -39,6 +39,9 @@ class Ridge:
             learning={"spread": np.zeros((size, size)), "sums": np.zeros((classes, size))},
         )
 
+    def prepare(self, _block: Block, /) -> None:
+        """Nothing: serving has computed the features."""
+
     def score(self, scoring: Arrays, block: Block) -> Partial:
         """(N, C), known where there is a feature."""
         values = self.scale * product(_with_one(block.features.values), scoring["weight"])

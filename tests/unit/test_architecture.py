@@ -38,6 +38,7 @@ def loaded_by(statement: str) -> set[str]:
         "driftline.topics.files",
         "driftline.registry",
         "driftline.buffer",
+        "driftline.experts",
         "driftline.artefact.manifest",
         "driftline.assembly.wiring",
         "driftline.cli.app",

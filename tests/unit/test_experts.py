@@ -23,6 +23,7 @@ from driftline.experts import (
     apply,
     probabilities,
 )
+from driftline.experts.hashing import word_grams
 from driftline.experts.linear import Linear, bucket_count
 
 DIM = 32
@@ -251,3 +252,66 @@ def test_what_is_not_finite_is_refused(wrong: float) -> None:
 def test_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"row 0 is \(3,\), expected \(4,\)"):
         Partial.of([np.zeros(3)], 4)
+
+
+def test_no_text_at_all() -> None:
+    empty = Block(texts=(), features=Partial.none(0, DIM), head=Partial.none(0, 3))
+    states = MIXTURE.start(3, DIM)
+    assert MIXTURE.score({name: state.scoring for name, state in states.items()}, empty).logits.shape == (0, 3)
+
+
+def test_what_was_prepared_scores_the_same() -> None:
+    (lesson, targets), (given, _) = blocks(3, 2)
+    states = MIXTURE.start(3, DIM)
+    learn(states, [(lesson, targets)])
+    scoring = {name: state.scoring for name, state in states.items()}
+    prepared = replace(given)
+    MIXTURE.prepare(prepared)
+    assert MIXTURE.score(scoring, prepared).logits.tobytes() == MIXTURE.score(scoring, given).logits.tobytes()
+
+
+def test_a_new_class_is_weighed_as_new_and_a_ripe_one_as_ripe() -> None:
+    mixer = MIXTURE.mixer
+    state = mixer.start(3, ["old", "new"])
+    state.scoring["seen"][:] = [500, 500, 0]
+    state.scoring["old"][0], state.scoring["new"][-1] = 0, 0
+    scores = {"old": Partial.full(np.array([[1.0, 2, 4]])), "new": Partial.full(np.array([[8.0, 16, 32]]))}
+    assert mixer.mix(state.scoring, scores).tolist() == [[1, 2, 32]]
+
+
+def test_the_mixer_steps_against_the_gradient_of_the_log_loss() -> None:
+    """The gradient by finite differences; AdaGrad's first step is its sign times the rate."""
+    mixer, rng = MIXTURE.mixer, np.random.default_rng(1)
+    state, targets = mixer.start(3, ["a", "b"]), np.array([0, 2, 1, 1])
+    state.scoring["seen"][:] = [0, 5, 500]
+    scores = {name: Partial.full(rng.standard_normal((4, 3))) for name in ("a", "b")}
+
+    def loss() -> float:
+        return -float(np.log(probabilities(mixer.mix(state.scoring, scores)))[np.arange(4), targets].mean())
+
+    step, before = mixer.learn(state, scores, targets), loss()
+    for name in ("a", "b", "bias"):
+        for place in range(len(state.scoring[name])):
+            state.scoring[name][place] += 1e-6
+            slope = (loss() - before) / 1e-6
+            state.scoring[name][place] -= 1e-6
+            moved = step.scoring[name][place] - state.scoring[name][place]
+            assert moved == pytest.approx(-mixer.rate * np.sign(slope) if abs(slope) > 1e-5 else 0, abs=1e-3)
+
+
+def test_the_first_step_of_a_linear_expert_equals_a_plain_loop() -> None:
+    """All classes are equally likely then, and a bucket's row moves by the rate along its normed gradient."""
+    expert, (given, targets) = SMALL["words"], blocks(3, 1)[0]
+    assert isinstance(expert, Linear)
+    state = expert.start(3, DIM)
+    gradient: dict[int, NDArray[np.float64]] = {}
+    for text, target in zip(given.texts, targets, strict=True):
+        buckets = {int(one) % len(state.learning["squares"]) for one in word_grams([text]).hashes}
+        for bucket in buckets:
+            gradient.setdefault(bucket, np.zeros(3))
+            gradient[bucket] += (1 / 3 - (np.arange(3) == target)) / np.sqrt(len(buckets))
+    wanted = np.zeros_like(state.scoring["weight"])
+    for bucket, row in gradient.items():
+        wanted[bucket] = -expert.rate * np.log2(3) * row / np.linalg.norm(row)
+    apply(state.scoring, expert.learn(state, given, targets).scoring)
+    np.testing.assert_allclose(state.scoring["weight"], wanted, atol=1e-5)
