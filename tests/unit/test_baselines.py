@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from replay.baselines import LastLabel, Majority, OnlineHead
+from replay.baselines import GRID, LastLabel, Majority, OnlineHead, Ridge
 
 LABELS = ("neg", "neu", "pos")
 
@@ -40,29 +40,60 @@ def test_last_label_repeats_the_last() -> None:
     assert rival.predict(2) == ["neu", "neu"]
 
 
-def test_the_recursive_head_equals_batch_ridge() -> None:
+PLAIN = Ridge(300.0, 1.0)
+
+
+@pytest.mark.parametrize("setting", [PLAIN, Ridge(10.0, 0.5), Ridge(1000.0, 0.995)])
+def test_every_setting_equals_batch_ridge(setting: Ridge) -> None:
+    """Block b of k is weighted by forgetting^(k - b), and so is the penalty that was there before the first."""
     rows, labels = stream(32 * 40 + 7, 24)
-    head = OnlineHead(LABELS, 24)
+    head = OnlineHead(LABELS, 24, [setting])
     for start in range(0, len(rows), 13):
         head.learn(rows[start : start + 13], labels[start : start + 13])
     learned = 32 * 40
-    ridge = 300.0 * np.eye(25)
-    expected = batch_ridge(rows[:learned], labels[:learned], ridge, np.ones(learned))
+    weight = setting.forgetting ** np.repeat(np.arange(39, -1, -1.0), 32)
+    penalty = setting.ridge * setting.forgetting**40 * np.eye(25)
+    expected = batch_ridge(rows[:learned], labels[:learned], penalty, weight)
     np.testing.assert_allclose(head.weights, expected, rtol=1e-8, atol=1e-10)
 
 
-def test_forgetting_weights_old_blocks_less() -> None:
-    rows, labels = stream(96, 8)
-    head = OnlineHead(LABELS, 8, ridge=10.0, forgetting=0.5)
-    head.learn(rows, labels)
-    ages = np.repeat([4, 2, 1], 32)  # 0.5^-age, so the start's penalty fades by 0.5^3 as well
-    expected = batch_ridge(rows, labels, 10.0 * np.eye(9) * 0.125, 1.0 / ages)
-    np.testing.assert_allclose(head.weights, expected, rtol=1e-8)
+def test_side_by_side_each_learns_as_it_does_alone() -> None:
+    rows, labels = stream(32 * 12, 8)
+    for chosen in GRID:
+        together = OnlineHead(LABELS, 8, sorted(GRID, key=lambda one: one != chosen))
+        alone = OnlineHead(LABELS, 8, [chosen])
+        for head in (together, alone):
+            head.learn(rows[:32], labels[:32])
+        assert together.chosen == chosen, "nothing was judged yet, so the first answers"
+        np.testing.assert_allclose(together.weights, alone.weights, rtol=1e-12)
+
+
+def test_the_setting_with_the_least_error_so_far_answers() -> None:
+    """Each block is judged by weights that have not seen it; the winner is found by a plain loop over single heads."""
+    rows, labels = stream(32 * 30, 16, seed=3)
+    labels[32 * 15 :] = [LABELS[(LABELS.index(one) + 1) % 3] for one in labels[32 * 15 :]]  # what held holds no more
+    grid = [Ridge(300.0, 1.0), Ridge(3000.0, 1.0), Ridge(30.0, 0.7), Ridge(30.0, 0.9)]
+    head, alone = OnlineHead(LABELS, 16, grid), [OnlineHead(LABELS, 16, [one]) for one in grid]
+    losses, used = np.zeros(len(grid)), set()
+    for start in range(0, len(rows), 32):
+        block, truth = rows[start : start + 32], labels[start : start + 32]
+        assert head.predict(block) == alone[int(losses.argmin())].predict(block)
+        for place, one in enumerate(alone):
+            for row, label in zip(block, truth, strict=True):
+                scores = [*row, 1.0] @ one.weights
+                losses[place] += sum(
+                    (s - (1 if name == label else -1)) ** 2 for name, s in zip(LABELS, scores, strict=True)
+                )
+        used.add(int(losses.argmin()))
+        for one in (head, *alone):
+            one.learn(block, truth)
+        assert head.chosen == grid[int(losses.argmin())]
+    assert len(used) > 1, "the stream changes, and so does the choice"
 
 
 def test_it_answers_nothing_before_its_first_block_and_learns_after_it() -> None:
     rows, labels = stream(32 * 20, 16)
-    head = OnlineHead(LABELS, 16, ridge=1.0)
+    head = OnlineHead(LABELS, 16, [Ridge(1.0, 1.0)])
     head.learn(rows[:31], labels[:31])
     assert head.predict(rows[:2]) == [None, None]
     head.learn(rows[31:], labels[31:])
