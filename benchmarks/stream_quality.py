@@ -25,8 +25,9 @@ from learner.model import LoraModel
 from learner.update import Lesson, run_update
 from replay.driver import Driver, Pace
 from replay.evaluation import bootstrap_gap
+from replay.final_exam import final_answers
 from replay.pipeline import Pipeline, open_pipeline, replay_config, state_folder
-from replay.report import build_report, evaluation_answers
+from replay.report import build_report
 from replay.source import EPOCH, StreamItem, stream_items
 
 
@@ -89,12 +90,12 @@ def measure(config: Config, limit: int | None) -> dict[str, Any]:
     """One seed: replay, the gap to joint, and the same stream without replay."""
     feed = next(iter(config.feed))
     with replayed(config, feed, STREAM, limit) as (driver, report):
-        rows = evaluation_answers(driver.pipeline, holdout_items(driver.pipeline.section))
+        rows = final_answers(driver.pipeline, driver.rivals, holdout_items(driver.pipeline.section))
         start = time.perf_counter()
         joint = joint_answers(driver.pipeline)
         joint_seconds = time.perf_counter() - start
-    ours = [answer == label for _, answer, label in rows]
-    bound = [answer == label for answer, (_, _, label) in zip(joint, rows, strict=True)]
+    ours = [row.ours == row.label for row in rows]
+    bound = [answer == row.label for answer, row in zip(joint, rows, strict=True)]
     gap = bootstrap_gap(bound, ours)
     with replayed(with_learner(config, feed, strategy="naive"), feed, STREAM, limit) as (_, naive):
         pass

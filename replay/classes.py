@@ -1,10 +1,12 @@
 """The served answers class by class and source by source, for the report, and what of it a page shows. Pure."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from driftline.buffer import Scored
 from driftline.figures import NO_ANSWER, accuracy, by_class, confusion, macro_f1
+from replay.evaluation import bootstrap_gap
 
 FEW_CLASSES = 12
 """So many are shown in full, with their matrix; of more, the worst and what is most often taken for what."""
@@ -53,6 +55,16 @@ def source_rows(scored: Sequence[Scored], labels: Sequence[str]) -> dict[str, di
 def exam_row(predicted: Sequence[str | None], truth: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
     """One exam of a report."""
     return {"accuracy": accuracy(predicted, truth), "macro_f1": macro_f1(predicted, truth, labels), "n": len(truth)}
+
+
+def rival_row(
+    theirs: Sequence[str | None], ours: Sequence[str | None], truth: Sequence[str], labels: Sequence[str]
+) -> dict[str, Any]:
+    """A baseline's exam, and how far ours is ahead of it on the same events (accuracy, 95 % interval); None of none."""
+    if not truth:
+        return {**exam_row(theirs, truth, labels), "ahead": None}
+    right = [[answer == label for answer, label in zip(answers, truth, strict=True)] for answers in (ours, theirs)]
+    return {**exam_row(theirs, truth, labels), "ahead": asdict(bootstrap_gap(*right))}
 
 
 def classes_shown(report: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

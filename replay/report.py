@@ -3,7 +3,7 @@
 import statistics
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from driftline.artefact.manifest import decode_manifest
@@ -12,17 +12,20 @@ from driftline.config import ScheduleConfig, feed_sha256
 from driftline.records import GateReason, iso
 from driftline.splitting import SAMPLE_TEXTS
 from learner.model import dtype_name, training_dtype
-from replay.classes import class_rows, confusion_rows, exam_row, source_rows
+from replay.classes import class_rows, confusion_rows, exam_row, rival_row, source_rows
 from replay.driver import Driver
 from replay.evaluation import average_accuracy, backward_transfer, forgetting, windows
+from replay.final_exam import final_exam
 from replay.pipeline import Pipeline
 from replay.source import StreamItem
 
-REPORT_FORMAT = 2
+REPORT_FORMAT = 3
 """What a report may hold: 1 is what was written before there was a number; with 2 came
-`dtype` (what updates were trained in), macro-F1 of every exam, classes, sources and `broken_words`."""
+`dtype` (what updates were trained in), macro-F1 of every exam, classes, sources and `broken_words`;
+with 3 `ahead` of every baseline (ours minus theirs, with its 95 % interval), the baselines' exams under `evaluation`,
+and the setting that `online_head` had chosen. Two names are kept free in 3 for what the next release brings:
+`experts`, and `frozen_mixture` among the baselines."""
 WINDOW_EVENTS = 250
-EVALUATION_BATCH = 64
 
 
 def build_report(driver: Driver, total_seconds: float, evaluation: Iterable[StreamItem]) -> dict[str, Any]:
@@ -56,7 +59,7 @@ def build_report(driver: Driver, total_seconds: float, evaluation: Iterable[Stre
         "baselines": baselines(driver, scored, warm),
         "after_cold_start": warm,
         "retention": retention(pipe),
-        "evaluation": evaluate(pipe, evaluation),
+        "evaluation": final_exam(pipe, driver.rivals, evaluation),
         "versions": [version_row(pipe, version) for version in sorted(pipe.registry.versions(pipe.feed))],
         "swaps": swaps(driver, scored),
         "freshness_s": {"p50": quantile(tally.freshness_s, 0.5), "p95": quantile(tally.freshness_s, 0.95)},
@@ -93,14 +96,15 @@ def broken_words(pipe: Pipeline, scored: list[Scored]) -> float | None:
 def baselines(driver: Driver, scored: list[Scored], warm: dict[str, Any]) -> dict[str, Any]:
     """Each rival on the same events as ours; `first_version` with ours on its range beside it."""
     rows: dict[str, Any] = {}
+    truth, ours = [s.label for s in scored], [s.predicted for s in scored]
     for name, answers in driver.rivals.answers.items():
         predicted = [answers.get(s.event_id) for s in scored]
-        truth = [s.label for s in scored]
         windowed = windows(predicted, truth, [0] * len(scored), WINDOW_EVENTS)
         rows[name] = {
-            **exam_row(predicted, truth, driver.pipeline.section.labels),
+            **rival_row(predicted, ours, truth, driver.pipeline.section.labels),
             "windows": [w["accuracy"] for w in windowed],
         }
+    rows["online_head"] |= driver.rivals.head.chosen._asdict()
     rows["first_version"] = {
         **warm["baselines"]["first_version"],
         "ours": warm["prequential"]["accuracy"],
@@ -111,17 +115,16 @@ def baselines(driver: Driver, scored: list[Scored], warm: dict[str, Any]) -> dic
 
 def after_cold_start(driver: Driver, scored: list[Scored]) -> dict[str, Any]:
     """Ours and every baseline on the events from a trained version's first answer on; before, version 0 answered."""
-    rivals = driver.rivals
+    rivals, labels = driver.rivals, driver.pipeline.section.labels
     warm = [s for s in scored if s.event_id in rivals.first_answers]
-
-    def row(answers: Mapping[str, str | None]) -> dict[str, Any]:
-        predicted = [answers.get(s.event_id) for s in warm]
-        return exam_row(predicted, [s.label for s in warm], driver.pipeline.section.labels)
-
+    truth, ours = [s.label for s in warm], [s.predicted for s in warm]
     answered = rivals.answers | {"first_version": rivals.first_answers}
     return {
-        "prequential": row({s.event_id: s.predicted for s in warm}),
-        "baselines": {name: row(answers) for name, answers in answered.items()},
+        "prequential": exam_row(ours, truth, labels),
+        "baselines": {
+            name: rival_row([answers.get(s.event_id) for s in warm], ours, truth, labels)
+            for name, answers in answered.items()
+        },
     }
 
 
@@ -137,34 +140,6 @@ def retention(pipe: Pipeline) -> dict[str, Any]:
         "backward_transfer": backward_transfer(matrix),
         "forgetting": forgetting(matrix),
     }
-
-
-def evaluate(pipe: Pipeline, items: Iterable[StreamItem]) -> dict[str, Any]:
-    """The final incumbent on the labelled events of an evaluation file, by source and in all."""
-    rows = evaluation_answers(pipe, items)
-    sources = sorted({source for source, _, _ in rows})
-    groups = {source: [row for row in rows if row[0] == source] for source in sources} | {"all": rows}
-    return {
-        name: exam_row([p for _, p, _ in group], [t for _, _, t in group], pipe.section.labels)
-        for name, group in groups.items()
-        if group
-    }
-
-
-def evaluation_answers(pipe: Pipeline, items: Iterable[StreamItem]) -> list[tuple[str, str | None, str]]:
-    """(source, answer of the incumbent, label) for each labelled event, in file order."""
-    labelled = [
-        (event, item.label) for item in items if item.label is not None and (event := pipe.decode(item)) is not None
-    ]
-    rows: list[tuple[str, str | None, str]] = []
-    for start in range(0, len(labelled), EVALUATION_BATCH):
-        batch = labelled[start : start + EVALUATION_BATCH]
-        answers = pipe.engine.predict(pipe.feed, [event.text for event, _ in batch])
-        rows += [
-            (event.source or "unknown", answer.label, label)
-            for (event, label), answer in zip(batch, answers, strict=True)
-        ]
-    return rows
 
 
 def version_row(pipe: Pipeline, version: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ class Rivals:
         self._base = base
         self._engine = engine
         self._blind: dict[str, Majority | LastLabel] = {"majority": Majority(labels), "last_label": LastLabel(labels)}
-        self._head = OnlineHead(labels, base.hidden_size)
+        self.head = OnlineHead(labels, base.hidden_size)
         self._features: dict[str, torch.Tensor] = {}
         self.first_version: int | None = None
         self.answers: dict[str, dict[str, str | None]] = {"majority": {}, "last_label": {}, "online_head": {}}
@@ -43,12 +43,24 @@ class Rivals:
             return
         features = self._base.features(list(new.values()))  # (B, d) fp32
         self._features |= {event_id: row.clone() for event_id, row in zip(new, features, strict=True)}
-        for name, rival in self._blind.items():
-            self.answers[name] |= zip(new, rival.predict(len(new)), strict=True)
-        self.answers["online_head"] |= zip(new, self._head.predict(features), strict=True)
+        for name, answers in self._learning(features).items():
+            self.answers[name] |= zip(new, answers, strict=True)
         if self.first_version is not None:
-            served = self._engine.predict(self._feed, list(new.values()), self.first_version)
-            self.first_answers |= {event_id: answer.label for event_id, answer in zip(new, served, strict=True)}
+            self.first_answers |= zip(new, self._first(list(new.values())), strict=True)
+
+    def final(self, texts: list[str]) -> dict[str, list[str | None]]:
+        """What each baseline answers as it is now, kept nowhere; the first version None where none was promoted."""
+        return {**self._learning(self._base.features(texts)), "first_version": self._first(texts)}
+
+    def _learning(self, features: torch.Tensor) -> dict[str, list[str | None]]:
+        """Answers for features (B, d) of those that learn, in the order of `answers`."""
+        blind = {name: rival.predict(len(features)) for name, rival in self._blind.items()}
+        return blind | {"online_head": self.head.predict(features)}
+
+    def _first(self, texts: list[str]) -> list[str | None]:
+        if self.first_version is None:
+            return [None] * len(texts)
+        return [answer.label for answer in self._engine.predict(self._feed, texts, self.first_version)]
 
     def learn(self, examples: list[Example]) -> None:
         """Learn from labelled examples, in their order; hold-outs are left out."""
@@ -59,4 +71,4 @@ class Rivals:
         labels = [label for label, _ in known]
         for rival in self._blind.values():
             rival.learn(labels)
-        self._head.learn(torch.stack([row for _, row in known]), labels)
+        self.head.learn(torch.stack([row for _, row in known]), labels)

@@ -1,4 +1,4 @@
-"""The report in words, for the terminal: what was learned, and what it was worth against the baselines."""
+"""The report in words, for the terminal: what was learned, what it was worth, and what the stream showed."""
 
 from typing import Any
 
@@ -7,7 +7,8 @@ from rich.markup import escape
 from driftline.exams_in_words import recalls_in_words
 from driftline.phrases import count_of, percent
 from driftline.splitting import splitting_in_words
-from replay.comparison import OURS, comparison_rows, verdict, verdict_after_cold_start
+from replay.comparison import NAMES, OURS, comparison_rows, verdict, verdict_after_cold_start
+from replay.findings import BRACKETS, findings
 from replay.words import (
     LABELS_KNOWN,
     counts_in_words,
@@ -31,12 +32,9 @@ def summarise(report: dict[str, Any]) -> str:
         "",
         *_prequential(report),
         *_retention(report["retention"]),
-        *(
-            f"evaluation {escape(name):<12}{percent(row['accuracy'])}  of {row['n']:,},"
-            f" macro-F1 {percent(row['macro_f1'])}"
-            for name, row in report["evaluation"].items()
-        ),
+        *(_evaluation(name, row) for name, row in report["evaluation"].items()),
         "",
+        *_findings(report),
         _seconds(report),
     ]
     return "\n".join(lines)
@@ -80,6 +78,17 @@ def _retention(row: dict[str, Any]) -> list[str]:
         return []
     average = f"{percent(row['average_accuracy'])} on average of {count_of(row['segments'], 'segment')}"
     return ["retention              " + ", ".join(part for part in (average, forgetting_in_words(row)) if part)]
+
+
+def _evaluation(name: str, row: dict[str, Any]) -> str:
+    exam = f"{percent(row['accuracy'])}  of {row['n']:,}, macro-F1 {percent(row['macro_f1'])}"
+    rivals = ", ".join(f"{NAMES[key]} {percent(one['accuracy'])}" for key, one in row["baselines"].items())
+    return f"evaluation {escape(name):<12}{exam}  [dim]({rivals})[/]"
+
+
+def _findings(report: dict[str, Any]) -> list[str]:
+    told = findings(report)
+    return ["[bold]What this stream showed[/]", *map(escape, told), f"[dim]{BRACKETS}[/]", ""] if told else []
 
 
 def _seconds(report: dict[str, Any]) -> str:

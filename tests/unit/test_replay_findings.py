@@ -1,0 +1,106 @@
+"""What a replay showed, in sentences: figures by hand, also where Driftline loses and where chance may have decided."""
+
+from typing import Any
+
+import pytest
+
+from replay.classes import rival_row
+from replay.evaluation import bootstrap_gap
+from replay.findings import findings
+from tests.fixtures.reports import make_report, with_evaluation
+
+
+def standing(gap: float, low: float, high: float, **more: Any) -> dict[str, Any]:
+    return {"accuracy": 0.7, "macro_f1": 0.7, "n": 1000, "ahead": {"gap": gap, "low": low, "high": high}, **more}
+
+
+AHEAD = standing(0.122, 0.098, 0.145)
+BEHIND = standing(-0.021, -0.034, -0.008)
+LEVEL = standing(0.004, -0.01, 0.018)
+
+
+def told(whole: dict[str, Any], warm: dict[str, Any], **more: Any) -> list[str]:
+    """The findings where every baseline stands alike."""
+    report = make_report(400, cold=100, updates=2, segments=3)
+    report["baselines"] = {
+        "first_version": {**warm, "version": 1},
+        "online_head": {**whole, "n": 1100, "ridge": 300.0, "forgetting": 0.999},
+        "last_label": {**whole, "n": 1100},
+        "majority": {**whole, "n": 1100},
+    }
+    report["after_cold_start"]["baselines"] = dict.fromkeys(report["baselines"], warm)
+    return findings(report | more)
+
+
+def test_a_win_is_told_with_its_interval_over_the_whole_stream_and_after_the_cold_start() -> None:
+    updates, replay, head, last, majority = told(AHEAD, LEVEL)
+    assert updates == (
+        "Updates put Driftline level with version 1 kept frozen (+0.4 points, -1.0 to +1.8),"
+        " on the 1,000 events since that one went live."
+    )
+    assert replay.startswith(
+        "With replay, the last version is right for 73.5 % of the hold-outs of 2 earlier segments,"
+    )
+    assert replay.endswith('; strategy = "naive" in [feed.reviews.learner] would show it without.')
+    assert head == (
+        "LoRA and replay put Driftline 12.2 points (9.8 to 14.5) ahead of the online head on the frozen base"
+        " (λ = 300, forgetting 0.999, chosen on line); after the cold start level (+0.4 points, -1.0 to +1.8)."
+    )
+    assert last == (
+        "Driftline was 12.2 points (9.8 to 14.5) ahead of the last label;"
+        " after the cold start level (+0.4 points, -1.0 to +1.8)."
+    )
+    assert majority == last.replace("last", "majority")
+
+
+def test_a_loss_is_told_as_plainly() -> None:
+    updates, _, head, *_ = told(BEHIND, BEHIND)
+    assert "2.1 points (0.8 to 3.4) behind version 1 kept frozen, on the 1,000 events" in updates
+    assert "2.1 points (0.8 to 3.4) behind the online head on the frozen base (λ" in head
+    assert head.endswith("; after the cold start 2.1 points (0.8 to 3.4) behind.")
+
+
+def test_without_a_cold_start_it_is_told_once() -> None:
+    whole = {**AHEAD, "n": 1100}
+    assert all("after the cold start" not in sentence for sentence in told(AHEAD, whole))
+
+
+def test_what_was_kept_is_the_backward_transfer() -> None:
+    matrix = [[0.8, None, None], [0.7, 0.9, None], [0.6, 0.88, 0.5]]
+    retention = {"segments": 3, "matrix": matrix, "backward_transfer": -0.11, "forgetting": 0.11}
+    replay = told(AHEAD, AHEAD, retention=retention)[1]
+    assert "right for 74.0 % of the hold-outs of 2 earlier segments, 11.0 points less than when each had" in replay
+    naive = [{"examples": 250, "fresh": 250, "decision": "promoted"}] * 2
+    assert told(AHEAD, AHEAD, retention=retention, versions=naive)[1].startswith("Without replay, the last version")
+    assert "naive" not in told(AHEAD, AHEAD, retention=retention, versions=naive)[1]
+
+
+def test_one_version_shows_nothing_of_updates_and_no_version_shows_none() -> None:
+    one = make_report(400, updates=1, segments=1)
+    assert findings(one)[0] == "Only version 1 went live, so what further updates are worth was not to be seen."
+    nothing = {**standing(0, 0, 0), "ahead": None, "n": 0, "version": None}
+    sentences = findings(one | {"baselines": one["baselines"] | {"first_version": nothing}})
+    assert sentences[0].startswith("LoRA and replay put Driftline")
+    assert findings(make_report(0, cold=0, updates=0, segments=0)) == []
+
+
+def test_the_evaluation_file_is_told_against_its_best_baseline() -> None:
+    report = with_evaluation(make_report())
+    exam = report["evaluation"]["all"]
+    sentence = findings(report)[-1]
+    assert sentence.startswith(
+        f"On the evaluation file the final version is right for {100 * exam['accuracy']:.1f} %, "
+    )
+    rival = f"{100 * exam['baselines']['online_head']['accuracy']:.1f} %"
+    assert f"ahead of the best baseline there, online head on the frozen base ({rival})." in sentence
+
+
+def test_a_baselines_row_is_paired_on_the_same_events() -> None:
+    truth = ["a"] * 60 + ["b"] * 40
+    ours: list[str | None] = ["a"] * 100
+    theirs: list[str | None] = [None] * 30 + ["a"] * 30 + ["b"] * 40
+    row = rival_row(theirs, ours, truth, ("a", "b"))
+    assert (row["accuracy"], row["n"]) == (0.7, 100)
+    expected = bootstrap_gap([True] * 60 + [False] * 40, [False] * 30 + [True] * 70)
+    assert row["ahead"] == {"gap": pytest.approx(-0.1), "low": expected.low, "high": expected.high}
+    assert rival_row([], [], [], ("a", "b"))["ahead"] is None
