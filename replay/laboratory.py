@@ -11,8 +11,8 @@ from driftline.config import Config
 from driftline.errors import DriftlineError
 from replay.driver import Driver
 from replay.pace import Pace
+from replay.page import render_page
 from replay.pipeline import open_pipeline, replay_config, state_folder
-from replay.plot import render_page
 from replay.report import build_report
 from replay.source import EPOCH, stream_items
 

@@ -87,8 +87,8 @@ def _evaluation(name: str, row: dict[str, Any]) -> str:
 
 
 def _findings(report: dict[str, Any]) -> list[str]:
-    told = findings(report)
-    return ["[bold]What this stream showed[/]", *map(escape, told), f"[dim]{BRACKETS}[/]", ""] if told else []
+    told = [f"- {escape(sentence)}" for sentence in findings(report)]
+    return ["[bold]What this stream showed[/]", *told, f"[dim]{BRACKETS}[/]", ""] if told else []
 
 
 def _seconds(report: dict[str, Any]) -> str:

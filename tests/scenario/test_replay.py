@@ -24,9 +24,10 @@ from driftline.errors import UsageError
 from driftline.records import iso, utc
 from driftline.topics import Outgoing
 from replay import ticks as ticks_module
+from replay.chart import chart
 from replay.comparison import verdict, verdict_after_cold_start
 from replay.laboratory import run_replay
-from replay.plot import accuracy_figure, render_page
+from replay.page import render_page
 from replay.simulate import Simulation, simulate
 from replay.summary import summarise
 from replay.words import nothing_learned
@@ -166,10 +167,9 @@ def test_swaps_are_marked_where_the_curve_has_them_though_half_the_events_have_n
     swaps = report["swaps"]["at_event"]
     assert len(swaps) >= 2
     assert [swap["scored"] for swap in swaps] == [sum(labelled[: swap["event"]]) for swap in swaps]
-    figure = accuracy_figure(report)
-    [marks] = [trace for trace in figure.data if trace.name == "swap to a new version"]
-    assert list(marks.x) == [swap["scored"] for swap in swaps]
-    assert "labelled events" in figure.layout.xaxis.title.text
+    drawn = chart(report)
+    assert drawn is not None
+    assert drawn["swaps"] == [swap["scored"] for swap in swaps]
 
 
 def test_the_report_has_the_fields_of_the_design(replay: Replay, tmp_path: Path) -> None:
@@ -194,9 +194,11 @@ def test_the_report_has_the_fields_of_the_design(replay: Replay, tmp_path: Path)
         ),
         *("versions", "swaps", "freshness_s", "seconds", "examples_per_s"),
     }
-    assert (report["format"], report["dtype"] in ("float32", "bfloat16")) == (2, True)
+    assert (report["format"], report["dtype"] in ("float32", "bfloat16")) == (3, True)
     assert set(report["prequential"]) == {"accuracy", "macro_f1", "n", "windows", "by_class", "confusion", "by_source"}
-    assert all(set(row) >= {"accuracy", "macro_f1", "n"} for row in report["baselines"].values())
+    assert all(set(row) >= {"accuracy", "macro_f1", "n", "ahead"} for row in report["baselines"].values())
+    assert all(set(row["ahead"]) == {"gap", "low", "high"} for row in report["baselines"].values())
+    assert set(report["baselines"]["online_head"]) >= {"ridge", "forgetting"}
     assert all(set(row["exam"]) == {"accuracy", "macro_f1", "n"} for row in report["versions"])
     assert sum(n for row in report["prequential"]["confusion"].values() for n in row.values()) == report["examples"]
     assert sum(row["n"] for row in report["prequential"]["by_source"].values()) == report["examples"]
@@ -217,6 +219,9 @@ def test_the_report_has_the_fields_of_the_design(replay: Replay, tmp_path: Path)
         sum(report["evaluation"][s]["n"] for s in report["evaluation"] if s != "all")
         == report["evaluation"]["all"]["n"]
     )
+    for row in report["evaluation"].values():
+        assert set(row["baselines"]) == set(report["baselines"])
+        assert {one["n"] for one in row["baselines"].values()} == {row["n"]}
     json.dumps(report, allow_nan=False)
 
 
@@ -233,7 +238,8 @@ def test_the_frozen_first_version_is_measured_from_its_promotion_on(replay: Repl
     warm = report["after_cold_start"]
     ours, first = warm["prequential"], warm["baselines"]["first_version"]
     assert (ours["accuracy"], ours["n"]) == (row["ours"], n)
-    assert first == {"accuracy": row["accuracy"], "macro_f1": row["macro_f1"], "n": n}
+    assert first == {name: row[name] for name in ("accuracy", "macro_f1", "n", "ahead")}
+    assert first["ahead"]["gap"] == pytest.approx(row["ours"] - row["accuracy"], abs=1e-12)
     assert {name: one["n"] for name, one in warm["baselines"].items()} == dict.fromkeys(report["baselines"], n)
     assert report["prequential"]["n"] - n == sum(e["label"] is not None for e in events[:since])
     cold = accuracy * n / report["prequential"]["n"]
@@ -264,6 +270,21 @@ def test_the_blind_baselines_equal_a_plain_loop(replay: Replay) -> None:
     assert report["baselines"]["majority"]["accuracy"] == right / 64
     assert report["after_cold_start"]["prequential"] == {"accuracy": None, "macro_f1": None, "n": 0}
     assert verdict(report) in summarise(report)
+
+
+def test_on_the_evaluation_file_each_baseline_answers_as_it_is_at_the_end(replay: Replay, tmp_path: Path) -> None:
+    """The last label, and the one that was seen most often, by hand; the first version as it answered the stream."""
+    later = iso(START + timedelta(hours=1))
+    last = [{**plain(1)[0], "id": label, "label": label, "timestamp": later} for label in ("negative", "positive")]
+    events, evaluation = [*plain(130), *last], plain(9)
+    report = replay(events, eval_file=write(tmp_path / "eval.jsonl", evaluation), evaluation={"holdout_share": 0.001})
+    assert report["holdout_examples"] == 0
+    beside = report["evaluation"]["all"]["baselines"]
+    assert Counter(event["label"] for event in events).most_common(1)[0][0] == "negative"
+    for name, label in (("last_label", "positive"), ("majority", "negative")):
+        assert beside[name]["accuracy"] == sum(event["label"] == label for event in evaluation) / 9
+    assert report["swaps"]["count"] == 2
+    assert beside["first_version"]["accuracy"] is not None
 
 
 # --- dirty streams

@@ -13,7 +13,7 @@ from driftline.names import DEAD_LETTER_REASONS
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.toml"))
-HEAVY = {"torch", "transformers", "peft", "kafka", "fastapi", "uvicorn", "apscheduler", "plotly"}
+HEAVY = {"torch", "transformers", "peft", "kafka", "fastapi", "uvicorn", "apscheduler"}
 ROOMS = ("stream", "learner", "serving", "replay")
 BUILDERS = {
     "driftline.assembly": ("driftline/assembly", "driftline/cli", "replay"),

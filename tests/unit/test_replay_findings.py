@@ -3,10 +3,13 @@
 from typing import Any
 
 import pytest
+from rich.markup import escape
 
+from driftline.phrases import percent
 from replay.classes import rival_row
 from replay.evaluation import bootstrap_gap
 from replay.findings import findings
+from replay.summary import summarise
 from tests.fixtures.reports import make_report, with_evaluation
 
 
@@ -104,3 +107,14 @@ def test_a_baselines_row_is_paired_on_the_same_events() -> None:
     expected = bootstrap_gap([True] * 60 + [False] * 40, [False] * 30 + [True] * 70)
     assert row["ahead"] == {"gap": pytest.approx(-0.1), "low": expected.low, "high": expected.high}
     assert rival_row([], [], [], ("a", "b"))["ahead"] is None
+
+
+def test_the_summary_ends_with_them_and_shows_every_baseline_of_the_exam() -> None:
+    report = with_evaluation(make_report(400, updates=2, segments=3), sources=("[bold]shop",))
+    text = summarise(report)
+    ends = text[text.index("What this stream showed") :]
+    assert [line for line in ends.splitlines() if line.startswith("- ")] == [
+        f"- {escape(sentence)}" for sentence in findings(report)
+    ]
+    [shop] = [line for line in text.splitlines() if line.startswith("evaluation \\[bold]shop")]
+    assert f"last label {percent(report['evaluation']['all']['baselines']['last_label']['accuracy'])}" in shop

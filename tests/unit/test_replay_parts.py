@@ -22,7 +22,6 @@ from learner.schedule import next_tick
 from replay import words
 from replay.comparison import comparison_rows, verdict, verdict_after_cold_start
 from replay.labels import LabelQueue, TakenTexts
-from replay.plot import RIVALS, matrix_figure
 from replay.report import prequential, quantile
 from replay.source import LATEST, UNDATED_START, StreamItem, check_events, stream_items
 from replay.ticks import Ticks
@@ -352,18 +351,6 @@ def test_without_labels_or_versions_there_is_nothing_to_compare() -> None:
 def test_when_labels_come_and_what_a_missing_answer_counts_is_said_plainly() -> None:
     assert words.LABELS_KNOWN.startswith("Each label comes at the time its event names (label_at), else ")
     assert "a missing answer counts as wrong" in words.LABELS_KNOWN
-
-
-def test_the_baselines_are_told_apart_by_dash_and_symbol() -> None:
-    for mark in ("color", "dash", "symbol"):
-        assert len({style[mark] for style in RIVALS.values()}) == len(RIVALS)
-
-
-def test_a_matrix_of_few_segments_is_small_and_has_its_numbers() -> None:
-    few = matrix_figure([[0.91, None], [0.8, 0.75]])
-    assert few.layout.width < 400
-    assert [*map(list, few.data[0].text)] == [["91", ""], ["80", "75"]]
-    assert matrix_figure([[0.5] * 16] * 16).layout.width is None, "as wide as the page"
 
 
 # --- the verb
