@@ -419,7 +419,7 @@ def test_a_rollback_while_the_turn_fails_is_no_change_missed(
         school.registry.rollback(FEED, 1, expected_revision=2, **WHO)
         school.registry.resume(FEED, **WHO)
 
-    registry.before("get_blob", roll_back)
+    registry.before("get_part", roll_back)
     school.add(60)
     with running(school, journal, beside={"other": idle(school)}, registry=registry):
         assert eventually(lambda: school.live() > 2)
