@@ -61,8 +61,8 @@ def joint_answers(pipeline: Pipeline) -> list[str | None]:
     import numpy as np
 
     section = pipeline.section
-    fresh = sorted({seq for row in pipeline.buffer.cycles(pipeline.feed) for seq in row.cycle.plan.fresh})
-    examples = pipeline.buffer.examples(fresh)
+    fresh = sorted({seq for row in pipeline.buffer.ledger.cycles(pipeline.feed) for seq in row.cycle.plan.fresh})
+    examples = pipeline.buffer.ledger.examples(pipeline.feed, fresh)
     tokens = pipeline.base.tokenize([example.text for example in examples])
     task = task_named(section.task)
     targets = task.targets([example.label for example in examples], section.labels)
@@ -81,8 +81,8 @@ def joint_answers(pipeline: Pipeline) -> list[str | None]:
 
 def trained_examples(pipeline: Pipeline) -> int:
     """Examples trained along the live version's lineage, replay included: with equal batches, as many steps."""
-    lineage = set(pipeline.buffer.lineage(pipeline.feed, pipeline.registry.live(pipeline.feed).version))
-    plans = [row.cycle.plan for row in pipeline.buffer.cycles(pipeline.feed) if row.cycle.version in lineage]
+    lineage = set(pipeline.buffer.ledger.lineage(pipeline.feed, pipeline.registry.live(pipeline.feed).version))
+    plans = [row.cycle.plan for row in pipeline.buffer.ledger.cycles(pipeline.feed) if row.cycle.version in lineage]
     return sum(len(plan.fresh) + len(plan.replayed) for plan in plans)
 
 

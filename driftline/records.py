@@ -131,6 +131,10 @@ class DeadLetter:
     at: datetime | None = field(default=None, compare=False)
 
 
+Record = Event | Label | Prediction | DeadLetter
+"""What a record of a topic is once it was decoded."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedAnswer:
     """The part of a prediction that scoring needs."""

@@ -35,7 +35,7 @@ class Arrivals:
     def awaited(self, request: str) -> bool:
         """Whether the request should wait on. Says once that it waits, and when it gives up."""
         what = wanted(request)
-        if not what.positions or self._buffer.fresh_count(self._feed) >= self._max_examples:
+        if not what.positions or self._buffer.ledger.fresh_count(self._feed) >= self._max_examples:
             return False
         if self._wait is None:
             self._wait = _Wait(request, Deadline(what.wait_s))
@@ -51,10 +51,10 @@ class Arrivals:
 
     def _missing(self, wait: _Wait) -> str | None:
         """What is not there yet; events that came later than what was asked for do not prolong it."""
-        stored, what = self._buffer.positions(), wanted(wait.request)
+        stored, what = self._buffer.intake.positions(), wanted(wait.request)
         if any(stored.get(place, 0) < end for place, end in what.positions.items()):
             return "ingest has not read all that stood on the topics: does it run?"
-        unanswered = self._buffer.unanswered(self._feed)
+        unanswered = self._buffer.ledger.unanswered(self._feed)
         if unanswered is None:
             return None
         if wait.newest is None:

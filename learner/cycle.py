@@ -99,7 +99,7 @@ class Learner:
         or a class of its examples given up).
         """
         live = self._live()
-        cycle = self._shop.buffer.open_cycle(self.feed) or self._take(live, at_least)
+        cycle = self._shop.buffer.ledger.open_cycle(self.feed) or self._take(live, at_least)
         if cycle is None:
             return None
         recorded = self._shop.registry.cycle_outcome(self.feed, cycle.cycle_id)
@@ -120,17 +120,17 @@ class Learner:
 
     def has_open_cycle(self) -> bool:
         """True after a crash between `take` and `ack`."""
-        return self._shop.buffer.open_cycle(self.feed) is not None
+        return self._shop.buffer.ledger.open_cycle(self.feed) is not None
 
     def missed_tick(self) -> bool:
         """Whether a tick came while no learner ran."""
-        last_taken_at = self._shop.buffer.last_taken_at(self.feed)
+        last_taken_at = self._shop.buffer.ledger.last_taken_at(self.feed)
         return missed_tick(self._section.schedule, last_taken_at, self._shop.clock.now())
 
     def ready(self) -> bool:
         """Whether so many examples that no cycle has taken yet wait that a tick would start an update."""
-        wanted = self._section.schedule.enough(self._shop.buffer.example_count(self.feed))
-        return self._shop.buffer.new_count(self.feed) >= wanted
+        wanted = self._section.schedule.enough(self._shop.buffer.ledger.example_count(self.feed))
+        return self._shop.buffer.ledger.new_count(self.feed) >= wanted
 
     def keep_house(self) -> None:
         """What is due between cycles: full segments are closed; while paused, what waits beyond the limit goes to
@@ -141,11 +141,11 @@ class Learner:
 
     def overflows(self) -> bool:
         """Whether more fresh examples wait than a feed that learns nothing may keep. Asks nothing but the buffer."""
-        return self._shop.buffer.fresh_count(self.feed) > self._shop.keep_waiting
+        return self._shop.buffer.ledger.fresh_count(self.feed) > self._shop.keep_waiting
 
     def retire_overflow(self) -> None:
         """What waits beyond the limit goes to replay. Asks nothing but the buffer."""
-        self._shop.buffer.retire_overflow(self.feed, keep=self._shop.keep_waiting)
+        self._shop.buffer.ledger.retire_overflow(self.feed, keep=self._shop.keep_waiting)
 
     def close_segments(self, *, minimum_open: int | None = None) -> None:
         """Write the retention rows that are due, with the incumbent as it is now.
@@ -163,18 +163,18 @@ class Learner:
         cycle that was acknowledged since.
         """
         live = self._shop.registry.live(self.feed)
-        check_not_lost(live, self._shop.buffer.seen_revision(self.feed))
-        self._shop.buffer.reconcile(self.feed, live.version)
-        self._shop.buffer.remember_revision(self.feed, live.revision)
+        check_not_lost(live, self._shop.buffer.ledger.seen_revision(self.feed))
+        self._shop.buffer.ledger.reconcile(self.feed, live.version)
+        self._shop.buffer.ledger.remember_revision(self.feed, live.revision)
         return live
 
     def _take(self, live: LiveRecord, at_least: int | None) -> Cycle | None:
         buffer = self._shop.buffer
-        enough = self.ready() if at_least is None else buffer.fresh_count(self.feed) >= at_least
+        enough = self.ready() if at_least is None else buffer.ledger.fresh_count(self.feed) >= at_least
         if live.paused or not enough:
             return None
-        fresh = buffer.fresh(self.feed, self._section.schedule.max_examples)
-        version = self._shop.registry.next_version(self.feed, above=buffer.last_version(self.feed))
+        fresh = buffer.ledger.fresh(self.feed, self._section.schedule.max_examples)
+        version = self._shop.registry.next_version(self.feed, above=buffer.ledger.last_version(self.feed))
         seed = cycle_seed(self._section.learner.seed, self.feed, version)
         cycle = Cycle(
             cycle_id=uuid.UUID(int=seed << 64 | version).hex,
@@ -185,16 +185,16 @@ class Learner:
             seed=seed,
             taken_at=self._shop.clock.now(),
         )
-        buffer.take(cycle)
+        buffer.ledger.take(cycle)
         return cycle
 
     def _is_withdrawn(self, cycle: Cycle) -> bool:
         """Whether its plan holds examples that nothing may train on any more: their class was given up since."""
         plan = cycle.plan
-        return bool(self._shop.buffer.labels.withdrawn((*plan.fresh, *plan.replayed, *plan.retired)))
+        return bool(self._shop.buffer.labels.withdrawn(self.feed, (*plan.fresh, *plan.replayed, *plan.retired)))
 
     def _abandon(self, cycle: Cycle, live: LiveRecord) -> None:
-        self._shop.buffer.ack(cycle.cycle_id, "abandoned")
+        self._shop.buffer.ledger.ack(cycle.cycle_id, "abandoned")
         log.info("cycle_abandoned", feed=self.feed, cycle=cycle.cycle_id, parent=cycle.parent, live=live.version)
 
     def _learn(self, cycle: Cycle, live: LiveRecord) -> tuple[CycleReport, PublishOutcome]:
@@ -243,16 +243,16 @@ class Learner:
         return report, outcome
 
     def _broken_words(self, cycle: Cycle) -> float | None:
-        sample = self._shop.buffer.examples(cycle.plan.fresh[:SAMPLE_TEXTS])
+        sample = self._shop.buffer.ledger.examples(self.feed, cycle.plan.fresh[:SAMPLE_TEXTS])
         return self._shop.base.broken_words([example.text for example in sample])
 
     def _acknowledge(self, report: CycleReport, outcome: PublishOutcome) -> CycleReport:
         buffer, cycle = self._shop.buffer, report.cycle
-        buffer.remember_revision(self.feed, outcome.revision)  # first: should Redis lose it now, it is missed
-        buffer.ack(cycle.cycle_id, "promoted" if report.outcome == "promoted" else "rejected")
+        buffer.ledger.remember_revision(self.feed, outcome.revision)  # first: should Redis lose it now, it is missed
+        buffer.ledger.ack(cycle.cycle_id, "promoted" if report.outcome == "promoted" else "rejected")
         log.info("cycle_done", feed=self.feed, version=cycle.version, outcome=report.outcome, loss=report.mean_loss)
         live = self._live()
-        buffer.forget_predictions(self.feed, keep={live.version, live.anchor, cycle.version})
+        buffer.exams.forget_predictions(self.feed, keep={live.version, live.anchor, cycle.version})
         self._shop.registry.collect_garbage(self.feed)
         give_back_memory()
         return report

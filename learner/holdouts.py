@@ -52,9 +52,9 @@ class Holdouts:
 
     def exam(self) -> Exam:
         """The sets as they are now; ingest may add hold-outs at any time."""
-        segments = self._buffer.segments(self._feed)
+        segments = self._buffer.exams.segments(self._feed)
         sets = {"pooled": sorted({seq for segment in segments for seq in segment.holdouts})}
-        sets["recent"] = self._buffer.recent_holdouts(self._feed, self._section.gate.recent_holdouts)
+        sets["recent"] = self._buffer.exams.recent_holdouts(self._feed, self._section.gate.recent_holdouts)
         sets |= {f"segment:{s.index}": list(s.holdouts) for s in segments if s.closed}
         return Exam(self._model.task, sets, self._truth({seq for seqs in sets.values() for seq in seqs}))
 
@@ -66,7 +66,7 @@ class Holdouts:
         wanted = set(seqs)
         if version.version == 0:
             return dict.fromkeys(wanted)
-        cached = self._buffer.cached_predictions(self._feed, version.version)
+        cached = self._buffer.exams.cached_predictions(self._feed, version.version)
         missing = sorted(wanted - cached.keys())
         if missing:
             self._model.load(version.weights)
@@ -76,10 +76,10 @@ class Holdouts:
     def answer(self, version: int, seqs: list[int], *, knows: Collection[str] | None = None) -> dict[int, str | None]:
         """Answers of the weights now in the model, cached under `version`; of the labels it `knows` (None: all)."""
         model = self._model
-        texts = [example.text for example in self._buffer.examples(seqs)]
+        texts = [example.text for example in self._buffer.ledger.examples(self._feed, seqs)]
         outputs = model.predict(texts, EVALUATION_BATCH_TOKENS)  # (N, R)
         answers = dict(zip(seqs, model.task.answers(outputs, self._section.labels, knows), strict=True))
-        self._buffer.cache_predictions(self._feed, version, answers)
+        self._buffer.exams.cache_predictions(self._feed, version, answers)
         return answers
 
     def next_to_close(self, minimum_open: int | None = None) -> Segment | None:
@@ -87,21 +87,21 @@ class Holdouts:
 
         `minimum_open`: at the end of a stream, also the open segment if it has so many hold-outs.
         """
-        unclosed = [segment for segment in self._buffer.segments(self._feed) if not segment.closed]
+        unclosed = [segment for segment in self._buffer.exams.segments(self._feed) if not segment.closed]
         return unclosed[0] if unclosed and self._ends(unclosed[0], minimum_open) else None
 
     def close(self, segment: Segment, incumbent: Version, at: datetime) -> None:
         """Write the segment's row of the matrix. It may merge others: ask for the next one anew."""
-        columns = [s for s in self._buffer.segments(self._feed) if s.index <= segment.index]
+        columns = [s for s in self._buffer.exams.segments(self._feed) if s.index <= segment.index]
         answers = self.predictions(incumbent, (seq for s in columns for seq in s.holdouts))
         truth = self._truth(answers)
         is_right = self._model.task.is_right
         row = {s.index: (sum(is_right(answers[q], truth[q]) for q in s.holdouts), len(s.holdouts)) for s in columns}
-        self._buffer.close_segment(self._feed, segment.index, row, incumbent.version, at)
+        self._buffer.exams.close_segment(self._feed, segment.index, row, incumbent.version, at)
 
     def _ends(self, segment: Segment, minimum_open: int | None) -> bool:
         full = segment.examples >= self._section.evaluation.segment_examples
         return full or (minimum_open is not None and len(segment.holdouts) >= minimum_open)
 
     def _truth(self, seqs: Iterable[int]) -> dict[int, str]:
-        return {example.seq: example.label for example in self._buffer.examples(sorted(seqs))}
+        return {example.seq: example.label for example in self._buffer.ledger.examples(self._feed, sorted(seqs))}

@@ -58,17 +58,18 @@ class Training:
             self._warn_of_another_buffer(parent, parent.state)
         state = self._mended(state)
         replayed = self._strategy.draw(fresh, state, section, np.random.default_rng([seed, 0]))
-        retired = self._buffer.retired(self._feed, section.reservoir_examples)
+        retired = self._buffer.ledger.retired(self._feed, section.reservoir_examples)
         return Plan(fresh=_numbers(fresh), replayed=tuple(replayed), retired=_numbers(retired))
 
     def update(self, cycle: Cycle, parent: Version) -> Candidate:
         """Train on the cycle's plan. Leaves the candidate's weights in the model."""
         section, plan = self._section.learner, cycle.plan
-        fresh, replayed = self._buffer.examples(plan.fresh), self._buffer.examples(plan.replayed)
+        fresh, replayed, retired = (
+            self._buffer.ledger.examples(self._feed, seqs) for seqs in (plan.fresh, plan.replayed, plan.retired)
+        )
         lessons = self._lessons(fresh), self._lessons(replayed)
         self._model.load(parent.weights)
         result = run_update(self._model, self._mended(self._state_of(parent)), *lessons, section, cycle.seed)
-        retired = self._buffer.examples(plan.retired)
         state = self._strategy.remember(result.state, fresh, retired, section, np.random.default_rng([cycle.seed, 1]))
         return Candidate(result=result, state=state, probe=self._model.predict(PROBE_TEXTS, EVALUATION_BATCH_TOKENS))
 
@@ -90,21 +91,21 @@ class Training:
         if not ours:
             return state.without_examples(self._buffer.identity())
         remembered = {seq for seq, _ in state.reservoir.entries} | set(state.recent.seqs)
-        withdrawn = self._buffer.labels.withdrawn(remembered)
+        withdrawn = self._buffer.labels.withdrawn(self._feed, remembered)
         return state.without(withdrawn) if withdrawn else state
 
     def _mended(self, state: TrainerState) -> TrainerState:
         """The state with the labels of what it remembers as the buffer has them, since they may have been corrected.
         Where none was, it is the same state."""
         kept = state.reservoir
-        labels = self._buffer.corrections.labels([seq for seq, _ in kept.entries])
+        labels = self._buffer.corrections.labels(self._feed, [seq for seq, _ in kept.entries])
         return replace(state, reservoir=kept.relabelled(labels))
 
     def _learned_from_this_buffer(self, parent: Version) -> bool:
         """A buffer restored from a backup has the same identity, but never saw what was learned since; it may have
         given those numbers to other examples."""
         same = parent.state is not None and parent.state.buffer == self._buffer.identity()
-        return same and self._buffer.has_version(self._feed, parent.version)
+        return same and self._buffer.ledger.has_version(self._feed, parent.version)
 
     def _warn_of_another_buffer(self, parent: Version, state: TrainerState) -> None:
         log.warning(

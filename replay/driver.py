@@ -82,8 +82,8 @@ class Driver:
     def _missing(self) -> int:
         """How many more examples make a cycle due."""
         pipe = self.pipeline
-        wanted = pipe.section.schedule.enough(pipe.buffer.example_count(pipe.feed))
-        return wanted - pipe.buffer.new_count(pipe.feed)
+        wanted = pipe.section.schedule.enough(pipe.buffer.ledger.example_count(pipe.feed))
+        return wanted - pipe.buffer.ledger.new_count(pipe.feed)
 
     # --- events come
 
@@ -141,7 +141,7 @@ class Driver:
         with self.tally.timed("ingest"):
             pipe.ingest_waiting()
         with self.tally.timed("baselines"):
-            examples = pipe.buffer.examples_after(pipe.feed, self._last_seq)
+            examples = pipe.buffer.ledger.examples_after(pipe.feed, self._last_seq)
             self.rivals.learn(examples)
         self._last_seq = examples[-1].seq if examples else self._last_seq
         with self.tally.timed("evaluate"):
@@ -166,7 +166,7 @@ class Driver:
         now = pipe.clock.now()
         self.tally.swaps.append(Swap(version, self.tally.events, len(self.rivals.order)))
         self.rivals.keep_first(version)
-        fresh = pipe.buffer.examples(report.cycle.plan.fresh)
+        fresh = pipe.buffer.ledger.examples(pipe.feed, report.cycle.plan.fresh)
         self.tally.freshness_s += [(now - example.labelled_at).total_seconds() for example in fresh]
 
 

@@ -33,8 +33,8 @@ def build_report(driver: Driver, total_seconds: float, evaluation: Iterable[Stre
     `swaps.pause_ms_*` and `examples_per_s`."""
     pipe, tally = driver.pipeline, driver.tally
     start = time.perf_counter()
-    counts, reasons = pipe.buffer.counts(pipe.feed), pipe.buffer.letter_reasons(pipe.feed)
-    scored = pipe.buffer.scored(pipe.feed)
+    counts, reasons = pipe.buffer.counts(pipe.feed), pipe.buffer.letters.reasons(pipe.feed)
+    scored = pipe.buffer.exams.scored(pipe.feed)
     warm = after_cold_start(driver, scored)
     return {
         "format": REPORT_FORMAT,
@@ -89,7 +89,7 @@ def prequential(scored: list[Scored], labels: tuple[str, ...]) -> dict[str, Any]
 
 def broken_words(pipe: Pipeline, scored: list[Scored]) -> float | None:
     """The share of words that the base sees as unknown or letter by letter, of the last texts."""
-    sample = pipe.buffer.examples([one.seq for one in scored[-SAMPLE_TEXTS:]])
+    sample = pipe.buffer.ledger.examples(pipe.feed, [one.seq for one in scored[-SAMPLE_TEXTS:]])
     return pipe.base.broken_words([example.text for example in sample])
 
 
@@ -131,7 +131,7 @@ def after_cold_start(driver: Driver, scored: list[Scored]) -> dict[str, Any]:
 def retention(pipe: Pipeline) -> dict[str, Any]:
     """The accuracy matrix a[i][j] and its three summaries."""
     matrix = [
-        [cell[0] / cell[1] if cell and cell[1] else None for cell in row] for row in pipe.buffer.matrix(pipe.feed)
+        [cell[0] / cell[1] if cell and cell[1] else None for cell in row] for row in pipe.buffer.exams.matrix(pipe.feed)
     ]
     return {
         "segments": len(matrix),

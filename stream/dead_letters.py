@@ -14,9 +14,9 @@ from driftline import metrics
 from driftline.buffer import Buffer
 from driftline.config import FeedTopics
 from driftline.names import RECORD_TOO_LARGE
-from driftline.records import DeadLetter, RawRecord
+from driftline.records import DeadLetter, RawRecord, Record
 from driftline.topics import Topics
-from stream.decode import Decoded, Decoder
+from stream.decode import Decoder
 
 log = structlog.get_logger()
 
@@ -47,11 +47,11 @@ class DeadLetters:
 
     def send(self) -> int:
         """Send the oldest ones, at most `LETTERS_AT_ONCE`; returns how many."""
-        letters = self._buffer.letters_to_send(LETTERS_AT_ONCE)
+        letters = self._buffer.letters.to_send(LETTERS_AT_ONCE)
         for feed in dict.fromkeys(letter.feed for _, letter in letters):
             own = [(number, letter) for number, letter in letters if letter.feed == feed]
             self._topics.append_dead_letters(self._names[feed].dead_letters, [letter for _, letter in own])
-            self._buffer.mark_sent(own)
+            self._buffer.letters.mark_sent(own)
             for _, letter in own:
                 metrics.INGEST_DEAD_LETTERS.labels(feed, letter.reason).inc()
             log.info("dead_letters_sent", feed=feed, count=len(own))
@@ -60,14 +60,14 @@ class DeadLetters:
     def retry(self, now: datetime) -> int:
         """Decode and take all that are marked; returns how many were decoded."""
         retried = 0
-        while letters := self._buffer.letters_to_retry(LETTERS_AT_ONCE):
+        while letters := self._buffer.letters.to_retry(LETTERS_AT_ONCE):
             records = [self._again(letter) for _, letter in letters]
-            counts = self._buffer.append(records, {}, now, retried=[number for number, _ in letters])
+            counts = self._buffer.intake.append(records, {}, now, retried=[number for number, _ in letters])
             log.info("dead_letters_retried", count=len(letters), dead_again=counts.dead_letters)
             retried += len(letters)
         return retried
 
-    def _again(self, letter: DeadLetter) -> Decoded:
+    def _again(self, letter: DeadLetter) -> Record:
         """Decoded once more; a letter whose bytes were never kept stays what it is."""
         if letter.reason == RECORD_TOO_LARGE:
             return letter

@@ -4,10 +4,8 @@ The decoding itself is in `driftline.topics.codec`, because the scorer must read
 """
 
 from driftline.config import FeedConfig, FeedTopics
-from driftline.records import DeadLetter, Event, Label, Prediction, RawRecord
+from driftline.records import RawRecord, Record
 from driftline.topics.codec import Codec
-
-Decoded = Event | Label | Prediction | DeadLetter
 
 
 class Decoder:
@@ -17,14 +15,14 @@ class Decoder:
         self._codec = Codec(feed, section)
         self._topics = topics
 
-    def decode(self, raw: RawRecord) -> Decoded:
+    def decode(self, raw: RawRecord) -> Record:
         """The record, or why there is none. What stands on neither labels nor predictions topic is an event."""
         topic = raw.position.topic
         if topic == self._topics.labels:
             return self._codec.label(raw)
         return self._codec.prediction(raw) if topic == self._topics.predictions else self._codec.event(raw)
 
-    def decode_again(self, raw: RawRecord, kind: str | None) -> Decoded:
+    def decode_again(self, raw: RawRecord, kind: str | None) -> Record:
         """A record whose letter is of this kind: where only the label inside an event was refused, that label."""
         if kind == "label" and raw.position.topic == self._topics.events:
             return self._codec.label_of_event(raw)

@@ -25,10 +25,10 @@ from driftline.clock import Clock
 from driftline.config import FeedConfig, FeedTopics, IngestConfig
 from driftline.errors import BufferInUse, DriftlineError
 from driftline.locks import hold
-from driftline.records import RawRecord
+from driftline.records import RawRecord, Record
 from driftline.topics import Topics
 from stream.dead_letters import LETTERS_AT_ONCE, DeadLetters
-from stream.decode import Decoded, Decoder
+from stream.decode import Decoder
 from stream.quality import Quality
 from stream.source import Source, next_positions
 
@@ -168,7 +168,7 @@ class Ingest:
         records = [self._decoders[feed].decode(raw) for feed, raws in self._in_hand.items() for raw in raws]
         positions = next_positions([raw for raws in self._in_hand.values() for raw in raws])
         with metrics.INGEST_TRANSACTION_SECONDS.time():
-            self._buffer.append(records, positions, self._clock.now())
+            self._buffer.intake.append(records, positions, self._clock.now())
         for feed, raws in self._in_hand.items():
             self._sources[feed].advance(raws)
         self._in_hand = {}
@@ -177,7 +177,7 @@ class Ingest:
 
     def _press_back(self) -> None:
         limit = self._section.max_waiting_examples
-        waiting = self._buffer.waiting_examples()
+        waiting = self._buffer.intake.waiting_examples()
         if not self._paused and waiting >= limit:
             self._pause()
             log.info("events_paused", waiting_examples=waiting, limit=limit)
@@ -203,7 +203,7 @@ class Ingest:
         if self._expired_at is not None and timedelta(0) <= now - self._expired_at < EXPIRE_EVERY:  # not if set back
             return
         current = [] if self._paused else [feed for feed, source in self._sources.items() if source.is_current(now)]
-        self._buffer.expire(now, current=current)
+        self._buffer.intake.expire(now, current=current)
         self._expired_at = now
 
     def _commit(self, at_least_s: float) -> None:
@@ -238,7 +238,7 @@ class Ingest:
         """Drain, and look for new partitions when it is time; returns when that is next."""
         try:
             for feed in self._sources:
-                metrics.WAITING_EXAMPLES.labels(feed).set(self._buffer.fresh_count(feed))
+                metrics.WAITING_EXAMPLES.labels(feed).set(self._buffer.ledger.fresh_count(feed))
             self._quality.measure(self._clock.now())
             while self._letters.send() == LETTERS_AT_ONCE:  # a few at a time would sync the disk for each few
                 pass
@@ -255,7 +255,7 @@ class Ingest:
             self._grown.set()
 
 
-def _count(records: list[Decoded]) -> None:
+def _count(records: list[Record]) -> None:
     for (feed, kind), n in Counter((record.feed, type(record).__name__.lower()) for record in records).items():
         metrics.INGEST_RECORDS.labels(feed, kind).inc(n)
 

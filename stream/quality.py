@@ -41,7 +41,7 @@ class Quality:
 
     def _answers(self, feed: str, section: FeedConfig) -> None:
         """Without scorer only what was answered counts, as in `status`."""
-        rows = self._buffer.scored(feed, last=LAST_EXAMPLES)
+        rows = self._buffer.exams.scored(feed, last=LAST_EXAMPLES)
         scored = [row for row in rows if section.serve.score or row.answered]
         metrics.SERVED_EXAMPLES.labels(feed).set(len(scored))
         predicted, truth = [row.predicted for row in scored], [row.label for row in scored]
@@ -49,7 +49,7 @@ class Quality:
         metrics.SERVED_MACRO_F1.labels(feed).set(macro_f1(predicted, truth, section.labels) or 0.0)
 
     def _labelling(self, feed: str, now: datetime) -> None:
-        found = self._buffer.labelling(feed, last=LAST_EXAMPLES, now=now)
+        found = self._buffer.exams.labelling(feed, last=LAST_EXAMPLES, now=now)
         if found.coverage is not None:
             metrics.LABEL_COVERAGE.labels(feed).set(found.coverage)
         for share in QUANTILES if found.delays_s else ():

@@ -48,10 +48,10 @@ class Source:
         """
         self._topics.ensure([*self.read, self.names.dead_letters])
         for topic in self.read:
-            buffer.bind_topic(topic, self._topics.identity(topic))
+            buffer.intake.bind_topic(topic, self._topics.identity(topic))
         self._check_ranks_fit()
         own = self.assigned = self.partitions()
-        stored = buffer.positions()
+        stored = buffer.intake.positions()
         self.check_known(own, stored)
         self._positions = {partition: stored[partition] for partition in own if partition in stored}
         self._reader = self._topics.open({p: self._positions.get(p) for p in own}, commit_as=self.group)

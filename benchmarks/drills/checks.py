@@ -33,13 +33,13 @@ def ids_from_file(config: Config, events: Sequence[dict[str, Any]]) -> list[str]
             ) as ingest:
                 while ingest.step(0.0):
                     pass
-            return sorted(row.event_id for row in buffer.scored(FEED))
+            return sorted(row.event_id for row in buffer.exams.scored(FEED))
 
 
 def ids_in_buffer(config: Config) -> list[str]:
     """Ids of all examples in the installation's buffer, sorted; one that is in twice comes twice."""
     with closing(open_buffer(config, read_only=True)) as buffer:
-        return sorted(row.event_id for row in buffer.scored(FEED))
+        return sorted(row.event_id for row in buffer.exams.scored(FEED))
 
 
 def compare_ids(expected: Sequence[str], found: Sequence[str]) -> dict[str, int]:
@@ -68,7 +68,7 @@ def check_versions(config: Config) -> dict[str, Any]:
     """
     registry = build_registry(config)
     with closing(open_buffer(config, read_only=True)) as buffer:
-        rows = buffer.cycles(FEED)
+        rows = buffer.ledger.cycles(FEED)
     manifests = {
         version: decode_manifest(registry.manifest(FEED, version).document) for version in registry.versions(FEED)
     }

@@ -56,7 +56,7 @@ class Drill:
     def cycle_seconds(self) -> float:
         """How long it takes from the lease to the first acknowledged cycle, undisturbed."""
         learner, start = self.learner(), time.monotonic()
-        self.place.require(learner, lambda: any(row.outcome for row in self.buffer.cycles(FEED)), CYCLE_WITHIN_S)
+        self.place.require(learner, lambda: any(row.outcome for row in self.buffer.ledger.cycles(FEED)), CYCLE_WITHIN_S)
         kill(learner)
         return time.monotonic() - start
 
@@ -65,7 +65,7 @@ class Drill:
         learner = self.learner()
         time.sleep(after_s)
         kill(learner)
-        return self.buffer.open_cycle(FEED) is not None
+        return self.buffer.ledger.open_cycle(FEED) is not None
 
     def learn_in_peace(self, min_examples: int) -> bool:
         """Whether a last learner gets through all that waits, within the time."""
@@ -78,7 +78,7 @@ class Drill:
         self._redis.close()
 
     def _through(self, min_examples: int) -> bool:
-        return self.buffer.open_cycle(FEED) is None and self.buffer.new_count(FEED) < min_examples
+        return self.buffer.ledger.open_cycle(FEED) is None and self.buffer.ledger.new_count(FEED) < min_examples
 
     def _fence(self) -> int:
         return int(self._redis.get(self._fence_key) or 0)

@@ -74,7 +74,7 @@ class Drill:
     def fresh(self) -> int:
         """Examples that wait for an update."""
         with closing(open_buffer(self.place.config, read_only=True)) as buffer:
-            return buffer.fresh_count(FEED)
+            return buffer.ledger.fresh_count(FEED)
 
 
 def roll_back(drill: Drill) -> AuditEntry:

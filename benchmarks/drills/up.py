@@ -6,7 +6,7 @@ from typing import Any
 from benchmarks.installation import FEED, Installation, Started
 from driftline.assembly.supervisor import supervised
 from driftline.assembly.wiring import open_buffer
-from driftline.buffer.counters import FeedCounts
+from driftline.buffer import FeedCounts
 from driftline.clock import Deadline
 from driftline.config import Config
 from driftline.errors import RegistryUnavailable

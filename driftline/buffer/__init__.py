@@ -1,29 +1,37 @@
-"""The buffer between stream and learner: `Buffer` and what it hands over. One module per concern:
+"""The buffer between stream and learner. What crosses it, one module each; `ls` shows the faces:
 
-store (SQLite file) · batch, joining (pure rules) · intake (append) · corrections · expiry (waits and bounds) ·
-outbox (dead letters) · examples (reading) · labels (their change) · cycles (take, ack, rollback) ·
-segments (hold-outs, matrix) · scoring · counters · facade
+intake (what ingest appends) · ledger (what the learner takes and acknowledges) · exams (what versions are measured on)
+· letters · labels · corrections · counts — protocols that say what any implementation promises, and what they hand over
+rules · batch, joining, holdouts, lineage, merging — decisions that any implementation shares: pure, no I/O
+sqlite/ — the implementation: one file, opened by `Buffer.open`
 """
 
-from driftline.buffer.corrections import NamedCorrection
-from driftline.buffer.counters import FeedCounts
-from driftline.buffer.cycles import CycleRow, Outcome
-from driftline.buffer.facade import Buffer
-from driftline.buffer.intake import IntakeCounts
-from driftline.buffer.labels import Adopted
-from driftline.buffer.outbox import LetterRow
+from driftline.buffer.corrections import Corrections, NamedCorrection
+from driftline.buffer.counts import FeedCounts
+from driftline.buffer.exams import Cell, Exams, Labelling, Scored, Segment
+from driftline.buffer.intake import Intake, IntakeCounts
+from driftline.buffer.labels import Adopted, Labels
+from driftline.buffer.ledger import CycleRow, Ledger, Outcome
+from driftline.buffer.letters import LetterRow, Letters
 from driftline.buffer.rules import FeedRules, feed_rules
-from driftline.buffer.scoring import Scored
-from driftline.buffer.segments import Segment
+from driftline.buffer.sqlite.buffer import Buffer
 
 __all__ = [
     "Adopted",
     "Buffer",
+    "Cell",
+    "Corrections",
     "CycleRow",
+    "Exams",
     "FeedCounts",
     "FeedRules",
+    "Intake",
     "IntakeCounts",
+    "Labelling",
+    "Labels",
+    "Ledger",
     "LetterRow",
+    "Letters",
     "NamedCorrection",
     "Outcome",
     "Scored",

@@ -1,29 +1,12 @@
-"""Records from topics into the buffer, in one transaction with the positions after them.
+"""What ingest appends: records of topics, and how far each was read. Keeps invariants 1, 3 and 4 with `joining`."""
 
-Keeps invariant 1 (exactly once into the buffer) and, with `joining`, the counting half of invariants 3 and 4.
-
-Delivery: a record counts once however often it is offered, because records before the stored position of their
-partition are skipped and the position moves in the same transaction. Ordering: records are applied in the order given,
-which within a partition must be topic order. Atomicity: all of a batch or nothing, also under SIGKILL and power loss.
-Idempotency: the same batch again changes nothing. Errors: BufferFull (nothing written, try again).
-"""
-
-import itertools
-import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
 
-from driftline.buffer import corrections, outbox, segments
-from driftline.buffer.batch import Answer, Batch, Entry, WaitingLabel, WaitingPrediction
-from driftline.buffer.counters import Tally
-from driftline.buffer.holdouts import HoldoutSplit
-from driftline.buffer.joining import Joining
-from driftline.buffer.rules import FeedRules
-from driftline.records import DeadLetter, Event, Label, Position, Prediction
+from driftline.records import Record
 from driftline.topics import Partition
-
-Record = Event | Label | Prediction | DeadLetter
-_IDS_PER_QUERY = 900
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,248 +21,43 @@ class IntakeCounts:
     dead_letters: int = 0
 
 
-class Intake:
-    """One batch inside the caller's write transaction."""
+class Intake(Protocol):
+    """From the topics into the buffer.
 
-    def __init__(
-        self, db: sqlite3.Connection, feeds: Mapping[str, tuple[int, FeedRules]], split: HoldoutSplit, now: int
-    ) -> None:
-        self._db = db
-        self._feeds = feeds
-        self._owners = owners(feeds)
-        self._split = split
-        self._now = now
-        self._tally = Tally()
+    Delivery: a record counts once however often it is offered, because records before the stored position of their
+    partition are skipped and the position moves with them. Ordering: records are applied in the order given, which
+    within a partition must be topic order. Atomicity: all of a batch, its positions included, or nothing, also under
+    SIGKILL and power loss; durable when the call returns (`expire`: one transaction for each 5,000 rows). Idempotency:
+    the same batch again changes nothing. Errors: BufferFull (nothing was written: try again), BufferStoreError.
+    """
 
-    def take(
-        self, records: Sequence[Record], positions: Mapping[Partition, int], retried: Sequence[int]
+    def positions(self) -> dict[Partition, int]:
+        """The next offset of every partition of the feeds' topics that was ever read for that feed."""
+
+    def bind_topic(self, topic: str, identity: str) -> None:
+        """Remember which topic its feed's positions belong to. TopicRecreated if it is another one now."""
+
+    def append(
+        self,
+        records: Sequence[Record],
+        positions: Mapping[Partition, int],
+        now: datetime,
+        *,
+        retried: Sequence[int] = (),
     ) -> IntakeCounts:
-        """Apply the records, move the positions, write the counters."""
-        new = self._retried(records, retried) if retried else unseen(records, self._stored(positions))
-        joinings = self._join(new, bool(retried))
-        for feed, joining in joinings.items():
-            self._write(feed, joining)
-        write_positions(self._db, positions, self._owners)
-        self._tally.write(self._db)
-        return _summary(len(records), len(new), joinings.values())
+        """Take the records and move the positions (next offsets), in one transaction.
 
-    def _stored(self, wanted: Collection[Partition]) -> dict[Partition, int]:
-        stored = all_positions(self._db, self._owners) if wanted else {}
-        return {partition: stored[partition] for partition in wanted if partition in stored}
+        Records before the stored position of their partition are skipped, for partitions named in `positions`.
+        `retried`: the records come from these dead letters, one each, and `positions` is empty.
+        """
 
-    def _retried(self, records: Sequence[Record], retried: Sequence[int]) -> list[Record]:
-        """The records whose letters are still marked; those letters count as if they had never been."""
-        if len(records) != len(retried):
-            raise ValueError(f"{len(records)} records for {len(retried)} retried letters")
-        taken = [
-            record
-            for record, letter in zip(records, retried, strict=True)
-            if outbox.resolve(self._db, letter, self._tally)
-        ]
-        return taken
+    def expire(self, now: datetime, *, current: Iterable[str] | None = None) -> None:
+        """Apply waits and bounds to every feed.
 
-    def _join(self, records: Sequence[Record], retried: bool) -> dict[str, Joining]:
-        numbers = _Numbers(self._db)
-        joinings: dict[str, Joining] = {}
-        for feed, own in _by_feed(records).items():
-            number, rules = self._feeds[feed]
-            batch = load(self._db, number, own)
-            batch.retried = retried
-            joinings[feed] = Joining(rules, self._split, batch, self._now, numbers)
-        for record in records:
-            joinings[record.feed].take(record)
-        numbers.write()
-        return joinings
+        `current`: feeds whose topics are read up to date (None: all). Of the others nothing is given up for waiting too
+        long, because what it waits for may stand unread on a topic; examples are offered and bounds hold all the same.
+        """
 
-    def _write(self, feed: str, joining: Joining) -> None:
-        number, rules = self._feeds[feed]
-        batch = joining.batch
-        _insert_events(self._db, number, batch.new, self._now)
-        _update_events(self._db, batch.changed.values())
-        corrections.write(self._db, number, batch.corrected, self._now)
-        _write_labels(self._db, number, batch, self._now)
-        _write_predictions(self._db, number, batch, self._now)
-        outbox.put(self._db, number, batch.letters, self._now, self._tally)
-        joined = [(entry.seq or 0, entry.holdout) for entry in batch.joined]
-        segments.extend(self._db, number, rules, joined)
-        joining.tally(self._tally, number)
-
-
-class _Numbers(Iterator[int]):
-    """The next example numbers; `write` stores where the next batch goes on."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-        (self._first,) = db.execute("SELECT value FROM settings WHERE name = 'next_seq'").fetchone()
-        self._next = self._first
-
-    def __next__(self) -> int:
-        self._next += 1
-        return self._next - 1
-
-    def write(self) -> None:
-        if self._next != self._first:
-            self._db.execute("UPDATE settings SET value = ? WHERE name = 'next_seq'", (self._next,))
-
-
-def owners(feeds: Mapping[str, tuple[int, FeedRules]]) -> dict[str, int]:
-    """Topic → the number of the feed it is read for; the config sees to it that there is one."""
-    return {topic: number for number, rules in feeds.values() for topic in rules.read_topics}
-
-
-def all_positions(db: sqlite3.Connection, owner: Mapping[str, int]) -> dict[Partition, int]:
-    """Every stored next offset of a topic for the feed that owns it; not where another feed has read that topic to."""
-    rows = db.execute('SELECT feed, topic, "partition", next_offset FROM positions')
-    return {
-        Partition(topic=topic, partition=partition): offset
-        for feed, topic, partition, offset in rows
-        if owner.get(topic) == feed
-    }
-
-
-def unseen(records: Sequence[Record], stored: Mapping[Partition, int]) -> list[Record]:
-    """Without the records that stand before the stored position of their partition."""
-    limits = {(partition.topic, partition.partition): offset for partition, offset in stored.items()}
-    if not limits:
-        return list(records)
-    return [record for record in records if not _seen(record.position, limits)]
-
-
-def _seen(position: Position | None, limits: Mapping[tuple[str, int], int]) -> bool:
-    return position is not None and position.offset < limits.get((position.topic, position.partition), 0)
-
-
-def write_positions(db: sqlite3.Connection, positions: Mapping[Partition, int], owner: Mapping[str, int]) -> None:
-    """Move the stored positions forward, never back."""
-    db.executemany(
-        "INSERT INTO positions VALUES (?, ?, ?, ?) "
-        "ON CONFLICT DO UPDATE SET next_offset = MAX(next_offset, excluded.next_offset)",
-        [(owner[one.topic], one.topic, one.partition, offset) for one, offset in positions.items()],
-    )
-
-
-def load(db: sqlite3.Connection, feed: int, records: Sequence[Record]) -> Batch:
-    """What the buffer knows of these records' ids. Three look-ups by index, however big the tables are."""
-    batch = Batch()
-    ids = {record.event_id for record in records if not isinstance(record, DeadLetter)}
-    for row in _rows(db, _EVENTS, feed, ids):
-        entry = _entry(row)
-        batch.entries[entry.event_id] = entry
-    unknown = ids - batch.entries.keys()
-    for event_id, row, label, labelled_at, *place, value, labeller, trusted in _rows(db, _LABELS, feed, unknown):
-        topic, partition, offset = place
-        position = Position(topic=topic, partition=partition, offset=offset)
-        batch.labels[event_id] = WaitingLabel(label, labelled_at, position, value, row, labeller, bool(trusted))
-    for event_id, row, label, version, partition, offset in _rows(db, _PREDICTIONS, feed, unknown):
-        batch.predictions[event_id] = WaitingPrediction(Answer(label, version, partition, offset), row)
-    return batch
-
-
-_EVENTS = """
-    SELECT event_id, text, state, arrival, seq, label, labelled_at, joined_at, holdout, label_trusted,
-           answer_version, answer_label, answer_partition, answer_offset
-    FROM events WHERE feed = ? AND event_id IN"""
-_LABELS = """
-    SELECT event_id, id, label, labelled_at, topic, "partition", "offset", value, labeller, trusted
-    FROM labels WHERE feed = ? AND event_id IN"""
-_PREDICTIONS = """
-    SELECT event_id, id, label, version, "partition", "offset"
-    FROM predictions WHERE feed = ? AND event_id IN"""
-
-
-def _rows(db: sqlite3.Connection, query: str, feed: int, ids: Iterable[str]) -> Iterator[tuple]:
-    rest = iter(ids)
-    while chunk := list(itertools.islice(rest, _IDS_PER_QUERY)):
-        yield from db.execute(f"{query} ({','.join('?' * len(chunk))})", (feed, *chunk))
-
-
-def _entry(row: tuple) -> Entry:
-    version, label, partition, offset = row[10:]
-    entry = Entry(*row[:9])
-    entry.trusted = bool(row[9])
-    if version is not None:
-        entry.answer = Answer(label, version, partition, offset)
-    return entry
-
-
-def _by_feed(records: Sequence[Record]) -> dict[str, list[Record]]:
-    feeds: dict[str, list[Record]] = {}
-    for record in records:
-        feeds.setdefault(record.feed, []).append(record)
-    return feeds
-
-
-def _insert_events(db: sqlite3.Connection, feed: int, entries: Sequence[Entry], now: int) -> None:
-    db.executemany(
-        "INSERT INTO events (feed, received_at, event_id, occurred_at, source, text, holdout, "
-        "state, seq, joined_at, labelled_at, label, label_trusted, "
-        "answer_version, answer_label, answer_partition, answer_offset) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            (feed, now, entry.event_id, entry.occurred_at, entry.source, entry.text, entry.holdout, *_joined(entry))
-            for entry in entries
-        ],
-    )
-
-
-def _update_events(db: sqlite3.Connection, entries: Iterable[Entry]) -> None:
-    db.executemany(
-        "UPDATE events SET state = ?, seq = ?, joined_at = ?, labelled_at = ?, label = ?, label_trusted = ?, "
-        "answer_version = ?, answer_label = ?, answer_partition = ?, answer_offset = ? WHERE arrival = ?",
-        [(*_joined(entry), entry.arrival) for entry in entries],
-    )
-
-
-def _joined(entry: Entry) -> tuple:
-    """The columns that labels and predictions fill."""
-    answer = entry.answer
-    served = (None,) * 4 if answer is None else (answer.version, answer.label, answer.partition, answer.offset)
-    return (entry.state, entry.seq, entry.joined_at, entry.labelled_at, entry.label, entry.trusted, *served)
-
-
-def _write_labels(db: sqlite3.Connection, feed: int, batch: Batch, now: int) -> None:
-    db.executemany("DELETE FROM labels WHERE id = ?", [(row,) for row in batch.used_labels])
-    db.executemany(
-        'INSERT INTO labels (feed, event_id, received_at, topic, "partition", "offset", '
-        "label, labelled_at, value, labeller, trusted) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            (feed, event_id, now, at.topic, at.partition, at.offset, *_waiting(waiting))
-            for event_id, waiting in batch.labels.items()
-            if waiting.row is None
-            for at in (waiting.position,)
-        ],
-    )
-
-
-def _waiting(label: WaitingLabel) -> tuple:
-    return label.label, label.labelled_at, label.value, label.labeller, label.trusted
-
-
-def _write_predictions(db: sqlite3.Connection, feed: int, batch: Batch, now: int) -> None:
-    db.executemany("DELETE FROM predictions WHERE id = ?", [(row,) for row in batch.used_predictions])
-    db.executemany(
-        'INSERT INTO predictions (feed, event_id, label, version, "partition", "offset", received_at) '
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
-        [
-            (feed, event_id, answer.label, answer.version, answer.partition, answer.offset, now)
-            for event_id, waiting in batch.predictions.items()
-            if waiting.row is None
-            for answer in (waiting.answer,)
-        ],
-    )
-
-
-def _summary(offered: int, taken: int, joinings: Iterable[Joining]) -> IntakeCounts:
-    done = list(joinings)
-
-    def total(name: str) -> int:
-        return sum(joining.counts.get(name, 0) for joining in done)
-
-    return IntakeCounts(
-        records=taken,
-        skipped=offered - taken,
-        events=total("event_records"),
-        examples=total("examples"),
-        duplicates=total("duplicates"),
-        dead_letters=sum(len(joining.batch.letters) for joining in done),
-    )
+    def waiting_examples(self) -> int:
+        """Examples that wait to be taken, or for their prediction: what back-pressure looks at. Of the config's feeds
+        only: nothing would ever take those of others."""

@@ -22,7 +22,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from driftline.buffer.batch import Answer, Batch, Corrected, Entry, WaitingLabel, WaitingPrediction
-from driftline.buffer.counters import Tally
 from driftline.buffer.holdouts import HoldoutSplit
 from driftline.buffer.rules import FeedRules
 from driftline.buffer.states import (
@@ -36,7 +35,7 @@ from driftline.buffer.states import (
     WITHDRAWN,
     to_micros,
 )
-from driftline.records import DeadLetter, Event, Label, Prediction
+from driftline.records import DeadLetter, Event, Label, Prediction, Record
 
 
 class Joining:
@@ -50,7 +49,7 @@ class Joining:
         self._now = now
         self._numbers = numbers
 
-    def take(self, record: Event | Label | Prediction | DeadLetter) -> None:
+    def take(self, record: Record) -> None:
         """Apply one record."""
         if isinstance(record, Event):
             self._event(record)
@@ -63,11 +62,6 @@ class Joining:
             if kind == "event":
                 self._count("event_records")
             self.batch.letters.append((kind, record))
-
-    def tally(self, tally: Tally, feed: int) -> None:
-        """Add what was counted. Letters are counted where they are written."""
-        for name, n in self.counts.items():
-            tally.add(feed, name, n)
 
     def _event(self, event: Event) -> None:
         self._count("event_records")

@@ -3,38 +3,14 @@
 Keeps what the buffer holds in step with the labels that the config consents to (`driftline.label_change`): examples of
 a renamed class have its new name; those of a class that was given up are withdrawn, so that nothing trains on them and
 nothing is measured on them; those of a class that came back are fresh again (or held out, as before).
-
-Delivery: whoever opens the buffer first adopts; `check_adopted` keeps out a process that still has other labels.
-Atomicity: `adopt` is one transaction, so a crash leaves before or after. Idempotency: adopting the same labels again
-changes nothing, and costs two look-ups by index. Errors: ConfigError for a class left out without a word (nothing is
-changed then), BufferStoreError, BufferFull.
 """
 
-import json
-import sqlite3
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
-from driftline.buffer import outbox
-from driftline.buffer.corrections import newest_version
-from driftline.buffer.counters import Tally, tallied
-from driftline.buffer.rules import FeedRules
-from driftline.buffer.states import FRESH, HOLDOUT, PENDING, STATE_COUNTERS, WITHDRAWN, to_micros
-from driftline.buffer.store import Store
-from driftline.errors import BufferStoreError
-from driftline.label_change import LabelChange, change_of, current_name, require_consent
-from driftline.records import DeadLetter, Position
-from driftline.topics.labels import in_words
-
-_CHOSEN = "(SELECT value FROM json_each(?))"
-_ALSO_LABELLED = (
-    ("events", "answer_label"),
-    ("labels", "label"),
-    ("predictions", "label"),
-    ("corrections", "was"),
-    ("corrections", "becomes"),
-)
+from driftline.label_change import LabelChange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,163 +26,24 @@ class Adopted:
         return bool(self.change or self.renamed or self.withdrawn or self.restored)
 
 
-class LabelBook:
-    """`Buffer.labels`. Feeds as in the buffer's rules; a feed that a read-only buffer does not hold knows no labels."""
-
-    def __init__(self, store: Store, rules: Mapping[str, FeedRules]) -> None:
-        self._store = store
-        self._rules = rules
+class Labels(Protocol):
+    """Delivery: whoever opens the buffer first adopts; a process that still has other labels can write no more.
+    Ordering: the config's. Atomicity: `adopt` is one transaction, so a crash leaves before or after. Idempotency:
+    adopting the same labels again changes nothing. Errors: ConfigError for a class left out without a word (nothing is
+    changed then), BufferStoreError, BufferFull. A feed that a read-only buffer does not hold knows no labels.
+    """
 
     def known(self, feed: str) -> tuple[str, ...]:
         """The labels last adopted; of a feed that never said, those that its examples have."""
-        with self._store.reading() as db:
-            return _known(db, self._store.feed_id(feed), self._rules[feed])
 
     def examples(self, feed: str) -> dict[str, int]:
         """Label → how many examples are to be learned from and measured on. Reads every row of the feed."""
-        return self._count(feed, f"state NOT IN ({PENDING}, {WITHDRAWN})")
 
     def set_aside(self, feed: str) -> dict[str, int]:
         """Label → how many examples are withdrawn."""
-        return self._count(feed, f"state = {WITHDRAWN}")
 
-    def _count(self, feed: str, condition: str) -> dict[str, int]:
-        with self._store.reading() as db:
-            query = f"SELECT label, COUNT(*) FROM events WHERE feed = ? AND {condition} GROUP BY label"
-            return dict(db.execute(query, (self._store.feed_id(feed),)).fetchall())
-
-    def withdrawn(self, seqs: Iterable[int]) -> set[int]:
+    def withdrawn(self, feed: str, seqs: Iterable[int]) -> set[int]:
         """Those of these examples that are withdrawn."""
-        with self._store.reading() as db:
-            query = f"SELECT seq FROM events WHERE seq IN {_CHOSEN} AND state = {WITHDRAWN}"
-            return {seq for (seq,) in db.execute(query, (json.dumps(list(seqs)),))}
 
     def adopt(self, feed: str, now: datetime, live: Sequence[str] = ()) -> Adopted:
         """Make the config's labels those of the feed. `live`: the live version's. ConfigError as `require_consent`."""
-        rules = self._rules[feed]
-        with tallied(self._store) as (db, tally):
-            number = self._store.feed_id(feed)
-            require_consent(feed, [*_known(db, number, rules), *live], rules)
-            return _Adoption(db, number, rules, tally, to_micros(now)).make()
-
-
-class _Adoption:
-    """One feed's change of labels inside the caller's write transaction."""
-
-    def __init__(self, db: sqlite3.Connection, feed: int, rules: FeedRules, tally: Tally, now: int) -> None:
-        self._db = db
-        self._feed = feed
-        self._rules = rules
-        self._tally = tally
-        self._now = now
-
-    def make(self) -> Adopted:
-        known = _known(self._db, self._feed, self._rules)
-        aside = _withdrawn_labels(self._db, self._feed)
-        renamed = self._rename([*known, *aside])
-        gone = {current_name(label, self._rules) for label in known} - {*self._rules.labels}
-        adopted = Adopted(
-            change=change_of(known, self._rules),
-            renamed=renamed,
-            withdrawn=self._withdraw(gone),
-            restored=self._restore(),
-        )
-        self._record(adopted)
-        return adopted
-
-    def _record(self, adopted: Adopted) -> None:
-        """Write the labels. Cached answers were chosen among those of before: they go unless all of these are left."""
-        before = _recorded(self._db, self._feed)
-        if before != list(self._rules.labels):
-            document = json.dumps(self._rules.labels, ensure_ascii=False)
-            self._db.execute("UPDATE feeds SET labels = ? WHERE id = ?", (document, self._feed))
-        if not before or not {*before} <= {*self._rules.labels} or adopted.renamed or adopted.restored:
-            self._db.execute("DELETE FROM cached_predictions WHERE feed = ?", (self._feed,))
-
-    def _rename(self, labels: Iterable[str]) -> int:
-        """Every place that a class's old name stands in; how many examples had it."""
-        done = 0
-        for label in dict.fromkeys(labels):
-            if (name := current_name(label, self._rules)) != label:
-                done += self._replace("events", "label", label, name)
-                for table, column in _ALSO_LABELLED:
-                    self._replace(table, column, label, name)
-        return done
-
-    def _replace(self, table: str, column: str, label: str, name: str) -> int:
-        query = f"UPDATE {table} SET {column} = ? WHERE feed = ? AND {column} = ?"
-        return self._db.execute(query, (name, self._feed, label)).rowcount
-
-    def _withdraw(self, gone: Collection[str]) -> int:
-        """Examples of classes given up; labels of them that wait for their event go to the dead letters."""
-        if not gone:
-            return 0
-        self._refuse_waiting(gone)
-        return sum(self._move(state, WITHDRAWN, gone) for state in STATE_COUNTERS if state not in (PENDING, WITHDRAWN))
-
-    def _restore(self) -> int:
-        """Withdrawn examples of classes that are among the labels (again), as if they had never been learned."""
-        back = set(_withdrawn_labels(self._db, self._feed)) & {*self._rules.labels}
-        if not back:
-            return 0
-        newest = newest_version(self._db, self._feed)
-        return self._move(WITHDRAWN, HOLDOUT, back, "holdout IS NOT NULL") + self._move(
-            WITHDRAWN, FRESH, back, "holdout IS NULL", f", attempts = 0, relearn_after = {newest}"
-        )
-
-    def _move(self, before: int, after: int, labels: Collection[str], condition: str = "1", also: str = "") -> int:
-        done = self._db.execute(
-            f"UPDATE events SET state = ?{also} WHERE feed = ? AND state = ? AND seq IS NOT NULL AND {condition} "
-            f"AND label IN {_CHOSEN}",
-            (after, self._feed, before, json.dumps(sorted(labels))),
-        ).rowcount
-        self._tally.move(self._feed, before, after, done)
-        return done
-
-    def _refuse_waiting(self, gone: Collection[str]) -> None:
-        rows = self._db.execute(
-            "DELETE FROM labels WHERE feed = ? AND label IN (SELECT value FROM json_each(?)) "
-            'RETURNING label, topic, "partition", "offset", value',
-            (self._feed, json.dumps(sorted(gone))),
-        ).fetchall()
-        letters = [("label", self._letter(*row)) for row in rows]
-        outbox.put(self._db, self._feed, letters, self._now, self._tally)
-        self._tally.add(self._feed, "labels_waiting", -len(rows))
-
-    def _letter(self, label: str, topic: str, partition: int, offset: int, value: bytes) -> DeadLetter:
-        return DeadLetter(
-            feed=self._rules.feed,
-            reason="unknown_label",
-            detail=f"{label!r:.80} was given up (retired_labels) while this label waited for its event",
-            position=Position(topic=topic, partition=partition, offset=offset),
-            value=value,
-        )
-
-
-def check_adopted(db: sqlite3.Connection, feed: int, rules: FeedRules) -> None:
-    """BufferStoreError if another process has adopted other classes than this one was started with."""
-    recorded = _recorded(db, feed)
-    if recorded and set(recorded) != set(rules.labels):
-        raise BufferStoreError(
-            f"feed.{rules.feed}.labels: this process was started with {in_words(rules.labels)}, and another one has "
-            f"made them {in_words(recorded)} since: start this one again, with the same config"
-        )
-
-
-def _recorded(db: sqlite3.Connection, feed: int) -> list[str]:
-    row = db.execute("SELECT labels FROM feeds WHERE id = ?", (feed,)).fetchone()
-    return json.loads(row[0]) if row else []
-
-
-def _known(db: sqlite3.Connection, feed: int, rules: FeedRules) -> tuple[str, ...]:
-    """As recorded; else what the examples have, in the config's order, since they have none of their own."""
-    if recorded := _recorded(db, feed):
-        return tuple(recorded)
-    rows = db.execute("SELECT DISTINCT label FROM events WHERE feed = ? AND seq IS NOT NULL ORDER BY label", (feed,))
-    found = [label for (label,) in rows]
-    return tuple([one for one in rules.labels if one in found] + [one for one in found if one not in rules.labels])
-
-
-def _withdrawn_labels(db: sqlite3.Connection, feed: int) -> list[str]:
-    rows = db.execute("SELECT DISTINCT label FROM events WHERE feed = ? AND state = ?", (feed, WITHDRAWN))
-    return [label for (label,) in rows]

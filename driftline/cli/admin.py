@@ -310,7 +310,7 @@ def on_its_way(config: Config, feed: str, wait_s: float) -> tuple[Wanted, str]:
     if wait_s == 0 or buffer is None:  # without a buffer nothing was read, or the learner's is elsewhere
         return Wanted(), ""
     with closing(buffer):
-        stored, unanswered = buffer.positions(), buffer.counts(feed).awaiting_prediction
+        stored, unanswered = buffer.intake.positions(), buffer.counts(feed).awaiting_prediction
     try:
         with closing(build_topics(config)) as topics:
             found = ends(topics, [names.events, names.labels])
@@ -354,9 +354,9 @@ def _relearn(config: Config, feed: str, registry: "Registry", actor: str) -> int
         live = registry.pause(feed, actor=actor, reason="while resume --relearn works", at=datetime.now(UTC))
     try:
         with closing(open_buffer(config)) as buffer:
-            buffer.reconcile(feed, live.version)
+            buffer.ledger.reconcile(feed, live.version)
             require_unchanged(registry, live)
-            count = buffer.relearn(feed)
+            count = buffer.ledger.relearn(feed)
             require_unchanged(registry, live)
     except BaseException:
         if paused_here:
@@ -381,4 +381,4 @@ def _fresh(config: Config, feed: str) -> int | None:
     if buffer is None:
         return None
     with closing(buffer):
-        return buffer.fresh_count(feed)
+        return buffer.ledger.fresh_count(feed)

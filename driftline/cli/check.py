@@ -190,7 +190,7 @@ def _lost_positions(config: Config, source: "Source") -> str | None:
     try:
         buffer = existing_buffer(config)
         with closing(buffer) if buffer else nullcontext():
-            stored = buffer.positions() if buffer else {}
+            stored = buffer.intake.positions() if buffer else {}
     except BufferStoreError:
         return None
     try:
@@ -232,8 +232,8 @@ def _texts(config: Config, feed: str, base: "Base") -> Iterator[Finding]:
     try:
         buffer = existing_buffer(config)
         with closing(buffer) if buffer else nullcontext():
-            rows = buffer.scored(feed, last=SAMPLE_TEXTS) if buffer else []
-            texts = [one.text for one in buffer.examples([row.seq for row in rows])] if buffer else []
+            rows = buffer.exams.scored(feed, last=SAMPLE_TEXTS) if buffer else []
+            texts = [one.text for one in buffer.ledger.examples(feed, [row.seq for row in rows])] if buffer else []
     except BufferStoreError:
         return
     share = base.broken_words(texts)

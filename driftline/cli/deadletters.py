@@ -17,7 +17,7 @@ from driftline.names import DEAD_LETTER_REASONS, RECORD_TOO_LARGE, StateFiles
 from driftline.phrases import count_of
 
 if TYPE_CHECKING:
-    from driftline.buffer.outbox import LetterRow
+    from driftline.buffer import LetterRow
 
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="At most N per feed; default: 20, JSON: all.")]
 OfReasonOption = Annotated[str | None, typer.Option("--reason", metavar="REASON", help="Only those of this reason.")]
@@ -50,7 +50,7 @@ def list_letters(
     if buffer is not None:
         with closing(buffer):
             for name in choose_feeds(loaded, feed):
-                found.extend(buffer.letters(name, most, reason))
+                found.extend(buffer.letters.newest(name, most, reason))
                 by_reason = buffer.counts(name).by_reason
                 total += sum(by_reason.values()) if reason is None else by_reason.get(reason, 0)
     if as_json:
@@ -78,9 +78,9 @@ def retry(
     if StateFiles(loaded.state.path).buffer.exists():
         with closing(open_buffer(loaded)) as buffer:
             if chosen:
-                known = {number for name in feeds for number in buffer.letter_numbers(name)}
+                known = {number for name in feeds for number in buffer.letters.numbers(name)}
             if chosen <= known:
-                marked = sum(buffer.mark_for_retry(name, sorted(chosen) or None) for name in feeds)
+                marked = sum(buffer.letters.mark_for_retry(name, sorted(chosen) or None) for name in feeds)
                 bytesless = sum(buffer.counts(name).by_reason.get(RECORD_TOO_LARGE, 0) for name in feeds)
     if unknown := chosen - known:
         named = ", ".join(str(number) for number in sorted(unknown))

@@ -167,7 +167,7 @@ def cycle_line(report: Any) -> str:
 
 def progress_line(driver: Any) -> str:
     """Accuracy over the last stretch of examples, ours and the baselines'."""
-    scored = driver.pipeline.buffer.scored(driver.pipeline.feed, last=PROGRESS_EVERY)
+    scored = driver.pipeline.buffer.exams.scored(driver.pipeline.feed, last=PROGRESS_EVERY)
     ours = share(s.predicted == s.label for s in scored)
     rivals = {
         name.replace("_", " "): share(answers.get(s.event_id) == s.label for s in scored)

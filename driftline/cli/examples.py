@@ -47,11 +47,11 @@ def examples(
 
 def read_rows(buffer: "Buffer", feed: str, limit: int | None) -> list[dict[str, Any]]:
     """The newest `limit` examples (None: all), by event order. `predicted` is null where no answer counts."""
-    newest = buffer.scored(feed, last=limit)
+    newest = buffer.exams.scored(feed, last=limit)
     rows = []
     for start in range(0, len(newest), AT_ONCE):
         part = newest[start : start + AT_ONCE]
-        for row, example in zip(part, buffer.examples([row.seq for row in part]), strict=True):
+        for row, example in zip(part, buffer.ledger.examples(feed, [row.seq for row in part]), strict=True):
             rows.append(
                 {
                     "seq": row.seq,

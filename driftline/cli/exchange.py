@@ -174,7 +174,7 @@ def _numbered(config: Config, feed: str) -> int:
     if buffer is None:
         return 0
     with closing(buffer):
-        return buffer.last_version(feed)
+        return buffer.ledger.last_version(feed)
 
 
 def _register(config: Config, manifest: Manifest, weights: "Weights") -> Manifest:

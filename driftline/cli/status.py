@@ -24,8 +24,7 @@ from driftline.records import LiveRecord, ReplicaStatus
 from driftline.terminal import one_line
 
 if TYPE_CHECKING:
-    from driftline.buffer import Buffer
-    from driftline.buffer.counters import FeedCounts
+    from driftline.buffer import Buffer, FeedCounts
 
 
 LAST_EXAMPLES = 1000
@@ -163,7 +162,7 @@ def prequential_accuracy(buffer: "Buffer", feed: str, section: FeedConfig) -> di
     """
     from driftline.figures import accuracy, by_class, macro_f1
 
-    rows = buffer.scored(feed, last=LAST_EXAMPLES)
+    rows = buffer.exams.scored(feed, last=LAST_EXAMPLES)
     scored = [row for row in rows if section.serve.score or row.answered]
     predicted, truth = [row.predicted for row in scored], [row.label for row in scored]
     return {

@@ -374,7 +374,7 @@ def test_check_warns_of_a_base_that_cannot_read_the_feed(driftline: Driftline, c
 
     assert told() == {}, "no text has come"
     with closing(open_buffer(config)) as buffer:
-        buffer.append([buffers.event("a", 0, "это плохая игра", "bad")], {}, SystemClock().now())
+        buffer.intake.append([buffers.event("a", 0, "это плохая игра", "bad")], {}, SystemClock().now())
     assert (told()["ok"], told()["warns"]) == (True, True)
     assert "100 % of the words as unknown or letter by letter" in told()["detail"]
     assert "warns    texts of reviews" in driftline("check").out

@@ -93,7 +93,7 @@ def test_a_turn_takes_learns_publishes_and_acknowledges(school: School) -> None:
     assert manifest.cycle_id == report.cycle.cycle_id
     assert sum(last - first + 1 for first, last in manifest.examples.fresh) == len(expected) == manifest.fresh_examples
     assert (counts(school).learned, counts(school).taken, counts(school).fresh) == (len(expected), 0, 0)
-    assert [(row.cycle.version, row.outcome) for row in school.buffer.cycles(FEED)] == [(1, "promoted")]
+    assert [(row.cycle.version, row.outcome) for row in school.buffer.ledger.cycles(FEED)] == [(1, "promoted")]
     assert learner.turn() is None
 
 
@@ -101,8 +101,8 @@ def test_versions_build_on_each_other_and_holdouts_are_never_trained_on(school: 
     learner = school.learner()
     reports = [turn(school, learner, 60) for _ in range(3)]
     assert [report.cycle.parent for report in reports] == [0, 1, 2]
-    assert school.buffer.lineage(FEED, 3) == [3, 2, 1, 0]
-    held_out = {seq for segment in school.buffer.segments(FEED) for seq in segment.holdouts}
+    assert school.buffer.ledger.lineage(FEED, 3) == [3, 2, 1, 0]
+    held_out = {seq for segment in school.buffer.exams.segments(FEED) for seq in segment.holdouts}
     trained = [{*report.cycle.plan.fresh, *report.cycle.plan.replayed} for report in reports]
     assert held_out
     assert not held_out & set().union(*trained)
@@ -114,10 +114,10 @@ def test_versions_build_on_each_other_and_holdouts_are_never_trained_on(school: 
     assert exam.macro_f1 is not None
     assert exam.macro_f1 > 0.8
     assert {label: recall.n for label, recall in exam.recall.items()} == Counter(
-        example.label for example in school.buffer.examples(sorted(held_out))
+        example.label for example in school.buffer.ledger.examples(FEED, sorted(held_out))
     )
     assert school.manifest(3).broken_words == school.base.broken_words(
-        [example.text for example in school.buffer.examples(reports[2].cycle.plan.fresh)]
+        [example.text for example in school.buffer.ledger.examples(FEED, reports[2].cycle.plan.fresh)]
     )
 
 
@@ -171,7 +171,7 @@ def test_returned_examples_start_no_update_of_their_own_and_are_retired_after_th
     assert second.outcome == "rejected"
     assert second.cycle.parent == 3
     assert set(first.cycle.plan.fresh) < set(second.cycle.plan.fresh)
-    assert {e.seq for e in forgetful.buffer.retired(FEED, 1000)} == set(first.cycle.plan.fresh)
+    assert {e.seq for e in forgetful.buffer.ledger.retired(FEED, 1000)} == set(first.cycle.plan.fresh)
     assert not set(first.cycle.plan.fresh) & set(forgetful.fresh())
 
 
@@ -179,7 +179,7 @@ def test_retired_examples_live_on_in_replay(forgetful: School) -> None:
     learner = forgetful.learner()
     forgetful.add(120)
     given_up = forgetful.fresh()[:10]
-    forgetful.buffer.retire_overflow(FEED, keep=len(forgetful.fresh()) - 10)
+    forgetful.buffer.ledger.retire_overflow(FEED, keep=len(forgetful.fresh()) - 10)
     report = learner.turn()
     assert report is not None
     assert report.outcome == "promoted"
@@ -313,7 +313,7 @@ def test_what_was_set_aside_is_learned_again_when_asked(school: School) -> None:
     second = turn(school, learner)
     roll_back(school, 1)
     learner.turn()
-    assert school.buffer.relearn(FEED) == len(second.cycle.plan.fresh)
+    assert school.buffer.ledger.relearn(FEED) == len(second.cycle.plan.fresh)
     school.registry.resume(FEED, **WHO)
     third = learner.turn()
     assert third is not None
@@ -326,7 +326,7 @@ def test_rolled_back_to_zero_it_starts_anew(school: School) -> None:
     first = turn(school, learner)
     roll_back(school, 0)
     assert learner.turn() is None
-    school.buffer.relearn(FEED)
+    school.buffer.ledger.relearn(FEED)
     school.registry.resume(FEED, **WHO)
     again = learner.turn()
     assert again is not None
@@ -390,11 +390,11 @@ def test_a_buffer_restored_from_a_backup_replays_only_what_it_knows(school: Scho
     report = learner.turn()
     assert report is not None
     assert report.cycle.plan.replayed
-    assert {example.event_id for example in school.buffer.examples(report.cycle.plan.replayed)} <= {
+    assert {example.event_id for example in school.buffer.ledger.examples(FEED, report.cycle.plan.replayed)} <= {
         f"e-{number}" for number in range(1000, 1000 + new)
     }
     school.registry.pause(FEED, **WHO)
-    assert school.buffer.relearn(FEED) == len(before.cycle.plan.fresh)
+    assert school.buffer.ledger.relearn(FEED) == len(before.cycle.plan.fresh)
     school.registry.resume(FEED, **WHO)
     again = learner.turn(at_least=1)
     assert again is not None
@@ -416,7 +416,7 @@ def interrupted(school: School, where: str, step: str) -> None:
     learner.lease.release()
 
 
-STEPS = [("buffer", "take"), ("registry", "put_blob"), ("registry", "publish"), ("buffer", "ack")]
+STEPS = [("buffer", "ledger.take"), ("registry", "put_blob"), ("registry", "publish"), ("buffer", "ledger.ack")]
 
 
 @pytest.mark.parametrize(("where", "step"), STEPS)
@@ -432,7 +432,7 @@ def test_a_turn_cut_short_is_resumed_to_the_same_version(
     assert counts(school).learned == len(report.cycle.plan.fresh)
     client = connect(redis_url, f"{unique}-other")
     calm = School(folder=tmp_path / "calm", registry=Registry(client, Keys(f"{unique}-other")), base=base)
-    if step == "take":
+    if step == "ledger.take":
         calm.registry.next_version(FEED)  # the number that the crash used up
     turn(calm, calm.learner())
     assert calm.parts(calm.live()) == school.parts(school.live())
@@ -441,7 +441,7 @@ def test_a_turn_cut_short_is_resumed_to_the_same_version(
 
 
 def test_what_was_published_before_the_crash_is_only_acknowledged(school: School) -> None:
-    interrupted(school, "buffer", "ack")
+    interrupted(school, "buffer", "ledger.ack")
     parts = school.parts(1)
     registry = Interposed(school.registry)
     learner = school.learner(registry=registry)
@@ -472,7 +472,7 @@ def test_a_lost_reply_to_publish_is_found_out(school: School) -> None:
 
 def test_a_rollback_after_a_crash_sets_the_published_examples_aside(school: School) -> None:
     """The buffer sees the rollback before it learns that the crashed cycle had been published at all."""
-    interrupted(school, "buffer", "ack")
+    interrupted(school, "buffer", "ledger.ack")
     roll_back(school, 0)
     report = school.learner().turn()
     assert report is not None
@@ -496,11 +496,11 @@ def test_a_live_record_lost_right_after_publishing_is_missed(
 
 
 def test_killed_between_acknowledging_and_reconciling_it_is_reconciled_at_the_next_turn(school: School) -> None:
-    interrupted(school, "buffer", "ack")
+    interrupted(school, "buffer", "ledger.ack")
     roll_back(school, 0)
     buffer = Interposed(school.buffer)
     learner = school.learner(buffer=buffer)
-    buffer.after("ack", crash)
+    buffer.after("ledger.ack", crash)
     with pytest.raises(Crash):
         learner.turn()
     learner.lease.release()
@@ -518,10 +518,10 @@ def test_an_open_cycle_that_cannot_be_promoted_any_more_is_given_up(
     learner.lease.release()
     interrupted(school, "registry", "publish")
     meddle(school)
-    taken = school.buffer.open_cycle(FEED)
+    taken = school.buffer.ledger.open_cycle(FEED)
     assert taken is not None
     assert school.learner().turn() is None
-    assert [row.outcome for row in school.buffer.cycles(FEED)] == ["promoted", "promoted", "abandoned"]
+    assert [row.outcome for row in school.buffer.ledger.cycles(FEED)] == ["promoted", "promoted", "abandoned"]
     assert set(taken.plan.fresh) <= set(school.fresh())
     assert counts(school).returned == 0
     assert school.registry.versions(FEED) == [1, 2]
@@ -542,7 +542,7 @@ def test_without_the_lease_nothing_is_published(school: School, redis_url: str, 
     with pytest.raises(LeaseLost):
         late.turn()
     assert (school.registry.versions(FEED), school.registry.audit(FEED)) == ([], [])
-    assert school.buffer.open_cycle(FEED) is not None
+    assert school.buffer.ledger.open_cycle(FEED) is not None
     other.release()
     client.close()
     report = school.learner().turn()
@@ -559,7 +559,7 @@ def test_a_registry_that_lost_its_data_is_refused(redis_process: RedisProcess, b
     school.add(80)
     with pytest.raises(RegistryLost, match="registry_lost"):
         learner.turn()
-    assert school.buffer.open_cycle(FEED) is None
+    assert school.buffer.ledger.open_cycle(FEED) is None
     school.close()
     client.close()
 
@@ -605,7 +605,7 @@ def test_a_registry_that_lost_version_numbers_goes_on_above_all_that_the_buffer_
     with capture_logs() as logs:
         reports = [turn(school, learner) for _ in range(2)]
     assert [(report.cycle.version, report.outcome) for report in reports] == [(3, "promoted"), (4, "promoted")]
-    assert len({row.cycle.cycle_id for row in school.buffer.cycles(FEED)}) == 4
+    assert len({row.cycle.cycle_id for row in school.buffer.ledger.cycles(FEED)}) == 4
     (warning,) = [entry for entry in logs if entry["event"] == "version_numbers_lost"]
     assert (warning["log_level"], warning["given"], warning["known"]) == ("warning", 0, 2)
     school.close()
@@ -645,29 +645,29 @@ def test_segments_close_with_the_incumbents_accuracy(school: School) -> None:
     learner = school.learner()
     school.add(40)
     learner.keep_house()
-    rows = school.buffer.matrix(FEED)
+    rows = school.buffer.exams.matrix(FEED)
     assert [cell[0] for cell in rows[0] if cell] == [0], "version 0 answers nothing"
     turn(school, learner, 40)
     turn(school, learner, 40)
-    rows = school.buffer.matrix(FEED)
+    rows = school.buffer.exams.matrix(FEED)
     assert len(rows) == 3
     assert rows[0][1] is None
     fresh_eyes = LoraModel(school.base, task_named(school.section.task), LABELS, school.section.learner)
     fresh_eyes.load(learner._shop.versions.load(1).weights)
     oracle = []
-    for segment in school.buffer.segments(FEED):
-        texts = [example.text for example in school.buffer.examples(segment.holdouts)]
+    for segment in school.buffer.exams.segments(FEED):
+        texts = [example.text for example in school.buffer.ledger.examples(FEED, segment.holdouts)]
         answers = [LABELS[int(fresh_eyes.predict([text]).argmax())] for text in texts]
         truth = [next(name for name in LABELS if text.split()[0] in WORDS[name]) for text in texts]
         oracle.append(sum(a == t for a, t in zip(answers, truth, strict=True)))
     assert [cell[0] for cell in rows[2] if cell] == oracle
-    assert [cell[1] for cell in rows[2] if cell] == [len(s.holdouts) for s in school.buffer.segments(FEED)]
+    assert [cell[1] for cell in rows[2] if cell] == [len(s.holdouts) for s in school.buffer.exams.segments(FEED)]
 
 
 def test_the_last_segment_closes_early_only_with_enough_holdouts(school: School) -> None:
     learner = school.learner()
     school.append(reviews(0, 30))
     learner.close_segments(minimum_open=100)
-    assert school.buffer.matrix(FEED) == []
+    assert school.buffer.exams.matrix(FEED) == []
     learner.close_segments(minimum_open=5)
-    assert len(school.buffer.matrix(FEED)) == 1
+    assert len(school.buffer.exams.matrix(FEED)) == 1

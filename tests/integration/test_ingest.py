@@ -137,7 +137,7 @@ def test_events_labels_and_predictions_meet(house: House) -> None:
     house.predictions("a", "d")
     counts = house.step_until(lambda c: c.examples == 3 and c.labels_waiting == 1 and c.fresh == 2)
     assert (counts.pending, counts.awaiting_prediction) == (1, 1)
-    examples = {e.event_id: e for e in house.buffer.examples_after(house.feed, 0)}
+    examples = {e.event_id: e for e in house.buffer.ledger.examples_after(house.feed, 0)}
     assert {i: (e.label, e.text, e.answer is not None) for i, e in examples.items()} == {
         "a": ("pos", "text of a", True),
         "b": ("pos", "text of b", False),
@@ -164,12 +164,12 @@ def test_what_cannot_be_used_is_dead_lettered_sent_and_retried(house: House) -> 
 
     house.settings["labels"] = ["neg", "pos", "angry"]  # the operator mends the config and retries
     house.open()
-    assert house.buffer.mark_for_retry(house.feed, None) == 3
+    assert house.buffer.letters.mark_for_retry(house.feed, None) == 3
     assert house.ingest.retry_dead_letters() == 3
     counts = house.buffer.counts(house.feed)
     assert (counts.event_records, counts.dead_letters, counts.examples, counts.pending) == (4, 2, 1, 1)
     house.step_until(lambda c: c.fresh == 1)
-    (example,) = house.buffer.examples_after(house.feed, 0)
+    (example,) = house.buffer.ledger.examples_after(house.feed, 0)
     assert (example.event_id, example.label) == ("u", "angry")
     assert example.answer == ServedAnswer(label=None, adapter_version=0), "the one that was given"
     assert counts.label_dead_letters == 0
@@ -184,11 +184,11 @@ def test_a_record_that_is_too_large_is_accounted_for_without_its_bytes_and_not_r
     counts = house.step_until(lambda c: c.event_records == 3)
     assert counts.by_reason == {"record_too_large": 1}
     assert counts.pending == 2
-    [row] = house.buffer.letters(house.feed, 10, None)
+    [row] = house.buffer.letters.newest(house.feed, 10, None)
     assert (row.letter.value, row.letter.position.topic) == (b"", house.names.events)
     assert row.letter.detail == "the record has 6,500,012 bytes, more than ingest.max_record_bytes; they are not kept"
     assert house.ingest.drain_dead_letters() == 1
-    assert house.buffer.mark_for_retry(house.feed, None) == 0
+    assert house.buffer.letters.mark_for_retry(house.feed, None) == 0
     house.close()
     house.open()
     house.events("c")
@@ -220,10 +220,10 @@ def test_too_many_waiting_examples_pause_events_and_never_labels(house: House) -
     counts = house.step_until(lambda c: c.labels_waiting == 7)
     assert counts.examples < 30, "the prefetched rest at most"
     assert house.ingest.paused
-    waiting = house.buffer.waiting_examples()
+    waiting = house.buffer.intake.waiting_examples()
     house.clock.advance_to(START + timedelta(seconds=61))
     house.step_until(lambda c: c.fresh == waiting)
-    assert house.buffer.retire_overflow(house.feed, keep=5) == waiting - 5
+    assert house.buffer.ledger.retire_overflow(house.feed, keep=5) == waiting - 5
     counts = house.step_until(lambda c: c.examples > 25)
     assert counts.dead_letters == 0
 
@@ -440,4 +440,4 @@ def test_partitions_by_rank_and_those_that_are_added(house: House, kafka_bootstr
         assert not deadline.expired()
         house.ingest.step(0.2)
     assert 0 < house.buffer.counts(house.feed).event_records < 200, "the other rank reads the rest"
-    assert {p.partition for p in house.buffer.positions() if p.topic == house.names.events} <= {0, 2}
+    assert {p.partition for p in house.buffer.intake.positions() if p.topic == house.names.events} <= {0, 2}

@@ -107,7 +107,7 @@ def check_invariants(folder: Path) -> int:
     """Returns how many event records are in the buffer."""
     buffer = open_buffer(folder)
     counts = buffer.counts("f")
-    examples = buffer.examples_after("f", 0)
+    examples = buffer.ledger.examples_after("f", 0)
     buffer.close()
     assert counts.event_records == (
         counts.examples + counts.unlabelled + counts.pending + counts.dead_letters + counts.duplicates
@@ -133,7 +133,7 @@ def wait_for_all(folder: Path, producer: Producer) -> None:
     while not ended.wait(0.05):
         counts = buffer.counts("f")
         complete = counts.event_records == producer.events_written and counts.examples == len(producer.labels)
-        if complete and not buffer.letters_to_send(1):
+        if complete and not buffer.letters.to_send(1):
             ended.set()
         assert not deadline.expired(), counts
     buffer.close()
@@ -142,7 +142,7 @@ def wait_for_all(folder: Path, producer: Producer) -> None:
 def check_outcome(folder: Path, producer: Producer) -> None:
     check_invariants(folder)
     buffer = open_buffer(folder)
-    examples, counts = buffer.examples_after("f", 0), buffer.counts("f")
+    examples, counts = buffer.ledger.examples_after("f", 0), buffer.counts("f")
     buffer.close()
     assert {e.event_id: e.label for e in examples} == producer.labels
     assert all(e.text == f"text of {e.event_id}" for e in examples)

@@ -104,6 +104,6 @@ def test_ingest_lives_through_an_outage_and_gives_nothing_up_in_it(kafka_broker:
     line.labels("b", "nobody")
     after = line.counts_with(event_records=4, examples=3, labels_waiting=1)
     assert (after.pending, after.duplicates, after.label_duplicates, after.dead_letters) == (1, 0, 0, 0)
-    assert sorted(e.event_id for e in line.buffer.examples_after(line.feed, 0)) == ["a", "b", "late"]
+    assert sorted(e.event_id for e in line.buffer.ledger.examples_after(line.feed, 0)) == ["a", "b", "late"]
     line.pass_time(EVENT_WAIT_S + 1)
     assert line.counts_with(labels_waiting=0).by_reason == {"no_event": 1}, "connected again, waits count again"

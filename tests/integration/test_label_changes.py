@@ -118,7 +118,7 @@ def test_a_class_is_added_and_a_replica_serves_old_and_new_without_a_failed_requ
     pooled = [
         r for r in school.manifest(second).decision.reasons if r.reference == "pooled" and r.against != "majority"
     ]
-    known = [one for one in school.buffer.segments(FEED) for _ in one.holdouts]
+    known = [one for one in school.buffer.exams.segments(FEED) for _ in one.holdouts]
     assert pooled[0].n is not None
     assert pooled[0].n < len(known), "hold-outs of 'mixed' are not compared on"
 
@@ -134,7 +134,7 @@ def test_a_class_is_removed_renamed_and_put_back_on_one_state_folder(school: Sch
     assert adopted.withdrawn > 0
     second = turn(school, ("negative", "positive"))
     assert school.manifest(second).labels == ("negative", "positive")
-    gone = school.buffer.labels.withdrawn(range(1, 1000))
+    gone = school.buffer.labels.withdrawn(FEED, range(1, 1000))
     manifest = school.manifest(second)
     learned = {
         n for first, last in (*manifest.examples.fresh, *manifest.examples.replayed) for n in range(first, last + 1)
@@ -180,7 +180,7 @@ def test_an_open_cycle_of_a_class_given_up_is_abandoned_and_the_next_one_learns(
     school.change(labels=("negative", "positive"), retired_labels=("neutral",))
     learner = school.learner()
     assert learner.turn() is None
-    assert [row.outcome for row in school.buffer.cycles(FEED)] == ["abandoned"]
+    assert [row.outcome for row in school.buffer.ledger.cycles(FEED)] == ["abandoned"]
     report = learner.turn()
     assert report is not None
     assert report.outcome == "promoted"
@@ -221,7 +221,7 @@ def with_examples(path: Path) -> None:
     with closing(open_buffer(loaded)) as buffer:
         buffer.labels.adopt(FEED, datetime.now(UTC))
         records = [event(f"e{n}", n, label=THREE[n % 3]) for n in range(30)]
-        buffer.append(records, {}, datetime.now(UTC))
+        buffer.intake.append(records, {}, datetime.now(UTC))
 
 
 def run(path: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -68,14 +68,14 @@ class Trial:
     def check(self) -> None:
         """Nothing lost, nothing twice, and every version is what its plan makes of its parent."""
         buffer, audit = self.school.buffer, self.registry.audit(FEED)
-        cycles = buffer.cycles(FEED)
+        cycles = buffer.ledger.cycles(FEED)
         assert {row.outcome for row in cycles} <= {"promoted", "rejected"}
         promoted = [row.cycle.version for row in cycles if row.outcome == "promoted"]
         assert [entry.version for entry in audit] == promoted, "none published twice, none lost"
         assert [entry.revision for entry in audit] == list(range(1, len(promoted) + 1))
         assert self.registry.versions(FEED) == sorted(row.cycle.version for row in cycles)
         assert self.registry.live(FEED).version == promoted[-1]
-        lineage = set(buffer.lineage(FEED, promoted[-1]))
+        lineage = set(buffer.ledger.lineage(FEED, promoted[-1]))
         times = Counter(seq for row in cycles if row.cycle.version in lineage for seq in row.cycle.plan.fresh)
         assert set(times.values()) == {1}, "no example is learned twice"
         counts = buffer.counts(FEED)
@@ -88,7 +88,7 @@ class Trial:
         model = LoraModel(school.base, task_named(school.section.task), school.section.labels, school.section.learner)
         versions = Versions(FEED, self.registry, Trust.of(school.signer.public_key), school.section, model)
         training = Training(FEED, school.section, school.buffer, model)
-        for row in school.buffer.cycles(FEED):
+        for row in school.buffer.ledger.cycles(FEED):
             loaded = versions.load(row.cycle.version)
             again = training.update(row.cycle, versions.load(row.cycle.parent))
             assert loaded.weights is not None
@@ -128,28 +128,28 @@ def test_killed_twenty_times_at_random_moments(trial: Trial, nursery: Nursery) -
         assert child.hears("ready")
         waiting.wait(chance.uniform(0.0, 2 * length_s))
         child.kill()
-        cut_short += trial.school.buffer.open_cycle(FEED) is not None
+        cut_short += trial.school.buffer.ledger.open_cycle(FEED) is not None
     last = trial.start(nursery)
     assert last.wait() == 0
     assert cut_short >= KILLS // 4, "the kills are to hit open cycles"
     assert any("turn" in line for line in last.said), "there is to be work for every process"
-    assert trial.school.buffer.new_count(FEED) <= LEFT_OVER
+    assert trial.school.buffer.ledger.new_count(FEED) <= LEFT_OVER
     trial.check()
 
 
 STEPS = [
     ("registry", "next_version", "before", 1),
     ("registry", "next_version", "after", 1),
-    ("buffer", "take", "after", 1),
-    ("buffer", "cache_predictions", "after", 1),
+    ("ledger", "take", "after", 1),
+    ("exams", "cache_predictions", "after", 1),
     ("registry", "put_blob", "before", 1),
     ("registry", "put_blob", "after", 2),
     ("registry", "put_blob", "after", 3),
     ("registry", "publish", "before", 1),
     ("registry", "publish", "after", 1),
-    ("buffer", "ack", "before", 1),
-    ("buffer", "ack", "after", 1),
-    ("buffer", "reconcile", "after", 2),
+    ("ledger", "ack", "before", 1),
+    ("ledger", "ack", "after", 1),
+    ("ledger", "reconcile", "after", 2),
     ("registry", "collect_garbage", "after", 1),
 ]
 

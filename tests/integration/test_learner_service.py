@@ -115,7 +115,7 @@ def test_ticks_start_cycles_and_the_journal_tells(make: Any, journal: Journal) -
         assert eventually(lambda: school.live() == 1)
         school.add(60)
         assert eventually(lambda: school.live() == 2)
-        assert eventually(lambda: len(school.buffer.matrix(FEED)) == 3), "full segments are closed meanwhile"
+        assert eventually(lambda: len(school.buffer.exams.matrix(FEED)) == 3), "full segments are closed meanwhile"
     entries = journal.read()
     assert [(entry.kind, entry.fields["version"], entry.fields["outcome"]) for entry in entries] == [
         ("cycle", 1, "promoted"),
@@ -143,7 +143,7 @@ def test_an_asked_update_outlives_the_process_that_began_it(make: Any, journal: 
     school.add(60)
     school.registry.request_update(FEED, "ana")
     buffer = Interposed(school.buffer)
-    buffer.before("take", crash)
+    buffer.before("ledger.take", crash)
     with running(school, journal, buffer=buffer) as service:
         assert eventually(lambda: not service.alive)
     assert isinstance(service.error, KeyboardInterrupt)
@@ -169,7 +169,7 @@ def test_paused_it_takes_nothing_and_what_overflows_goes_to_replay(make: Any, jo
     with running(school, journal, keep_waiting=20):
         school.add(80)
         assert eventually(lambda: len(school.fresh()) == 20)
-        assert school.buffer.cycles(FEED) == []
+        assert school.buffer.ledger.cycles(FEED) == []
         school.registry.resume(FEED, **WHO)
         assert eventually(lambda: school.live() == 1)
     assert school.buffer.counts(FEED).remembered > 0
@@ -480,7 +480,7 @@ def test_of_two_processes_one_stands_by_and_takes_over(
     assert eventually(lambda: school.live() == 4)
     assert third.stop() == 0
     assert [entry.version for entry in school.registry.audit(FEED)] == [1, 2, 3, 4]
-    assert [row.outcome for row in school.buffer.cycles(FEED)] == ["promoted"] * 4
+    assert [row.outcome for row in school.buffer.ledger.cycles(FEED)] == ["promoted"] * 4
 
 
 def test_a_hung_cycle_ends_the_process_with_its_own_code(

@@ -152,7 +152,7 @@ def test_a_version_of_an_older_format_is_served_exported_rolled_back_to_and_lear
     version = turn(school)
     manifest = school.manifest(version)
     assert (manifest.parent, manifest.format) == (2, 3)
-    assert school.buffer.cycles(FEED)[-1].cycle.plan.replayed, "it remembers what its parent's trainer state did"
+    assert school.buffer.ledger.cycles(FEED)[-1].cycle.plan.replayed, "it remembers what its parent's trainer state did"
     assert weight_parts(school, version) == weight_parts(untouched, version), "and goes on from the same moments"
     registry.collect_garbage(FEED, keep_versions=1, grace_s=0)
     assert all(registry.get_blob(FEED, one) for one in school.parts(2).values()), "the way back"
@@ -284,7 +284,8 @@ def test_equal_updates_have_equal_recipes_and_no_text_is_in_one(
     for version in (1, 2):
         assert school.parts(version)["recipe"] == untouched.parts(version)["recipe"]
     written = registry.get_part(school.manifest(2), "recipe").decode()
-    texts = [example.text for example in school.buffer.examples(decode_recipe(written.encode()).plan.fresh)]
+    plan = decode_recipe(written.encode()).plan
+    texts = [example.text for example in school.buffer.ledger.examples(FEED, plan.fresh)]
     assert texts
     assert not [text for text in texts if text in written]
     assert str(tmp_path) not in written, "no path of this machine"

@@ -356,7 +356,7 @@ def live(made: Config, lines: list[bytes]) -> tuple[FeedCounts, dict[str, dict[s
         with closing(wiring.build_ingest(made, topics, buffer, SimulatedClock(START + timedelta(hours=1)))) as ingest:
             while ingest.step(0.0):
                 pass
-        return buffer.counts(FEED), buffer.letter_reasons(FEED)
+        return buffer.counts(FEED), buffer.letters.reasons(FEED)
 
 
 @pytest.mark.parametrize("on_conflict", ["last", "first", "dead_letter"])
@@ -377,7 +377,7 @@ def test_a_dirty_file_counts_in_a_replay_as_it_does_live(tiny_base_dir: Path, tm
     report = run_replay(made, FEED, [path], state=tmp_path / "replay", evaluation=path)
     replayed = made.model_copy(update={"state": made.state.model_copy(update={"path": tmp_path / "replay"})})
     with closing(wiring.open_buffer(replayed, read_only=True)) as buffer:
-        found, reasons = buffer.counts(FEED), buffer.letter_reasons(FEED)
+        found, reasons = buffer.counts(FEED), buffer.letters.reasons(FEED)
     streamed = made.model_copy(update={"state": made.state.model_copy(update={"path": tmp_path / "live"})})
     expected, expected_reasons = live(streamed, [line for line in path.read_bytes().splitlines() if line.strip()])
     assert reasons == expected_reasons

@@ -39,8 +39,8 @@ def prepare(path: Path) -> None:
     records = [event(f"e{i}", i, label="pos") for i in range(12)] + [event(f"p{i}", 20 + i) for i in range(3)]
     records += [prediction(f"e{i}", "neg", 0, i) for i in range(12)]
     records += [label("early", "pos", 0), prediction("early", "pos", 1, 30), letter(EVENTS, 40), letter(LABELS, 41)]
-    buffer.append(records, {}, at(0))
-    buffer.mark_for_retry(FEED, None)
+    buffer.intake.append(records, {}, at(0))
+    buffer.letters.mark_for_retry(FEED, None)
     buffer.close()
 
 
@@ -48,47 +48,47 @@ def append(buffer: Buffer) -> None:
     records = [event("early", 50), event("p0", 51, text="another"), event("e1", 52), event("n1", 53, label="neg")]
     records += [label("p1", "pos", 10), label("e2", "neg", 11), label("later", "pos", 12), letter(LABELS, 13)]
     records += [prediction("p2", "pos", 1, 50), prediction("much later", "pos", 1, 51), event("n2", 54, label="pos")]
-    buffer.append(records, POSITIONS, at(1))
+    buffer.intake.append(records, POSITIONS, at(1))
 
 
 def retry(buffer: Buffer) -> None:
-    letters = buffer.letters_to_retry(10)
+    letters = buffer.letters.to_retry(10)
     if letters:
         again = [event("back", 40, label="pos"), letter(LABELS, 41, "missing_field")]
-        buffer.append(again, {}, at(1), retried=[number for number, _ in letters])
+        buffer.intake.append(again, {}, at(1), retried=[number for number, _ in letters])
 
 
 def take(buffer: Buffer) -> None:
-    if buffer.open_cycle(FEED) is None:
-        fresh = [e.seq for e in buffer.fresh(FEED, 3)]
-        buffer.take(cycle(1, fresh, retired=()))
+    if buffer.ledger.open_cycle(FEED) is None:
+        fresh = [e.seq for e in buffer.ledger.fresh(FEED, 3)]
+        buffer.ledger.take(cycle(1, fresh, retired=()))
 
 
 def promote(buffer: Buffer) -> None:
-    if not buffer.cycles(FEED):
+    if not buffer.ledger.cycles(FEED):
         take(buffer)
-    buffer.ack("cycle-1", "promoted")
+    buffer.ledger.ack("cycle-1", "promoted")
 
 
 def reject(buffer: Buffer) -> None:
-    if not buffer.cycles(FEED):
+    if not buffer.ledger.cycles(FEED):
         take(buffer)
-    buffer.ack("cycle-1", "rejected")
+    buffer.ledger.ack("cycle-1", "rejected")
 
 
 def roll_back(buffer: Buffer) -> None:
     promote(buffer)
-    buffer.reconcile(FEED, 0)
+    buffer.ledger.reconcile(FEED, 0)
 
 
 def close_and_merge(buffer: Buffer) -> None:
-    while any(not s.closed and s.merged == 1 and s.examples == 4 for s in buffer.segments(FEED)):
-        index = next(s.index for s in buffer.segments(FEED) if not s.closed)
-        buffer.close_segment(FEED, index, dict.fromkeys(range(index + 1), (1, 2)), 1, at(0))
+    while any(not s.closed and s.merged == 1 and s.examples == 4 for s in buffer.exams.segments(FEED)):
+        index = next(s.index for s in buffer.exams.segments(FEED) if not s.closed)
+        buffer.exams.close_segment(FEED, index, dict.fromkeys(range(index + 1), (1, 2)), 1, at(0))
 
 
 def expire(buffer: Buffer) -> None:
-    buffer.expire(at(10**7))
+    buffer.intake.expire(at(10**7))
 
 
 Image = tuple[bytes, bytes]

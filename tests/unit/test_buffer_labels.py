@@ -38,7 +38,7 @@ def fill(path: Path, config: dict[str, FeedRules] | None = None, first: int = 0)
         records = [event(f"e{i}", i, label=OLD[i % 3]) for i in range(first, first + 30)]
         records += [label(f"early-{name}", name, i) for i, name in enumerate(OLD)]
         records += [prediction("e1", "neu", 1, 0), prediction("later", "neu", 1, 1)]
-        buffer.append(records, {}, at(1))
+        buffer.intake.append(records, {}, at(1))
 
 
 def adopt(path: Path, config: dict[str, FeedRules]) -> Adopted:
@@ -110,14 +110,14 @@ def test_a_retired_class_is_withdrawn_held_out_ones_too_and_counted(path: Path) 
     assert found.by_reason == {"unknown_label": 1}, "the label that waited for its event"
     with closing(Buffer.open(path, config, KEY)) as buffer:
         gone = {seq for (seq,) in rows(path, "SELECT seq FROM events WHERE label = 'neu'")}
-        assert buffer.labels.withdrawn(range(100)) == gone
-        assert gone.isdisjoint(one.seq for one in buffer.fresh(FEED, 100))
-        assert gone.isdisjoint(seq for segment in buffer.segments(FEED) for seq in segment.holdouts)
-        assert gone.isdisjoint(buffer.recent_holdouts(FEED, 100))
-        assert gone.isdisjoint(one.seq for one in buffer.scored(FEED))
+        assert buffer.labels.withdrawn(FEED, range(100)) == gone
+        assert gone.isdisjoint(one.seq for one in buffer.ledger.fresh(FEED, 100))
+        assert gone.isdisjoint(seq for segment in buffer.exams.segments(FEED) for seq in segment.holdouts)
+        assert gone.isdisjoint(buffer.exams.recent_holdouts(FEED, 100))
+        assert gone.isdisjoint(one.seq for one in buffer.exams.scored(FEED))
         assert (buffer.labels.examples(FEED), buffer.labels.set_aside(FEED)) == ({"neg": 10, "pos": 10}, {"neu": 10})
         with pytest.raises(BufferStoreError, match="withdrawn"):
-            buffer.take(cycle(1, [], replayed=(min(gone),)))
+            buffer.ledger.take(cycle(1, [], replayed=(min(gone),)))
 
 
 def test_a_class_that_comes_back_is_fresh_or_held_out_and_learned_again(path: Path) -> None:
@@ -125,10 +125,10 @@ def test_a_class_that_comes_back_is_fresh_or_held_out_and_learned_again(path: Pa
     config = under(*OLD)
     with closing(Buffer.open(path, config, KEY)) as buffer:
         before = buffer.counts(FEED)
-        plan = [one.seq for one in buffer.fresh(FEED, 100)]
-        buffer.take(cycle(1, plan))
-        buffer.ack("cycle-1", "promoted")
-        buffer.reconcile(FEED, 1)
+        plan = [one.seq for one in buffer.ledger.fresh(FEED, 100)]
+        buffer.ledger.take(cycle(1, plan))
+        buffer.ledger.ack("cycle-1", "promoted")
+        buffer.ledger.reconcile(FEED, 1)
     adopt(path, under("neg", "pos", retired=("neu",)))
     done = adopt(path, config)
     assert (done.change.added, done.restored) == (("neu",), 10)
@@ -137,28 +137,28 @@ def test_a_class_that_comes_back_is_fresh_or_held_out_and_learned_again(path: Pa
     fresh = rows(path, f"SELECT label, attempts FROM events WHERE state = {FRESH}")
     assert set(fresh) == {("neu", 0)}
     with closing(Buffer.open(path, config, KEY)) as buffer:
-        again = [one.seq for one in buffer.fresh(FEED, 100)]
-        buffer.take(cycle(2, again, parent=1))
-        buffer.ack("cycle-2", "rejected")
-        assert [one.seq for one in buffer.fresh(FEED, 100)] == again, "version 1 learned them before they went"
+        again = [one.seq for one in buffer.ledger.fresh(FEED, 100)]
+        buffer.ledger.take(cycle(2, again, parent=1))
+        buffer.ledger.ack("cycle-2", "rejected")
+        assert [one.seq for one in buffer.ledger.fresh(FEED, 100)] == again, "version 1 learned them before they went"
 
 
 def test_a_withdrawn_example_never_comes_back_to_learned(path: Path) -> None:
     fill(path)
     config = under(*OLD)
     with closing(Buffer.open(path, config, KEY)) as buffer:
-        fresh = [one.seq for one in buffer.fresh(FEED, 100)]
-        buffer.take(cycle(1, fresh))
+        fresh = [one.seq for one in buffer.ledger.fresh(FEED, 100)]
+        buffer.ledger.take(cycle(1, fresh))
     config = under("neg", "pos", retired=("neu",))
     with closing(Buffer.open(path, config, KEY)) as buffer:
         buffer.labels.adopt(FEED, at(5))
-        gone = buffer.labels.withdrawn(range(100))
+        gone = buffer.labels.withdrawn(FEED, range(100))
         assert gone & set(fresh)
-        buffer.ack("cycle-1", "promoted")
+        buffer.ledger.ack("cycle-1", "promoted")
         for live in (1, 0, 1):
-            buffer.reconcile(FEED, live)
-            buffer.relearn(FEED)
-            assert buffer.labels.withdrawn(range(100)) == gone
+            buffer.ledger.reconcile(FEED, live)
+            buffer.ledger.relearn(FEED)
+            assert buffer.labels.withdrawn(FEED, range(100)) == gone
     counts(path, config)
 
 
@@ -181,7 +181,7 @@ def test_a_renamed_class_has_its_new_name_everywhere(path: Path) -> None:
 def test_a_correction_speaks_of_classes_by_their_new_names(path: Path) -> None:
     fill(path)
     with closing(Buffer.open(path, under(*OLD), KEY)) as buffer:
-        buffer.append([label("e1", "pos", 100), label("e2", "neu", 101), label("e0", "neu", 102)], {}, at(2))
+        buffer.intake.append([label("e1", "pos", 100), label("e2", "neu", 101), label("e0", "neu", 102)], {}, at(2))
     config = under("neutral", "pos", neu="neutral", neg="neutral")
     adopt(path, config)
     with closing(Buffer.open(path, config, KEY)) as buffer:
@@ -222,10 +222,10 @@ def test_a_process_with_the_labels_of_before_takes_nothing_in_any_more(path: Pat
     with closing(Buffer.open(path, under(*OLD), KEY)) as old:
         adopt(path, under(*OLD, "mixed"))
         with pytest.raises(BufferStoreError, match=r"another one has made them .*mixed.*start this one again"):
-            old.append([event("new", 90, label="neg")], up_to(EVENTS, 91), at(2))
+            old.intake.append([event("new", 90, label="neg")], up_to(EVENTS, 91), at(2))
         with pytest.raises(BufferStoreError, match="start this one again"):
-            old.take(cycle(1, [one.seq for one in old.fresh(FEED, 5)]))
-        assert old.positions() == {}
+            old.ledger.take(cycle(1, [one.seq for one in old.ledger.fresh(FEED, 5)]))
+        assert old.intake.positions() == {}
 
 
 def test_a_learner_with_the_labels_of_before_writes_no_old_names_any_more(path: Path) -> None:
@@ -233,11 +233,11 @@ def test_a_learner_with_the_labels_of_before_writes_no_old_names_any_more(path: 
     with closing(Buffer.open(path, under(*OLD), KEY)) as old:
         adopt(path, under("neg", "neutral", "pos", neu="neutral"))
         with pytest.raises(BufferStoreError, match="start this one again"):
-            old.cache_predictions(FEED, 1, {1: "neu"})
+            old.exams.cache_predictions(FEED, 1, {1: "neu"})
         with pytest.raises(BufferStoreError, match="start this one again"):
-            old.close_segment(FEED, 0, {0: (1, 1)}, 1, at(2))
-        assert old.cached_predictions(FEED, 1) == {}
-        assert not old.segments(FEED)[0].closed
+            old.exams.close_segment(FEED, 0, {0: (1, 1)}, 1, at(2))
+        assert old.exams.cached_predictions(FEED, 1) == {}
+        assert not old.exams.segments(FEED)[0].closed
 
 
 def test_long_lists_of_labels_are_cut_short(path: Path) -> None:
@@ -247,7 +247,7 @@ def test_long_lists_of_labels_are_cut_short(path: Path) -> None:
         closing(Buffer.open(path, under(*many[:-1]), KEY)) as old,
         pytest.raises(BufferStoreError, match=r"class 9, … \(149 in all\).* class 9, … \(150 in all\)") as caught,
     ):
-        old.append([event("new", 90, label="class 1")], {}, at(2))
+        old.intake.append([event("new", 90, label="class 1")], {}, at(2))
     assert "class 10" not in str(caught.value)
 
 
@@ -265,7 +265,7 @@ def test_cached_answers_are_dropped_when_a_class_is_gone(
 ) -> None:
     fill(path, under(*before))
     with closing(Buffer.open(path, under(*before), KEY)) as buffer:
-        buffer.cache_predictions(FEED, 1, {1: before[-1], 2: "neu", 3: "neg"})
+        buffer.exams.cache_predictions(FEED, 1, {1: before[-1], 2: "neu", 3: "neg"})
     adopt(path, after)
     assert rows(path, "SELECT * FROM cached_predictions") == []
 
@@ -273,7 +273,7 @@ def test_cached_answers_are_dropped_when_a_class_is_gone(
 def test_cached_answers_of_a_class_without_examples_are_dropped_where_nothing_was_recorded(path: Path) -> None:
     fill(path, under(*OLD, "unused"))
     with closing(Buffer.open(path, under(*OLD, "unused"), KEY)) as buffer:
-        buffer.cache_predictions(FEED, 1, {1: "unused"})
+        buffer.exams.cache_predictions(FEED, 1, {1: "unused"})
     with closing(sqlite3.connect(path)) as db:
         db.execute("UPDATE feeds SET labels = '[]'")  # as an upgraded format 4 is
         db.commit()
@@ -284,7 +284,7 @@ def test_cached_answers_of_a_class_without_examples_are_dropped_where_nothing_wa
 def test_cached_answers_are_kept_when_no_class_is_gone(path: Path) -> None:
     fill(path)
     with closing(Buffer.open(path, under(*OLD), KEY)) as buffer:
-        buffer.cache_predictions(FEED, 1, {1: "neu"})
+        buffer.exams.cache_predictions(FEED, 1, {1: "neu"})
     adopt(path, under("pos", "mixed", "neu", "neg"))
     assert rows(path, "SELECT seq, label FROM cached_predictions") == [(1, "neu")]
 
@@ -296,9 +296,9 @@ def test_the_newest_version_is_read_once_through_an_index(path: Path) -> None:
     with closing(Buffer.open(path, under(*OLD), KEY)) as buffer:
         buffer._store._connection.set_trace_callback(said.append)
         buffer.labels.adopt(FEED, at(100))  # ten come back
-        buffer.append([label("e0", "pos", 100)], {}, at(101))  # a correction
-        buffer.last_version(FEED)
-        buffer.has_version(FEED, 1)
+        buffer.intake.append([label("e0", "pos", 100)], {}, at(101))  # a correction
+        buffer.ledger.last_version(FEED)
+        buffer.ledger.has_version(FEED, 1)
         buffer._store._connection.set_trace_callback(None)
         asked = [one for one in said if "FROM cycles" in one]
         assert len(asked) == 4
@@ -315,7 +315,7 @@ def test_a_withdrawn_example_yields_to_any_label_that_is_the_feeds(path: Path, o
     config = {FEED: replace(config[FEED], on_conflict=on_conflict)}
     adopt(path, config)
     with closing(Buffer.open(path, config, KEY)) as buffer:
-        buffer.append([label("e1", "pos", 100), label("e2", "neg", 101)], {}, at(101))
+        buffer.intake.append([label("e1", "pos", 100), label("e2", "neg", 101)], {}, at(101))
     relabelled = rows(path, "SELECT event_id, label FROM events WHERE event_id IN ('e1', 'e2') ORDER BY event_id")
     assert relabelled[0] == ("e1", "pos")
     assert relabelled[1] == ("e2", "neg" if on_conflict == "last" else "pos"), "between equals as ever"
@@ -376,14 +376,14 @@ def test_feeds_do_not_touch_each_other(path: Path) -> None:
     both = under(*OLD) | {"other": replace(under(*OLD)[FEED], feed="other", topics=rules(feed="other")["other"].topics)}
     with closing(Buffer.open(path, both, KEY)) as buffer:
         records = [event(f"e{i}", i, label=OLD[i % 3]) for i in range(6)]
-        buffer.append([*records, *(replace(one, feed="other") for one in records)], {}, at(0))
+        buffer.intake.append([*records, *(replace(one, feed="other") for one in records)], {}, at(0))
     changed = {**both, FEED: under("neg", "pos", retired=("neu",))[FEED]}
     with closing(Buffer.open(path, changed, KEY)) as buffer:
         assert buffer.labels.adopt(FEED, at(1)).withdrawn == 2
         assert not buffer.labels.adopt("other", at(1))
         assert buffer.counts("other").withdrawn == 0
         with closing(Buffer.open(path, both, KEY)) as old:
-            old.append([replace(event("e9", 9, label="neg"), feed="other")], {}, at(2))
+            old.intake.append([replace(event("e9", 9, label="neg"), feed="other")], {}, at(2))
             assert old.counts("other").examples == 7, "what changed in one feed holds up no other"
             with pytest.raises(BufferStoreError, match=f"feed.{FEED}.labels"):
-                old.append([event("e9", 9, label="neg")], {}, at(2))
+                old.intake.append([event("e9", 9, label="neg")], {}, at(2))

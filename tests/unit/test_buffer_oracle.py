@@ -243,18 +243,18 @@ class Run:
         records = [self.record() for _ in range(self.rng.randrange(1, 12))]
         positions = {Partition(topic=topic, partition=0): last + 1 for topic, last in self.offsets.items()}
         for _ in range(self.rng.choice([1, 1, 2])):  # the same batch may come again
-            self.buffer.append(records, positions, at(self.now))
+            self.buffer.intake.append(records, positions, at(self.now))
         for record in records:
             self.naive.take(record, self.now)
 
     def wait(self) -> None:
         self.now += self.rng.choice([1, 5, 25, 60])
-        self.buffer.expire(at(self.now))
+        self.buffer.intake.expire(at(self.now))
         self.naive.expire(self.now)
 
     def retry(self) -> None:
-        self.buffer.mark_for_retry(FEED, None)
-        letters = self.buffer.letters_to_retry(self.rng.randrange(1, 9))
+        self.buffer.letters.mark_for_retry(FEED, None)
+        letters = self.buffer.letters.to_retry(self.rng.randrange(1, 9))
         again = [
             self.label_of_event(one.position.offset)
             if (one.kind, one.position.topic) == ("label", EVENTS)
@@ -262,7 +262,7 @@ class Run:
             for _, one in letters
         ]
         for _ in range(self.rng.choice([1, 2])):  # the second time nothing is marked any more
-            self.buffer.append(again, {}, at(self.now), retried=[number for number, _ in letters])
+            self.buffer.intake.append(again, {}, at(self.now), retried=[number for number, _ in letters])
         for _, one in letters:
             self.naive.retry(one.position)
         self.naive.retrying = True
@@ -279,7 +279,7 @@ class Run:
         self.compare_examples()
         found = {
             one.letter.position: (one.letter.reason, one.letter.value)
-            for one in self.buffer.letters(FEED, 10**6)
+            for one in self.buffer.letters.newest(FEED, 10**6)
             if one.state != "resolved"
         }
         assert found == {position: (reason, value) for position, (_, reason, value) in self.naive.letters.items()}
@@ -304,7 +304,7 @@ class Run:
         )
 
     def compare_examples(self) -> None:
-        examples = self.buffer.examples_after(FEED, 0)
+        examples = self.buffer.ledger.examples_after(FEED, 0)
         assert [e.event_id for e in examples] == self.naive.order
         for example in examples:
             k = self.naive.known[example.event_id]
@@ -313,9 +313,9 @@ class Run:
             assert answer == (k.answer and k.answer[:2])
         found = [one.correction for one in self.buffer.corrections.newest(FEED)][::-1]
         assert [(one.event_id, one.was, one.becomes) for one in found] == self.naive.corrections
-        fresh = {e.event_id for e in self.buffer.fresh(FEED, 10**6)}
+        fresh = {e.event_id for e in self.buffer.ledger.fresh(FEED, 10**6)}
         assert fresh == {i for i in self.naive.order if self.naive.known[i].answer or self.naive.known[i].offered}
-        assert self.buffer.fresh_count(FEED) == len(fresh)
+        assert self.buffer.ledger.fresh_count(FEED) == len(fresh)
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -332,15 +332,15 @@ def test_the_cut_into_batches_changes_nothing(seed: int, tmp_path: Path) -> None
     records = [source.record() for _ in range(300)]
     source.buffer.close()
     whole = Buffer.open(tmp_path / "whole.sqlite3", source.rules, KEY)
-    whole.append(records, {}, at(0))
+    whole.intake.append(records, {}, at(0))
     single = Buffer.open(tmp_path / "single.sqlite3", source.rules, KEY)
     for record in records:
-        single.append([record], {}, at(0))
+        single.intake.append([record], {}, at(0))
     assert whole.counts(FEED) == single.counts(FEED)
-    assert whole.examples_after(FEED, 0) == single.examples_after(FEED, 0)
-    assert whole.segments(FEED) == single.segments(FEED)
-    assert [replace(row, at=at(0)) for row in whole.letters(FEED, 1000)] == [
-        replace(row, at=at(0)) for row in single.letters(FEED, 1000)
+    assert whole.ledger.examples_after(FEED, 0) == single.ledger.examples_after(FEED, 0)
+    assert whole.exams.segments(FEED) == single.exams.segments(FEED)
+    assert [replace(row, at=at(0)) for row in whole.letters.newest(FEED, 1000)] == [
+        replace(row, at=at(0)) for row in single.letters.newest(FEED, 1000)
     ]
     whole.close()
     single.close()

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from driftline.buffer import Buffer, migration
+from driftline.buffer import Buffer
+from driftline.buffer.sqlite import migration
 from driftline.errors import BufferBusy, BufferFull, BufferStoreError
 from tests.fixtures.buffers import EVENTS, FEED, KEY, at, event, rules, up_to
 
@@ -39,7 +40,7 @@ def test_what_is_stored_is_durable_and_private(path: Path) -> None:
     connection = buffer._store._connection
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,), "FULL"
-    buffer.append([event("a", 0)], up_to(EVENTS, 1), at(0))
+    buffer.intake.append([event("a", 0)], up_to(EVENTS, 1), at(0))
     assert {file.stat().st_mode & 0o077 for file in path.parent.glob("buffer.sqlite3*")} == {0}
     buffer.close()
     buffer.close()
@@ -114,9 +115,9 @@ def test_a_buffer_of_format_4_is_upgraded_in_place_after_a_copy_and_goes_on(path
     buffer = Buffer.open(path, OLD_RULES, KEY)
     counts = buffer.counts(FEED)
     assert (counts.event_records, counts.examples, counts.learned, counts.pending) == (30, 24, 8, 6)
-    assert (counts.labels_waiting, counts.label_dead_letters, buffer.seen_revision(FEED)) == (1, 1, 1)
+    assert (counts.labels_waiting, counts.label_dead_letters, buffer.ledger.seen_revision(FEED)) == (1, 1, 1)
     assert buffer.identity() == "format-4"
-    buffer.append([event("e99", 30)], up_to(EVENTS, 31), at(60))
+    buffer.intake.append([event("e99", 30)], up_to(EVENTS, 31), at(60))
     assert buffer.counts(FEED).examples == 25, "the label that waited has met its event"
     buffer.close()
     fresh = path.with_name("fresh.sqlite3")
@@ -185,10 +186,10 @@ def test_reading_only(path: Path) -> None:
     reader = Buffer.open(path, rules() | rules(feed="new"), KEY, read_only=True)
     assert reader.counts("new").event_records == 0, "a feed that the buffer does not hold yet"
     writer = Buffer.open(path, rules(), KEY)
-    writer.append([event("a", 0)], up_to(EVENTS, 1), at(0))
+    writer.intake.append([event("a", 0)], up_to(EVENTS, 1), at(0))
     assert reader.counts(FEED).event_records == 1
     with pytest.raises(BufferFull, match="readonly"):
-        reader.append([event("b", 1)], up_to(EVENTS, 2), at(0))
+        reader.intake.append([event("b", 1)], up_to(EVENTS, 2), at(0))
     reader.close()
     writer.close()
 
@@ -210,7 +211,7 @@ def test_a_reader_waits_for_who_is_making_the_file_and_knows_a_file_that_was_nev
 
 def test_feeds_may_be_added(path: Path) -> None:
     first = Buffer.open(path, rules(), KEY)
-    first.append([event("a", 0)], up_to(EVENTS, 1), at(0))
+    first.intake.append([event("a", 0)], up_to(EVENTS, 1), at(0))
     first.close()
     second = Buffer.open(path, rules(feed="other") | rules(), KEY)
     assert (second.counts(FEED).event_records, second.counts("other").event_records) == (1, 0)
@@ -219,14 +220,14 @@ def test_feeds_may_be_added(path: Path) -> None:
 
 def test_examples_of_a_feed_that_was_removed_do_not_hold_up_the_others(path: Path) -> None:
     first = Buffer.open(path, rules(await_predictions=False), KEY)
-    first.append([event("a", 0, label="pos"), event("b", 1, label="neg")], up_to(EVENTS, 2), at(0))
-    assert first.waiting_examples() == 2
+    first.intake.append([event("a", 0, label="pos"), event("b", 1, label="neg")], up_to(EVENTS, 2), at(0))
+    assert first.intake.waiting_examples() == 2
     first.close()
     without = Buffer.open(path, rules(feed="other"), KEY)
-    assert without.waiting_examples() == 0
+    assert without.intake.waiting_examples() == 0
     without.close()
     both = Buffer.open(path, rules(feed="other") | rules(), KEY)
-    assert both.waiting_examples() == 2
+    assert both.intake.waiting_examples() == 2
     both.close()
 
 
@@ -235,7 +236,7 @@ def test_threads_share_one_buffer(path: Path) -> None:
 
     def append(start: int) -> None:
         for i in range(start, start + 20):
-            buffer.append([event(f"e{i}", i, label="pos")], {}, at(0))
+            buffer.intake.append([event(f"e{i}", i, label="pos")], {}, at(0))
             buffer.counts(FEED)
 
     threads = [threading.Thread(target=append, args=(100 * n,)) for n in range(4)]
@@ -244,14 +245,14 @@ def test_threads_share_one_buffer(path: Path) -> None:
     for thread in threads:
         thread.join()
     assert buffer.counts(FEED).examples == 80
-    assert [e.seq for e in buffer.examples_after(FEED, 0)] == list(range(1, 81))
+    assert [e.seq for e in buffer.ledger.examples_after(FEED, 0)] == list(range(1, 81))
     buffer.close()
 
 
 def _append_some(path: Path, start: int) -> None:
     buffer = Buffer.open(path, rules(await_predictions=False), KEY)
     for i in range(start, start + 30):
-        buffer.append([event(f"e{i}", i, label="pos")], {}, at(0))
+        buffer.intake.append([event(f"e{i}", i, label="pos")], {}, at(0))
     buffer.close()
 
 
@@ -265,41 +266,41 @@ def test_processes_share_one_file(path: Path) -> None:
         process.join(WITHIN_S)
     assert [process.exitcode for process in processes] == [0, 0, 0]
     buffer = Buffer.open(path, rules(await_predictions=False), KEY)
-    assert (buffer.counts(FEED).examples, buffer.fresh_count(FEED)) == (90, 90)
+    assert (buffer.counts(FEED).examples, buffer.ledger.fresh_count(FEED)) == (90, 90)
     buffer.close()
 
 
 def test_a_full_database_writes_nothing_and_goes_on_afterwards(path: Path) -> None:
     buffer = Buffer.open(path, rules(), KEY)
-    buffer.append([event("before", 0)], up_to(EVENTS, 1), at(0))
+    buffer.intake.append([event("before", 0)], up_to(EVENTS, 1), at(0))
     (pages,) = buffer._store._connection.execute("PRAGMA page_count").fetchone()
     buffer._store._connection.execute(f"PRAGMA max_page_count = {pages + 3}")
     batch = [event(f"e{i}", i + 1, text="x" * 5000) for i in range(100)]
     before = buffer.counts(FEED)
     with pytest.raises(BufferFull, match="nothing was written"):
-        buffer.append(batch, up_to(EVENTS, 101), at(0))
+        buffer.intake.append(batch, up_to(EVENTS, 101), at(0))
     assert buffer.counts(FEED) == before
-    assert buffer.positions() == up_to(EVENTS, 1)
+    assert buffer.intake.positions() == up_to(EVENTS, 1)
     buffer._store._connection.execute("PRAGMA max_page_count = 1000000")
-    buffer.append(batch, up_to(EVENTS, 101), at(0))
+    buffer.intake.append(batch, up_to(EVENTS, 101), at(0))
     assert buffer.counts(FEED).event_records == 101
     buffer.close()
 
 
 def _fill_the_disk(path: Path) -> None:
     buffer = Buffer.open(path, rules(), KEY)
-    buffer.append([event("before", 0)], up_to(EVENTS, 1), at(0))
+    buffer.intake.append([event("before", 0)], up_to(EVENTS, 1), at(0))
     size = path.with_name(path.name + "-wal").stat().st_size
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100_000, hard))
     batch = [event(f"e{i}", i + 1, text="x" * 5000) for i in range(200)]
     for _ in range(3):
         with pytest.raises(BufferFull, match="make room"):
-            buffer.append(batch, up_to(EVENTS, 201), at(0))
-    assert (buffer.counts(FEED).event_records, buffer.positions()) == (1, up_to(EVENTS, 1))
+            buffer.intake.append(batch, up_to(EVENTS, 201), at(0))
+    assert (buffer.counts(FEED).event_records, buffer.intake.positions()) == (1, up_to(EVENTS, 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-    buffer.append(batch, up_to(EVENTS, 201), at(0))
-    assert (buffer.counts(FEED).event_records, buffer.positions()) == (201, up_to(EVENTS, 201))
+    buffer.intake.append(batch, up_to(EVENTS, 201), at(0))
+    assert (buffer.counts(FEED).event_records, buffer.intake.positions()) == (201, up_to(EVENTS, 201))
     buffer.close()
 
 
@@ -314,13 +315,13 @@ def test_a_file_that_may_not_grow_writes_nothing_and_goes_on_afterwards(path: Pa
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_file_that_is_deleted_in_use_takes_nothing_more_in(path: Path, replaced: bool) -> None:
     buffer = Buffer.open(path, rules(), KEY)
-    buffer.append([event("a", 0)], up_to(EVENTS, 1), at(0))
+    buffer.intake.append([event("a", 0)], up_to(EVENTS, 1), at(0))
     for file in path.parent.glob(f"{path.name}*"):
         file.unlink()
     if replaced:
         Buffer.open(path, rules(), KEY).close()
     with pytest.raises(BufferStoreError, match="deleted or replaced while this process used it"):
-        buffer.append([event("b", 1)], up_to(EVENTS, 2), at(1))
+        buffer.intake.append([event("b", 1)], up_to(EVENTS, 2), at(1))
     with pytest.raises(BufferStoreError, match="deleted or replaced"):
         buffer.counts(FEED)
     buffer.close()
@@ -332,11 +333,11 @@ def test_a_writer_that_never_ends_is_named(path: Path) -> None:
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(BufferBusy, match="another process") as caught:
-        buffer.append([event("a", 0)], up_to(EVENTS, 1), at(0))
+        buffer.intake.append([event("a", 0)], up_to(EVENTS, 1), at(0))
     assert caught.value.retriable
     other.execute("ROLLBACK")
     other.close()
-    buffer.append([event("a", 0)], up_to(EVENTS, 1), at(0))
+    buffer.intake.append([event("a", 0)], up_to(EVENTS, 1), at(0))
     buffer.close()
 
 

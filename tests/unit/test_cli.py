@@ -25,8 +25,7 @@ import structlog
 from driftline.assembly.logs import configure_logging
 from driftline.assembly.supervisor import only_supervisor
 from driftline.assembly.wiring import open_buffer
-from driftline.buffer import Buffer
-from driftline.buffer.counters import FeedCounts
+from driftline.buffer import Buffer, FeedCounts
 from driftline.cli import app as cli
 from driftline.cli.history import withdrawn
 from driftline.cli.options import choose_actor, choose_feed
@@ -423,7 +422,7 @@ def test_quality_is_told_of_the_last_examples_and_without_scorer_which_share_was
     events = [buffers.event("a", 0, label="pos"), buffers.event("b", 1, label="pos"), buffers.event("c", 2)]
     with closing(Buffer.open(tmp_path / "buffer.sqlite3", buffers.rules(), buffers.KEY)) as buffer:
         records = [*events, buffers.prediction("a", "pos", 0)]
-        buffer.append(records, buffers.up_to(buffers.EVENTS, 3), buffers.at(9))
+        buffer.intake.append(records, buffers.up_to(buffers.EVENTS, 3), buffers.at(9))
         quality = partial(prequential_accuracy, buffer, buffers.FEED)
         labels = ("neg", "pos")
         over_http = quality(FeedConfig(labels=labels, serve=FeedServeConfig(score=False)))
@@ -582,7 +581,7 @@ def test_dead_letters_say_how_many_there_are_and_go_by_reason_and_number(driftli
     letters = [buffers.letter(buffers.EVENTS, number) for number in range(24)]
     letters.append(buffers.letter(buffers.EVENTS, 24, "no_event"))
     with closing(open_buffer(load_config(config))) as buffer:
-        buffer.append(letters, buffers.up_to(buffers.EVENTS, 25), buffers.at(9))
+        buffer.intake.append(letters, buffers.up_to(buffers.EVENTS, 25), buffers.at(9))
     assert "20 of 25, newest first; --limit N, --reason REASON" in driftline("dead-letters", "list").out
     few = driftline("dead-letters", "list", "--reason", "no_event")
     assert ("no_event" in few.out, "undecodable" in few.out, "newest first" in few.out) == (True, False, False)
@@ -702,7 +701,7 @@ def test_what_came_over_topics_steers_no_terminal(driftline: Driftline, config: 
     shown = replace(buffers.event(HOSTILE, 0, text=HOSTILE, label=feed.labels[0]), source=HOSTILE)
     with closing(open_buffer(load_config(config))) as buffer:
         records = [shown, buffers.prediction(HOSTILE, feed.labels[0], 0), *letters, strange]
-        buffer.append(records, buffers.up_to(buffers.EVENTS, 4), buffers.at(9))
+        buffer.intake.append(records, buffers.up_to(buffers.EVENTS, 4), buffers.at(9))
     for arguments in (["dead-letters", "list"], ["examples"], ["status"]):
         for more in ([], ["--json"]):
             result = driftline(*arguments, *more)

@@ -101,14 +101,14 @@ def test_whatever_comes_is_decoded_and_stored(seed: int, decoder: Decoder, confi
     topics = ("f", "f.labels", "f.predictions")
     raws = [raw(rng.choice(topics), odd_value(rng), offset) for offset in range(1500)]
     records = [decoder.decode(one) for one in raws]
-    buffer.append(records, {Partition(topic=topic, partition=0): 1500 for topic in topics}, at(0))
-    buffer.expire(at(10**8))
+    buffer.intake.append(records, {Partition(topic=topic, partition=0): 1500 for topic in topics}, at(0))
+    buffer.intake.expire(at(10**8))
     counts = buffer.counts("f")
     assert counts.event_records == sum(one.position.topic == "f" for one in raws)
     assert counts.event_records == (
         counts.examples + counts.unlabelled + counts.pending + counts.dead_letters + counts.duplicates
     )
     assert set(counts.by_reason) <= set(DEAD_LETTER_REASONS)
-    letters = {row.letter.position: row.letter.value for row in buffer.letters("f", 10**6)}
+    letters = {row.letter.position: row.letter.value for row in buffer.letters.newest("f", 10**6)}
     assert all(letters[one.position] == (one.value or b"") for one in raws if one.position in letters)
     buffer.close()

@@ -15,30 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from driftline.buffer.counters import Tally
+from driftline.buffer.exams import Cell, Segment
+from driftline.buffer.merging import merge_columns, pairs
 from driftline.buffer.rules import FeedRules
+from driftline.buffer.sqlite.counters import Tally
 from driftline.buffer.states import HOLDOUT, to_micros
 from driftline.errors import BufferStoreError
-
-Cell = tuple[int, int] | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Segment:
-    """A stretch of a feed's examples, first to last number inclusive. The last one may be open.
-
-    `holdouts` are the kept ones, rising, without withdrawn ones; `holdouts_seen` counts all; `merged` says how many
-    segments it consists of.
-    """
-
-    index: int
-    first_seq: int
-    last_seq: int
-    examples: int
-    holdouts: tuple[int, ...]
-    closed: bool
-    holdouts_seen: int = 0
-    merged: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,22 +163,6 @@ def _merge(db: sqlite3.Connection, rows: Sequence[_Row], rules: FeedRules) -> No
             db.execute("UPDATE kept_holdouts SET segment = ? WHERE segment = ?", (first.id, last.id))
             db.execute("DELETE FROM segments WHERE id = ?", (last.id,))
             _trim(db, first.id, rules.segment_holdouts)
-
-
-def pairs(count: int) -> list[list[int]]:
-    """[0, 1], [2, 3], …; the last one stays alone if the count is odd."""
-    return [list(range(start, min(start + 2, count))) for start in range(0, count, 2)]
-
-
-def merge_columns(cells: Sequence[Cell], groups: Sequence[Sequence[int]]) -> list[Cell]:
-    """One row of the matrix after merging its columns by group: sums of correct and n, without groups beyond it."""
-    merged: list[Cell] = []
-    for group in groups:
-        if group[-1] >= len(cells):
-            break
-        known = [cell for cell in (cells[column] for column in group) if cell is not None]
-        merged.append((sum(c for c, _ in known), sum(n for _, n in known)) if known else None)
-    return merged
 
 
 def matrix(db: sqlite3.Connection, feed: int) -> list[list[Cell]]:

@@ -1,20 +1,11 @@
-"""Dead letters: an outbox to the dead-letter topic, and the place that `dead-letters retry` works on.
-
-Keeps invariant 3 (nothing is thrown away silently): a letter is written in the transaction that refuses its record.
-
-Delivery: at least once to the topic (`to_send`, then `mark_sent`), keyed by position. Ordering: by letter number.
-Atomicity: each call is one transaction. Idempotency: one row per feed and position; a letter that fails again after a
-retry returns to its row, and is sent again only if its reason changed. Errors: BufferFull.
-States: to_send → sent → (marked) retry → resolved, or back to sent or to_send.
-"""
+"""The table of dead letters (see `driftline.buffer.letters`)."""
 
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 
-from driftline.buffer.counters import Tally
+from driftline.buffer.letters import LetterRow
+from driftline.buffer.sqlite.counters import Tally
 from driftline.buffer.states import from_micros
 from driftline.names import RECORD_TOO_LARGE
 from driftline.records import DeadLetter, Position
@@ -22,16 +13,6 @@ from driftline.records import DeadLetter, Position
 TO_SEND, SENT, RETRY, RESOLVED = "to_send", "sent", "retry", "resolved"
 MAX_BYTES = 16 << 20
 _COLUMNS = 'letters.id, feeds.name, reason, detail, topic, "partition", "offset", value, kind, state, at'
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LetterRow:
-    """A dead letter as it stands. `state`: to_send | sent | retry | resolved (its value is gone then)."""
-
-    id: int
-    letter: DeadLetter
-    state: str
-    at: datetime
 
 
 def put(db: sqlite3.Connection, feed: int, letters: Iterable[tuple[str, DeadLetter]], now: int, tally: Tally) -> None:

@@ -7,29 +7,11 @@ but only if its version, or an ancestor of it, had not learned the example, fres
 import json
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
 
-from driftline.buffer.cycles import lineage, parents
+from driftline.buffer.exams import Scored
+from driftline.buffer.lineage import lineage
+from driftline.buffer.sqlite.cycles import parents
 from driftline.buffer.states import WITHDRAWN, from_micros
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scored:
-    """An example and its answer. `answered` False: none came, or none that counts; version and predicted are None then.
-
-    An answer of version 0 has predicted None: it counts as wrong, as does a missing answer (if the feed has a scorer).
-    """
-
-    seq: int
-    event_id: str
-    source: str | None
-    label: str
-    predicted: str | None
-    version: int | None
-    holdout: bool
-    occurred_at: datetime
-    answered: bool
 
 
 def scored(db: sqlite3.Connection, feed: int, last: int | None) -> list[Scored]:

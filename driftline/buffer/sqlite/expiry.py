@@ -10,12 +10,11 @@ back, what is stamped in the future waits until that time and holds up nothing t
 forgotten with its id: the same record, should it ever come again, is a new event.
 """
 
-import sqlite3
 from collections.abc import Sequence
 
-from driftline.buffer import cycles, outbox
-from driftline.buffer.counters import Tally, read_counter
-from driftline.buffer.rules import FeedRules
+from driftline.buffer.sqlite import cycles, outbox
+from driftline.buffer.sqlite.counters import read_counter
+from driftline.buffer.sqlite.unit import Unit
 from driftline.buffer.states import AWAITING, FRESH, PENDING
 from driftline.records import DeadLetter, Position
 
@@ -30,17 +29,13 @@ class Expiry:
     hold, and examples are offered, all the same.
     """
 
-    def __init__(self, db: sqlite3.Connection, feed: int, rules: FeedRules, now: int, current: bool) -> None:
-        self._db = db
-        self._feed = feed
-        self._rules = rules
+    def __init__(self, unit: Unit, now: int, current: bool) -> None:
+        self._db = unit.db
+        self._feed = unit.feed
+        self._rules = unit.rules
+        self._tally = unit.tally
         self._now = now
         self._current = current
-        self._tally = Tally()
-
-    def write_counts(self) -> None:
-        """Write what was counted; the last thing in the transaction."""
-        self._tally.write(self._db)
 
     def offer(self) -> int:
         """Examples whose prediction wait is over become fresh."""

@@ -21,7 +21,7 @@ OLDEST_VERSION = 4
 
 def create(db: sqlite3.Connection) -> None:
     """All tables, empty."""
-    _run(db, resources.files("driftline.buffer").joinpath("schema.sql"))
+    _run(db, resources.files("driftline.buffer.sqlite").joinpath("schema.sql"))
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
@@ -29,7 +29,7 @@ def upgrade(db: sqlite3.Connection, path: Path) -> None:
     """Run the scripts that the file has not seen yet, inside the caller's transaction."""
     check_known(db, path)
     for version in range(found_format(db) + 1, SCHEMA_VERSION + 1):
-        _run(db, resources.files("driftline.buffer").joinpath("migrations", f"{version}.sql"))
+        _run(db, resources.files("driftline.buffer.sqlite").joinpath("migrations", f"{version}.sql"))
         db.execute(f"PRAGMA user_version = {version}")
 
 

@@ -1,22 +1,14 @@
-"""The learner's side of the hand-over: take, acknowledge, and what a rollback does to learned examples.
-
-Keeps the buffer's part of invariants 1 (nothing is learned twice), 5 (the plan of an update is stored before it starts)
-and 9 (examples that only rolled-back versions learned are set aside, counted, and can be made fresh again).
-
-Delivery: each example is in at most one open plan; after a crash `open_cycle` returns the same plan. Ordering: as the
-plan says. Atomicity: each call is one transaction. Idempotency: `acknowledge` with the same outcome again changes
-nothing. Errors: BufferStoreError if a plan names an example that is not available, or contradicts what is stored.
-"""
+"""Cycles: taken, acknowledged, and what a rollback does to learned examples (see `driftline.buffer.ledger`)."""
 
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
-from driftline.buffer import corrections
-from driftline.buffer.counters import Tally
+from driftline.buffer.ledger import CycleRow, Outcome
+from driftline.buffer.lineage import lineage
 from driftline.buffer.rules import FeedRules
+from driftline.buffer.sqlite import corrections
+from driftline.buffer.sqlite.counters import Tally
 from driftline.buffer.states import (
     FRESH,
     HOLDOUT,
@@ -31,16 +23,6 @@ from driftline.buffer.states import (
 )
 from driftline.errors import BufferStoreError
 from driftline.records import Cycle, Plan
-
-Outcome = Literal["promoted", "rejected", "abandoned"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CycleRow:
-    """A cycle and how it ended: promoted, rejected, abandoned; None while it is open."""
-
-    cycle: Cycle
-    outcome: str | None
 
 
 def take(db: sqlite3.Connection, feed: int, cycle: Cycle, tally: Tally) -> None:
@@ -180,14 +162,6 @@ def parents(db: sqlite3.Connection, feed: int) -> dict[int, int]:
     """Version → parent, of every cycle that may have published one."""
     rows = db.execute("SELECT version, parent FROM cycles WHERE feed = ? AND outcome IS NOT 'abandoned'", (feed,))
     return dict(rows.fetchall())
-
-
-def lineage(parent_of: dict[int, int], version: int) -> list[int]:
-    """The version, its parent, … down to 0. A version of unknown origin (imported) stands on 0."""
-    line = [version]
-    while line[-1] != 0:
-        line.append(min(parent_of.get(line[-1], 0), line[-1] - 1))  # never up: a loop would not end
-    return line
 
 
 def reconcile(db: sqlite3.Connection, feed: int, live_version: int, tally: Tally) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from driftline.buffer import migration
+from driftline.buffer.sqlite import migration
 from driftline.errors import BufferBusy, BufferFull, BufferStoreError
 
 BUSY_TIMEOUT_MS = 30_000
