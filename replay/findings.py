@@ -78,11 +78,11 @@ def _final(report: dict[str, Any]) -> str:
     )
 
 
-def _standing(ahead: dict[str, float], called: str = "") -> str:
-    """`12.2 points (9.8 to 14.5) ahead of X`, `level with X (+0.4 points, -1.0 to +1.8)`; X may be left out."""
+def _standing(ahead: dict[str, float], rival: str = "") -> str:
+    """`12.2 points (9.8 to 14.5) ahead of X`, `0.4 points (-1.0 to 1.8) behind X, which may be chance`. The interval
+    goes in the direction that is named; X may be left out."""
     gap, low, high = (100 * ahead[name] for name in ("gap", "low", "high"))
-    if low > 0:
-        return f"{gap:.1f} points ({low:.1f} to {high:.1f}) ahead{called and f' of {called}'}"
-    if high < 0:
-        return f"{-gap:.1f} points ({-high:.1f} to {-low:.1f}) behind{called and f' {called}'}"
-    return f"level{called and f' with {called}'} ({gap:+.1f} points, {low:+.1f} to {high:+.1f})"
+    chance = ", which may be chance" if low <= 0 <= high else ""
+    if gap > 0:
+        return f"{gap:.1f} points ({low:.1f} to {high:.1f}) ahead{rival and f' of {rival}'}{chance}"
+    return f"{abs(gap):.1f} points ({-high:.1f} to {-low:.1f}) behind{rival and f' {rival}'}{chance}"

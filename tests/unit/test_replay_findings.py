@@ -19,7 +19,8 @@ def standing(gap: float, low: float, high: float, **more: Any) -> dict[str, Any]
 
 AHEAD = standing(0.122, 0.098, 0.145)
 BEHIND = standing(-0.021, -0.034, -0.008)
-LEVEL = standing(0.004, -0.01, 0.018)
+AHEAD_OR_CHANCE = standing(0.004, -0.01, 0.018)
+BEHIND_OR_CHANCE = standing(-0.029, -0.065, 0.004)
 
 
 def told(whole: dict[str, Any], warm: dict[str, Any], **more: Any) -> list[str]:
@@ -36,9 +37,9 @@ def told(whole: dict[str, Any], warm: dict[str, Any], **more: Any) -> list[str]:
 
 
 def test_a_win_is_told_with_its_interval_over_the_whole_stream_and_after_the_cold_start() -> None:
-    updates, replay, head, last, majority = told(AHEAD, LEVEL)
+    updates, replay, head, last, majority = told(AHEAD, AHEAD_OR_CHANCE)
     assert updates == (
-        "Updates put Driftline level with version 1 kept frozen (+0.4 points, -1.0 to +1.8),"
+        "Updates put Driftline 0.4 points (-1.0 to 1.8) ahead of version 1 kept frozen, which may be chance,"
         " on the 1,000 events since that one went live."
     )
     assert replay.startswith(
@@ -47,11 +48,12 @@ def test_a_win_is_told_with_its_interval_over_the_whole_stream_and_after_the_col
     assert replay.endswith('; strategy = "naive" in [feed.reviews.learner] would show it without.')
     assert head == (
         "LoRA and replay put Driftline 12.2 points (9.8 to 14.5) ahead of the online head on the frozen base"
-        " (λ = 300, forgetting 0.999, chosen on line); after the cold start level (+0.4 points, -1.0 to +1.8)."
+        " (λ = 300, forgetting 0.999, chosen on line);"
+        " after the cold start 0.4 points (-1.0 to 1.8) ahead, which may be chance."
     )
     assert last == (
         "Driftline was 12.2 points (9.8 to 14.5) ahead of the last label;"
-        " after the cold start level (+0.4 points, -1.0 to +1.8)."
+        " after the cold start 0.4 points (-1.0 to 1.8) ahead, which may be chance."
     )
     assert majority == last.replace("last", "majority")
 
@@ -61,6 +63,13 @@ def test_a_loss_is_told_as_plainly() -> None:
     assert "2.1 points (0.8 to 3.4) behind version 1 kept frozen, on the 1,000 events" in updates
     assert "2.1 points (0.8 to 3.4) behind the online head on the frozen base (λ" in head
     assert head.endswith("; after the cold start 2.1 points (0.8 to 3.4) behind.")
+    assert told(BEHIND, BEHIND_OR_CHANCE)[2].endswith(
+        "; after the cold start 2.9 points (-0.4 to 6.5) behind, which may be chance."
+    )
+
+
+def test_an_exact_tie_has_no_sign() -> None:
+    assert "Driftline 0.0 points (-1.0 to 1.0) behind version 1" in told(AHEAD, standing(-0.0, -0.01, 0.01))[0]
 
 
 def test_without_a_cold_start_it_is_told_once() -> None:
