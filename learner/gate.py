@@ -12,6 +12,8 @@ Not covered: a loss that too few hold-outs can show; then `too_few_holdouts` say
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+import scipy.stats  # noqa: F401  what tasks judge with, so that the first cycle does not wait for it
+
 from driftline.config import GateConfig
 from driftline.records import GateDecision, GateReason
 from driftline.tasks import Answers, Comparison, Task
