@@ -16,6 +16,7 @@
     │   ├── RegistryLost       the live record is missing or older than one seen before
     │   ├── RegistryConflict   somebody else changed the live record first: read it again and decide anew
     │   ├── UnknownVersion     no such version of the feed
+    │   ├── PulseGap           Redis lost pulses: publish a snapshot, then go on
     │   └── LeaseLost          another process holds the lease now: stop publishing
     ├── ArtefactError          an adapter must not be served; `code` names the check that failed
     ├── BaseModelError         the base model cannot be loaded
@@ -108,6 +109,10 @@ class RegistryConflict(RegistryError):
 
 class UnknownVersion(RegistryError):
     """The feed has no such version, or its blobs are no longer kept."""
+
+
+class PulseGap(RegistryError):
+    """The pulse is not the next one of its feed: those before it were lost. A snapshot mends it."""
 
 
 class LeaseLost(RegistryError):

@@ -65,6 +65,12 @@ class Keys:
     def blobs(self, feed: str) -> str:
         return self._feed(feed, "blobs")
 
+    def fast(self, feed: str) -> str:
+        return self._feed(feed, "fast")
+
+    def pulses(self, feed: str) -> str:
+        return self._feed(feed, "pulses")
+
     def lease(self, feed: str, name: str) -> str:
         return self._feed(feed, f"lease:{name}")
 

@@ -290,6 +290,41 @@ class Manifest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pulse:
+    """One published step of a feed's fast state: what its experts learned from one block of labels.
+
+    `epoch` names one life of the state; a reset, other labels or another buffer begin a new one. `number` counts on
+    over all epochs, from 1. `before` is the mark (`driftline.artefact.pulse`) of the pulse before it in its epoch, b""
+    of the first, which changes nothing: the epoch's first state is its snapshot. `last_seq`: the number of the last
+    example learned so far. `fell_back`: the watch found the mixture worse than the version's own head, so answers are
+    the head's alone. `change` is what `driftline.experts` applies.
+    """
+
+    feed: str
+    epoch: str
+    number: int
+    before: bytes
+    last_seq: int
+    fell_back: bool
+    change: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A whole fast state, to start from: as it is after the pulse `number`, whose mark is `mark`. `sha256` names the
+    blob that holds it; the other fields are as in `Pulse`."""
+
+    feed: str
+    epoch: str
+    number: int
+    mark: bytes
+    last_seq: int
+    fell_back: bool
+    labels: tuple[str, ...]
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LiveRecord:
     """What the registry names as live for a feed. Version 0, revision 0 is the base with the zero head.
 

@@ -134,8 +134,12 @@ class Signer:
     def sign(self, manifest: Manifest) -> SignedManifest:
         """Encode and sign. Ed25519 is deterministic: the same manifest gives the same signature."""
         document = encode_manifest(manifest)
-        signature = self._private_key.sign(SIGNING_DOMAIN + document).hex()
+        signature = self.signature(SIGNING_DOMAIN, document).hex()
         return SignedManifest(document=document, signature=signature, key_id=self.key_id)
+
+    def signature(self, domain: bytes, document: bytes) -> bytes:
+        """Over a document of one kind: what is signed as one kind never passes for another."""
+        return self._private_key.sign(domain + document)
 
 
 class Trust:
@@ -158,19 +162,33 @@ class Trust:
 
         ArtefactError: untrusted_key, bad_signature, or unreadable (a trusted key signed something we cannot read).
         """
-        public_key = self._public_keys.get(signed.key_id)
-        if public_key is None:
-            known = ", ".join(sorted(self._public_keys)) or "none"
+        if signed.key_id not in self._public_keys:
             raise ArtefactError(
                 "untrusted_key",
-                f"the manifest is signed by key {signed.key_id!r:.40}, which is not trusted (trusted: {known}); "
+                f"the manifest is signed by key {signed.key_id!r:.40}, which is not trusted "
+                f"(trusted: {self._listed()}); "
                 "add its public key to trust.public_keys, or import the adapter again and re-sign it",
             )
         try:
-            public_key.verify(bytes.fromhex(signed.signature), SIGNING_DOMAIN + signed.document)
+            self._public_keys[signed.key_id].verify(bytes.fromhex(signed.signature), SIGNING_DOMAIN + signed.document)
         except (InvalidSignature, ValueError):
             raise ArtefactError("bad_signature", "the manifest was changed after it was signed") from None
         return decode_manifest(signed.document)
+
+    def check(self, domain: bytes, document: bytes, signature: bytes, key_id: str) -> None:
+        """Nothing, if a trusted key signed it as one of this kind. ArtefactError: untrusted_key, bad_signature."""
+        if key_id not in self._public_keys:
+            known = self._listed()
+            raise ArtefactError(
+                "untrusted_key", f"signed by key {key_id!r:.40}, which is not trusted (trusted: {known})"
+            )
+        try:
+            self._public_keys[key_id].verify(signature, domain + document)
+        except InvalidSignature:
+            raise ArtefactError("bad_signature", "it was changed after it was signed, or is of another kind") from None
+
+    def _listed(self) -> str:
+        return ", ".join(sorted(self._public_keys)) or "none"
 
 
 def key_id(public_key: Ed25519PublicKey) -> str:

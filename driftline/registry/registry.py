@@ -34,6 +34,7 @@ from driftline.registry.fields import (
     replica_value,
 )
 from driftline.registry.lease import Lease
+from driftline.registry.pulses import Pulses
 from driftline.registry.replies import (
     conflict,
     listed,
@@ -67,6 +68,7 @@ class Registry:
         self._client: Any = client  # redis-py types replies as unions over every decoding mode
         self._keys = keys
         self._blobs = Blobs(client, keys)
+        self.pulses = Pulses(client, keys)
 
     def close(self) -> None:
         """Close all connections. The next call opens one again."""
@@ -313,7 +315,9 @@ class Registry:
         live = self.live(feed)
         before = self.promoted_before(feed, live.version)
         kept = kept_versions(self.versions(feed), live, before, keep_versions)
-        return self._blobs.collect(feed, {name for version in kept for name in self._blobs_of(feed, version)}, grace_s)
+        needed = {name for version in kept for name in self._blobs_of(feed, version)}
+        snapshot = self.pulses.snapshot_blob(feed)
+        return self._blobs.collect(feed, needed | ({snapshot} if snapshot else set()), grace_s)
 
     # --- requests and heartbeats
 

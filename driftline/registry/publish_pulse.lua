@@ -1,0 +1,10 @@
+-- Append one pulse, the next by its number. KEYS: fence, fast, pulses   ARGV: fence, number, sealed pulse
+if tonumber(ARGV[1]) < tonumber(redis.call('GET', KEYS[1]) or 0) then return {'lease_lost'} end
+local last = tonumber(redis.call('HGET', KEYS[2], 'number') or 0)
+local number = tonumber(ARGV[2])
+if number <= last then return {'duplicate', last} end
+if number ~= last + 1 then return {'gap', last} end
+local added = redis.pcall('XADD', KEYS[3], ARGV[2] .. '-0', 'pulse', ARGV[3])
+if type(added) == 'table' and added.err then return {'gap', last} end
+redis.call('HSET', KEYS[2], 'number', ARGV[2])
+return {'done', number}
