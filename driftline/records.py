@@ -95,6 +95,8 @@ class Label:
 class Prediction:
     """An answer as it was served. `label` is None only at version 0. `scores` sum to 1 over the version's labels.
 
+    `pulse`: the fast state that was mixed in; 0: the version's head alone. `feature`: d little-endian fp16 numbers, the
+    text's feature by the version's body, of norm √d; None where the fast clock does not want it.
     `occurred_at`, `source` and `text_sha256` (of the cleaned text's UTF-8) are the event's, so that whoever reads the
     predictions topic alone can chart them; None in records of before, and where the event has none.
     """
@@ -111,6 +113,8 @@ class Prediction:
     source: str | None = None
     text_sha256: str | None = None
     time_fell_back: bool = False
+    pulse: int = 0
+    feature: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

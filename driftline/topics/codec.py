@@ -11,6 +11,7 @@ plain text, tombstones, nested fields. Not covered: schema registries, Avro, oth
 
 import hashlib
 import json
+from base64 import b64encode
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -40,6 +41,7 @@ __all__ = [
 COLLECTED = "driftline_collected"
 REPEATED = "driftline_repeated"
 MAX_SOURCE_CHARACTERS = 256
+MAX_FEATURE_BYTES = 32_768
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 DEFAULT_FIELDS = FieldsConfig()
 WRITTEN_BY_US = TimeFormat()
@@ -105,7 +107,8 @@ class Codec:
             return _dead_letter(raw, self._feed, problem)
 
     def prediction(self, raw: RawRecord) -> Prediction | DeadLetter:
-        """The prediction in `raw`, or why there is none. Its label is None at version 0, and only there."""
+        """The prediction in `raw`, or why there is none. Its label may be None at version 0 only, and is without a
+        pulse."""
         try:
             return self._prediction(raw, Fields(_parse(_value(raw))))
         except Unusable as problem:
@@ -156,6 +159,7 @@ class Codec:
 
     def _prediction(self, raw: RawRecord, fields: Fields) -> Prediction:
         version = fields.count("adapter_version")
+        pulse = fields.count("pulse") if fields.has("pulse") else 0
         predicted_at, fell_back = _moment(fields, "timestamp", WRITTEN_BY_US, raw.timestamp)
         if predicted_at is None:
             reason, what = ("bad_timestamp", "no time that can be read") if fell_back else ("missing_field", "absent")
@@ -163,7 +167,7 @@ class Codec:
         return Prediction(
             event_id=fields.required_id("id"),
             feed=self._feed,
-            label=self._served_label(fields, version),
+            label=self._served_label(fields, version, pulse),
             scores=fields.scores("scores"),
             adapter_version=version,
             replica=fields.required_id("replica"),
@@ -173,14 +177,16 @@ class Codec:
             source=_extra_name(fields, "source"),
             text_sha256=_extra_name(fields, "text_sha256"),
             time_fell_back=fell_back,
+            pulse=pulse,
+            feature=fields.packed("feature", MAX_FEATURE_BYTES),
         )
 
-    def _served_label(self, fields: Fields, version: int) -> str | None:
+    def _served_label(self, fields: Fields, version: int, pulse: int) -> str | None:
         label = fields.served_label("label", self._labels)
         if label is None and version > 0:
             raise Unusable("missing_field", "field 'label' is absent or null, which only version 0 answers")
-        if label is not None and version == 0:
-            raise Unusable("wrong_type", "field 'label' must be null at version 0")
+        if label is not None and version == pulse == 0:
+            raise Unusable("wrong_type", "field 'label' must be null at version 0 without a pulse")
         return label
 
 
@@ -234,6 +240,8 @@ def encode_prediction(prediction: Prediction) -> Outgoing:
         "event_timestamp": iso(prediction.occurred_at) if prediction.occurred_at else None,
         "source": prediction.source,
         "text_sha256": prediction.text_sha256,
+        "pulse": prediction.pulse or None,
+        "feature": None if prediction.feature is None else b64encode(prediction.feature).decode("ascii"),
     }
     document |= {name: value for name, value in extra.items() if value is not None}
     return _outgoing(prediction.event_id, document)

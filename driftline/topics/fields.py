@@ -4,6 +4,7 @@ Absent and null are the same. Every complaint is an `Unusable` that names the fi
 """
 
 import math
+from base64 import b64decode
 from datetime import datetime
 from typing import Any
 
@@ -104,6 +105,20 @@ class Fields:
             return times.parse(value)
         except (ValueError, OverflowError):
             raise Unusable("bad_timestamp", f"field {path!r} is no time that can be read (timestamp_format)") from None
+
+    def has(self, path: str) -> bool:
+        """Whether it is there, and not null."""
+        return self._get(path) is not None
+
+    def packed(self, path: str, max_bytes: int) -> bytes | None:
+        """Bytes in base64; None if absent, or nothing that can be used."""
+        value = self._get(path)
+        if not isinstance(value, str) or len(value) > max_bytes * 4 // 3 + 4:
+            return None
+        try:
+            return b64decode(value, validate=True) or None
+        except ValueError:
+            return None
 
     def flag(self, path: str) -> bool:
         """Whether it is there, and true."""

@@ -1,5 +1,6 @@
 """Decoding hand-made bad input and real dirty text: never an exception, always the reason, never the user's words."""
 
+import base64
 import gzip
 import hashlib
 import json
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ftfy
+import numpy as np
 import pytest
 
 from driftline.config import FeedConfig, FieldsConfig
@@ -387,6 +389,14 @@ def test_a_prediction() -> None:
         ({"label": None}, "missing_field"),
         ({"label": None, "adapter_version": 0}, None),
         ({"adapter_version": 0}, "wrong_type"),
+        ({"adapter_version": 0, "pulse": 0}, "wrong_type"),
+        ({"adapter_version": 0, "pulse": 3}, None),
+        ({"adapter_version": 0, "pulse": 3, "label": None}, None),
+        ({"pulse": -1}, "wrong_type"),
+        ({"pulse": "3"}, "wrong_type"),
+        ({"pulse": None, "feature": SECRET}, None),
+        ({"feature": 7}, None),
+        ({"feature": "A" * 50_000}, None),
         ({"label": SECRET}, None),
         ({"label": "i" * 513}, "wrong_type"),
         ({"label": ["negative"]}, "wrong_type"),
@@ -446,6 +456,17 @@ def test_a_prediction_carries_what_charts_of_it_need() -> None:
         "source": "shop",
         "text_sha256": hashlib.sha256("schön".encode()).hexdigest(),
     }
+    assert decode_prediction(document(**document_), "reviews", FEED) == full
+
+
+def test_a_prediction_carries_what_the_fast_clock_needs() -> None:
+    plain = decode_prediction(document(**PREDICTION), "reviews", FEED)
+    assert isinstance(plain, Prediction)
+    assert (plain.pulse, plain.feature) == (0, None)
+    full = replace(plain, pulse=345, feature=np.linspace(-9, 9, 384).astype("<f2").tobytes())
+    document_ = json.loads(encode_prediction(full).value)
+    assert document_["pulse"] == 345
+    assert np.frombuffer(base64.b64decode(document_["feature"]), "<f2")[-1] == 9
     assert decode_prediction(document(**document_), "reviews", FEED) == full
 
 
