@@ -1,0 +1,1 @@
+"""The fast clock: labels → pulses, within seconds, also while an update trains. No torch."""
