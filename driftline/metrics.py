@@ -92,6 +92,10 @@ SWAP_PAUSE_MS = Histogram(
 REFUSALS = Counter("driftline_refusals_total", "Versions refused, by code", ["feed", "code"], registry=SERVING)
 LIVE_VERSION = Gauge("driftline_live_version", "The version this process serves", ["feed"], registry=SERVING)
 LIVE_REVISION = Gauge("driftline_live_revision", "The revision this process serves", ["feed"], registry=SERVING)
+LIVE_PULSE = Gauge("driftline_live_pulse", "The fast state this process answers with", ["feed"], registry=SERVING)
+PULSE_APPLY_MS = Histogram(
+    "driftline_pulse_apply_ms", "How long a pulse held the mixing", buckets=_MILLISECONDS, registry=SERVING
+)
 RESIDENT_VERSIONS = Gauge("driftline_resident_versions", "Versions in the bank's slots", registry=SERVING)
 COLLECTED = Counter(
     "driftline_collected_total", "Inputs of /predict: kept, overflowed, lost", ["feed", "outcome"], registry=SERVING

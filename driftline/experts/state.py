@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Arrays", "Cells", "Change", "Changes", "ExpertState", "Step", "apply"]
+__all__ = ["Arrays", "Cells", "Change", "Changes", "ExpertState", "Step", "apply", "check"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -54,7 +54,7 @@ def apply(arrays: Arrays, changes: Changes) -> None:
     """Write the changes into `arrays`, in place. ValueError for another shape or dtype, KeyError for an unknown name;
     then nothing was written."""
     for name, change in changes.items():
-        _check(name, arrays[name], change)
+        check(name, arrays[name], change)
     for name, change in changes.items():
         if isinstance(change, Cells):
             arrays[name].reshape(-1)[change.places] = change.values
@@ -62,7 +62,8 @@ def apply(arrays: Arrays, changes: Changes) -> None:
             arrays[name][...] = change
 
 
-def _check(name: str, array: NDArray[Any], change: Change) -> None:
+def check(name: str, array: NDArray[Any], change: Change) -> None:
+    """ValueError, with `name`, if `apply` would refuse the change to this array."""
     values = change.values if isinstance(change, Cells) else change
     shape = change.places.shape if isinstance(change, Cells) else array.shape
     if values.dtype != array.dtype or values.shape != shape:

@@ -19,7 +19,7 @@ from driftline.registry.lease import Lease
 __all__ = ["Pulses", "Stored"]
 
 MAX_WAIT_S = 4.0
-READ_AT_ONCE = 256
+READ_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,7 @@ class Pulses:
             return None if name is None else name.decode("ascii")
 
     def after(self, feed: str, number: int) -> list[tuple[int, bytes]]:
-        """(number, sealed pulse) of the pulses after `number` that are there, rising, 256 at most."""
+        """(number, sealed pulse) of the pulses after `number` that are there, rising, 16 at most."""
         found = self._client.xrange(self._keys.pulses(feed), f"({number}-0", "+", READ_AT_ONCE)
         with readable(self._keys.pulses(feed)):
             return [_entry(one) for one in found]

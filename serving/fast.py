@@ -1,0 +1,107 @@
+"""One feed's fast state as this replica answers with it: loaded from a snapshot, moved on pulse by pulse.
+
+Guards that what is mixed is what the fast clock published, bit for bit: a pulse is taken over only if it follows the
+one before by number and mark, and only whole; a snapshot only if its arrays are exactly those that this feed's config
+asks for. Anything else is refused, and the last good state stays.
+
+Not covered: signatures (`driftline.artefact.pulse`), and threads: whoever holds it lets nobody mix meanwhile.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from driftline.artefact.pulse import mark
+from driftline.errors import ArtefactError
+from driftline.experts import MIXER, Arrays, Block, Mixed, Mixture, apply
+from driftline.experts.packing import unpack_changes, unpack_states
+from driftline.experts.state import Cells, Change, check
+from driftline.records import Pulse, Snapshot
+
+__all__ = ["FastReplica"]
+
+
+class FastReplica:
+    """`number` is the pulse that it stands at; 0: nothing was loaded yet."""
+
+    def __init__(self, feed: str, labels: tuple[str, ...], mixture: Mixture, feature_size: int) -> None:
+        self.feed = feed
+        self.labels = labels
+        self.number = 0
+        self.fell_back = False
+        self._epoch = ""
+        self._mark = b""
+        self._mixture = mixture
+        states = mixture.start(len(labels), feature_size)
+        self._scoring = {name: state.scoring for name, state in states.items()}
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether any label has been learned."""
+        return bool(self._scoring[MIXER]["seen"].any())
+
+    def mix(self, block: Block) -> Mixed:
+        """How these texts are answered at this pulse."""
+        return self._mixture.score(self._scoring, block)
+
+    def follows(self, pulse: Pulse) -> bool:
+        """Whether the pulse is the next one; where it is not, a snapshot leads on."""
+        return (pulse.epoch, pulse.number, pulse.before) == (self._epoch, self.number + 1, self._mark)
+
+    def load(self, snapshot: Snapshot, state: bytes) -> None:
+        """Stand where the snapshot stands. ArtefactError: unreadable, wrong_shape, wrong_task; nothing was changed."""
+        if (snapshot.feed, snapshot.labels) != (self.feed, self.labels):
+            found = f"of feed {snapshot.feed!r} and labels {', '.join(snapshot.labels)}"
+            raise ArtefactError("wrong_task", f"the fast state is {found}: adapt and serve need the same config")
+        self._scoring = self._fitting(_read(state))
+        self._epoch, self.number, self._mark = snapshot.epoch, snapshot.number, snapshot.mark
+        self.fell_back = snapshot.fell_back
+
+    def read(self, pulse: Pulse) -> dict[str, dict[str, Change]]:
+        """The pulse's changes, which fit: what takes longest of taking it over, and needs no pause. ArtefactError:
+        unreadable, wrong_shape, not_finite."""
+        try:
+            changes = unpack_changes(pulse.change)
+        except ValueError as error:
+            raise ArtefactError("unreadable", f"pulse {pulse.number}: {error}") from None
+        for expert, own in changes.items():
+            for name, change in own.items():
+                self._check(pulse, expert, name, change)
+        return changes
+
+    def take(self, pulse: Pulse, changes: Mapping[str, Mapping[str, Change]]) -> None:
+        """Move on by one pulse that `follows`, with its changes as `read` gave them."""
+        for expert, own in changes.items():
+            apply(self._scoring[expert], own)
+        self.number, self._mark, self.fell_back = pulse.number, mark(pulse), pulse.fell_back
+
+    def _check(self, pulse: Pulse, expert: str, name: str, change: Change) -> None:
+        try:
+            check(f"{expert}.{name}", self._scoring[expert][name], change)
+        except (KeyError, ValueError) as error:
+            raise ArtefactError("wrong_shape", f"pulse {pulse.number} does not fit: {error}") from None
+        if not np.isfinite(change.values if isinstance(change, Cells) else change).all():
+            raise ArtefactError("not_finite", f"pulse {pulse.number}: {expert}.{name} is NaN or infinite")
+
+    def _fitting(self, found: Mapping[str, Arrays]) -> dict[str, Arrays]:
+        for name, own in self._scoring.items():
+            wanted = {key: (array.shape, array.dtype) for key, array in own.items()}
+            given = {key: (array.shape, array.dtype) for key, array in found.get(name, {}).items()}
+            if wanted != given:
+                raise ArtefactError(
+                    "wrong_shape",
+                    f"the fast state's {name} has {given or 'nothing'}, expected {wanted}: adapt and serve need the "
+                    "same [feed.NAME.fast]",
+                )
+            if not all(np.isfinite(array).all() for array in found[name].values()):
+                raise ArtefactError("not_finite", f"the fast state's {name} holds NaN or infinite numbers")
+        return {name: found[name] for name in self._scoring if name in found} | {
+            name: own for name, own in self._scoring.items() if not own
+        }
+
+
+def _read(state: bytes) -> dict[str, Arrays]:
+    try:
+        return {name: one.scoring for name, one in unpack_states(state).items()}
+    except ValueError as error:
+        raise ArtefactError("unreadable", f"the snapshot: {error}") from None

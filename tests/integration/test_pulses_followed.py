@@ -1,0 +1,226 @@
+"""A replica follows pulses in a real Redis: bit for bit, from any start, past every damage, losing nothing it had."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from driftline.artefact.manifest import Signer, Trust
+from driftline.artefact.pulse import seal_pulse
+from driftline.experts import Cells
+from driftline.experts.packing import pack_changes
+from driftline.names import Keys
+from driftline.registry import Client, Registry
+from serving.fast import FastReplica
+from serving.follow import Follower
+from tests.fixtures.fast_clock import LABELS, SIZE, Clock, blocks, mixture
+from tests.fixtures.registry import FEED, SIGNER, wait_until
+
+ASKED, _ = next(blocks(seed=7))
+
+
+@pytest.fixture
+def clock(registry: Registry) -> Iterator[Clock]:
+    with registry.lease(FEED, "adapt", ttl_s=30) as lease:
+        assert lease.acquire()
+        clock = Clock(registry, lease)
+        clock.begin("first")
+        yield clock
+
+
+def replica_of(labels: tuple[str, ...] = LABELS) -> FastReplica:
+    return FastReplica(FEED, labels, mixture(), SIZE)
+
+
+def follower_of(registry: Registry, replica: FastReplica) -> Follower:
+    return Follower(registry, Trust.of(SIGNER.public_key), {FEED: replica}, lambda work: work())
+
+
+def assert_same(replica: FastReplica, clock: Clock) -> None:
+    """The replica answers with exactly the clock's numbers."""
+    expected = mixture().score({name: one.scoring for name, one in clock.states.items()}, ASKED)
+    assert replica.number == clock.pulse.number
+    assert replica.mix(ASKED).logits.tobytes() == expected.logits.tobytes()
+
+
+def learn(clock: Clock, n: int, seed: int = 0, *, publish: bool = True) -> None:
+    for block, targets in islice(blocks(seed), n):
+        clock.learn(block, targets)
+        if publish:
+            clock.publish()
+
+
+def test_every_pulse_arrives_bit_for_bit(registry: Registry, clock: Clock) -> None:
+    replica = replica_of()
+    follower = follower_of(registry, replica)
+    for block, targets in islice(blocks(), 20):
+        clock.learn(block, targets)
+        clock.publish()
+        assert follower.sync(FEED) == clock.pulse.number
+        assert_same(replica, clock)
+    assert replica.has_learned
+    assert follower.refused == {}
+
+
+def test_nothing_was_published_yet(registry: Registry) -> None:
+    replica = replica_of()
+    follower = follower_of(registry, replica)
+    assert (follower.sync(FEED), follower.refused, replica.has_learned) == (0, {}, False)
+
+
+def test_who_starts_late_starts_from_the_snapshot(registry: Registry, clock: Clock) -> None:
+    learn(clock, 10)
+    clock.snapshot(kept=2)
+    learn(clock, 3, seed=1)
+    replica = replica_of()
+    follower_of(registry, replica).sync(FEED)
+    assert_same(replica, clock)
+
+
+def test_who_missed_trimmed_pulses_goes_on_from_the_snapshot(registry: Registry, clock: Clock) -> None:
+    replica = replica_of()
+    follower = follower_of(registry, replica)
+    learn(clock, 2)
+    follower.sync(FEED)
+    learn(clock, 30, seed=1)
+    clock.snapshot(kept=3)
+    learn(clock, 1, seed=2)
+    follower.sync(FEED)
+    assert_same(replica, clock)
+
+
+def test_a_snapshot_alone_is_followed_too(registry: Registry, clock: Clock) -> None:
+    """After Redis was away for several pulses a snapshot goes in their place, and the next label may be hours off."""
+    replica = replica_of()
+    follower = follower_of(registry, replica)
+    follower.sync(FEED)
+    learn(clock, 5, publish=False)
+    clock.snapshot()
+    follower.sync(FEED)
+    assert_same(replica, clock)
+
+
+def test_a_new_epoch_takes_over(registry: Registry, clock: Clock) -> None:
+    replica = replica_of()
+    follower = follower_of(registry, replica)
+    learn(clock, 3)
+    follower.sync(FEED)
+    clock.states = mixture().start(3, SIZE)
+    clock.begin("second")
+    learn(clock, 2, seed=5)
+    follower.sync(FEED)
+    assert_same(replica, clock)
+
+
+def test_falling_back_and_coming_again_is_told(registry: Registry, clock: Clock) -> None:
+    replica = replica_of()
+    follower = follower_of(registry, replica)
+    for fell_back, (block, targets) in zip((True, True, False), blocks(), strict=False):
+        clock.learn(block, targets, fell_back=fell_back)
+        clock.publish()
+        follower.sync(FEED)
+        assert replica.fell_back == fell_back
+
+
+def put_in_place(registry: Registry, clock: Clock, sealed: bytes) -> None:
+    """Another hand's bytes where the next pulse will stand."""
+    number = clock.pulse.number + 1
+    assert registry.pulses.publish(FEED, number, sealed, lease=clock.lease)
+
+
+def bad_pulses(clock: Clock) -> dict[str, bytes]:
+    block, targets = next(blocks(seed=3))
+    good = Clock(clock.registry, clock.lease, mixture().start(3, SIZE), clock.pulse).learn(block, targets)
+    nan = {"mixer": {"bias": np.full(3, np.nan)}}
+    outside = {"words": {"weight": Cells(places=np.array([10**9]), values=np.ones(1, np.float32))}}
+    return {
+        "bad_signature": seal_pulse(good, SIGNER)[:-40] + b"\x00" + seal_pulse(good, SIGNER)[-39:],
+        "unreadable": b"\xc1 nothing",
+        "untrusted_key": seal_pulse(good, Signer(Ed25519PrivateKey.generate())),
+        "out_of_place": seal_pulse(replace(good, before=b"another"), SIGNER),
+        "another feed": seal_pulse(replace(good, feed="other"), SIGNER),
+        "another number": seal_pulse(replace(good, number=good.number + 1), SIGNER),
+        "not_finite": seal_pulse(replace(good, change=pack_changes(nan)), SIGNER),
+        "wrong_shape": seal_pulse(replace(good, change=pack_changes(outside)), SIGNER),
+        "no safetensors": seal_pulse(replace(good, change=b"nonsense"), SIGNER),
+    }
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "bad_signature",
+        "unreadable",
+        "untrusted_key",
+        "out_of_place",
+        "another feed",
+        "another number",
+        "not_finite",
+        "wrong_shape",
+        "no safetensors",
+    ],
+)
+def test_a_bad_pulse_changes_nothing_and_the_next_snapshot_leads_on(
+    registry: Registry, clock: Clock, kind: str
+) -> None:
+    replica = replica_of()
+    follower = follower_of(registry, replica)
+    learn(clock, 4)
+    follower.sync(FEED)
+    before = replica.mix(ASKED).logits.tobytes()
+    put_in_place(registry, clock, bad_pulses(clock)[kind])
+    for _ in range(2):
+        assert follower.sync(FEED) == clock.pulse.number
+        assert replica.mix(ASKED).logits.tobytes() == before
+    assert kind not in ("bad_signature", "untrusted_key", "not_finite", "wrong_shape") or kind in follower.refused[FEED]
+    assert follower.refused
+    learn(clock, 2, seed=9, publish=False)
+    clock.snapshot()
+    follower.sync(FEED)
+    assert_same(replica, clock)
+    assert follower.refused == {}
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_forged_snapshot_is_refused(registry: Registry, redis_client: Client, keys: Keys) -> None:
+    redis_client.hset(keys.fast(FEED), "snapshot", b"forged")
+    replica = replica_of()
+    follower = follower_of(registry, replica)
+    assert follower.sync(FEED) == 0
+    assert "unreadable" in follower.refused[FEED]
+
+
+def test_a_state_of_other_labels_is_refused_with_the_remedy(registry: Registry, clock: Clock) -> None:
+    learn(clock, 1)
+    replica = replica_of(("no", "yes"))
+    follower = follower_of(registry, replica)
+    assert follower.sync(FEED) == 0
+    assert "adapt and serve need the same config" in follower.refused[FEED]
+
+
+def test_an_older_redis_takes_nothing_away(registry: Registry, clock: Clock, redis_client: Client, keys: Keys) -> None:
+    replica = replica_of()
+    follower = follower_of(registry, replica)
+    learn(clock, 6)
+    follower.sync(FEED)
+    redis_client.delete(keys.pulses(FEED))
+    redis_client.hset(keys.fast(FEED), "number", 2)
+    follower.sync(FEED)
+    assert_same(replica, clock)
+
+
+def test_the_thread_follows_within_a_moment_and_stops(registry: Registry, clock: Clock) -> None:
+    replica = replica_of()
+    follower, stop = follower_of(registry, replica), threading.Event()
+    thread = threading.Thread(target=follower.run, args=(stop,))
+    thread.start()
+    learn(clock, 5)
+    wait_until(lambda: replica.number == clock.pulse.number or registry.pulses.stored(FEED) is None, 30)
+    stop.set()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert_same(replica, clock)
