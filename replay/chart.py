@@ -20,6 +20,7 @@ class Style(NamedTuple):
 
 STYLES = {
     "ours": Style(3.0, (), "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z"),
+    "frozen_mixture": Style(2.2, (16, 3, 3, 3), "M0-5L4.5 4L-4.5 4z"),
     "online_head": Style(1.8, (12, 4), "M-3.5-3.5h7v7h-7z"),
     "last_label": Style(1.8, (5, 4), "M0-5L5 0L0 5L-5 0z"),
     "majority": Style(1.8, (2, 3), "M-3.5-3.5L3.5 3.5M3.5-3.5L-3.5 3.5"),

@@ -9,6 +9,7 @@ from driftline.phrases import count_of, percent
 
 OURS = "Driftline, as served"
 NAMES = {
+    "frozen_mixture": "experts on the frozen base",
     "online_head": "online head on the frozen base",
     "last_label": "last label",
     "majority": "majority label",

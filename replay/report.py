@@ -23,8 +23,8 @@ REPORT_FORMAT = 3
 """What a report may hold: 1 is what was written before there was a number; with 2 came
 `dtype` (what updates were trained in), macro-F1 of every exam, classes, sources and `broken_words`;
 with 3 `ahead` of every baseline (ours minus theirs, with its 95 % interval), the baselines' exams under `evaluation`,
-and the setting that `online_head` had chosen. Two names are kept free in 3 for what the next release brings:
-`experts`, and `frozen_mixture` among the baselines."""
+the setting that `online_head` had chosen, and `frozen_mixture` among the baselines. The name `experts` is kept free in
+3 for what the next release brings."""
 WINDOW_EVENTS = 250
 
 

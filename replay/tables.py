@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from replay.comparison import NAMES, OURS
 from replay.evaluation import Matrix
 
-RIVALS = ("online_head", "last_label", "majority")
+RIVALS = ("frozen_mixture", "online_head", "last_label", "majority")
 """The baselines that answer the whole stream, as the chart and its table have them."""
 
 

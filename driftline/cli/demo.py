@@ -44,7 +44,7 @@ def demo(
     say(
         f"[bold]Driftline demo[/]: {count_of(events, 'product review')}, five products in turn, new slang on the way,"
         " 4 % wrong labels,\nlabels two minutes late. The model starts knowing nothing; each answer is given before its"
-        " label is seen.\nThree baselines answer beside it. It takes about two minutes on 2 otherwise idle cores.\n"
+        " label is seen.\nFour baselines answer beside it. It takes about two minutes on 2 otherwise idle cores.\n"
     )
     say("Loading the base model …")
     with unwound_by_signals():

@@ -16,6 +16,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 from replay.page import render_page
+from replay.tables import RIVALS
 from tests.fixtures.reports import make_report, with_evaluation
 
 WITHIN_S = 30
@@ -67,7 +68,7 @@ def values(page: webdriver.Chrome) -> list[str]:
 
 
 def expected(window: int) -> list[str]:
-    rivals = [REPORT["baselines"][name]["windows"][window] for name in ("online_head", "last_label", "majority")]
+    rivals = [REPORT["baselines"][name]["windows"][window] for name in RIVALS]
     return [f"{100 * share:.1f} %" for share in (REPORT["prequential"]["windows"][window]["accuracy"], *rivals)]
 
 
@@ -88,7 +89,9 @@ def colour(page: webdriver.Chrome, name: str) -> int:
 
 def test_every_line_is_drawn_and_nothing_is_complained_of(page: webdriver.Chrome) -> None:
     colours = set(painted(page))
-    assert {colour(page, name) for name in ("ours", "online-head", "last-label", "majority")} <= colours
+    assert {
+        colour(page, name) for name in ("ours", "frozen-mixture", "online-head", "last-label", "majority")
+    } <= colours
     assert page.get_log("browser") == []
 
 
@@ -131,14 +134,14 @@ def test_arrow_keys_go_from_window_to_window_and_say_what_they_find(page: webdri
     assert note(page).startswith("Events 251 to 500, version ")
     said = chart(page).get_attribute("aria-valuetext") or ""
     assert said.startswith(note(page))
-    assert f"online head on the frozen base {expected(1)[1]}" in said
+    assert f"online head on the frozen base {expected(1)[2]}" in said
     assert chart(page).get_attribute("aria-valuenow") == "2"
     chart(page).send_keys(Keys.END)
     assert values(page) == expected(19)
 
 
 def test_a_line_can_be_hidden_by_key_and_shown_again(page: webdriver.Chrome) -> None:
-    button = page.find_elements(By.CSS_SELECTOR, "#accuracy-legend button")[3]
+    button = page.find_elements(By.CSS_SELECTOR, "#accuracy-legend button")[-1]
     green = colour(page, "majority")
     button.send_keys(Keys.SPACE)
     assert button.get_attribute("aria-pressed") == "false"

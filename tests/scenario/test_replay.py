@@ -205,7 +205,7 @@ def test_the_report_has_the_fields_of_the_design(replay: Replay, tmp_path: Path)
     windows = report["prequential"]["windows"]
     assert next((w["start"], w["end"], w["n"]) for w in windows) == (0, 250, 250)
     assert sum(w["n"] for w in windows) == report["prequential"]["n"]
-    assert set(report["baselines"]) == {"majority", "last_label", "online_head", "first_version"}
+    assert set(report["baselines"]) == {"majority", "last_label", "online_head", "frozen_mixture", "first_version"}
     assert {row["n"] for name, row in report["baselines"].items() if name != "first_version"} == {report["examples"]}
     assert set(report["retention"]) == {"segments", "matrix", "average_accuracy", "backward_transfer", "forgetting"}
     assert all(

@@ -118,9 +118,10 @@ def test_every_plot_can_be_taken_away_with_all_its_digits(page: Parsed) -> None:
     links = {found["download"]: found["href"] or "" for tag, found in page.elements if tag == "a"}
     assert set(links) == {f"reviews-{name}.csv" for name in ("accuracy", "confusion", "retention")}
     head, *rows = read_csv(links["reviews-accuracy.csv"])
-    assert head[4:] == ["Driftline, as served", "online head on the frozen base", "last label", "majority label"]
+    assert head[4:6] == ["Driftline, as served", "experts on the frozen base"]
+    assert head[6:] == ["online head on the frozen base", "last label", "majority label"]
     assert [float(row[4]) for row in rows] == [one["accuracy"] for one in report["prequential"]["windows"]]
-    assert [float(row[5]) for row in rows] == report["baselines"]["online_head"]["windows"]
+    assert [float(row[6]) for row in rows] == report["baselines"]["online_head"]["windows"]
     matrix = [
         [float(cell) if cell else None for cell in row[1:]] for row in read_csv(links["reviews-retention.csv"])[1:]
     ]
