@@ -28,6 +28,7 @@ from benchmarks.record import announce_ratios, options_of, write_result
 from benchmarks.rounds import Contender, compare, interleave, shares, shares_in_words, timed_calls
 from benchmarks.servers import kafka_broker, missing_kafka
 from driftline.buffer import Buffer, feed_rules
+from driftline.buffer.sqlite.intake import SqliteIntake
 from driftline.cli.output import say
 from driftline.clock import Deadline, SystemClock
 from driftline.config import FeedConfig, FeedTopics, IngestConfig, TopicsConfig
@@ -119,7 +120,7 @@ class Source:
 
     def profile(self, reader: type) -> dict[str, float]:
         """Shares of one more ingest's time: polling, decoding, writing (with the commit's fsync)."""
-        phases = {"polling": (reader, "poll"), "decoding": (Decoder, "decode"), "writing": (Buffer, "append")}
+        phases = {"polling": (reader, "poll"), "decoding": (Decoder, "decode"), "writing": (SqliteIntake, "append")}
         with timed_calls(phases) as spent:
             total = self.ingest()
         return shares(spent, total)

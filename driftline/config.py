@@ -209,6 +209,12 @@ class IngestConfig(Section):
     """Events waiting for a label, per feed; the oldest expire first and are counted."""
     max_waiting_labels: Count = 1_000_000
     """Labels waiting for their event, per feed; the oldest go to the dead letters first."""
+    keep_letters_s: Annotated[float, Field(ge=0)] = 30 * 86400.0
+    """How long a dead letter keeps its bytes after it was sent to its topic (or resolved by a retry): so long
+    `dead-letters list` shows it and `dead-letters retry` can take it in again. Then it is only counted."""
+    max_letter_bytes: Count = 1 << 30
+    """Bytes of dead letters in the buffer, per feed: beyond that the oldest sent ones are let go early. What is not on
+    its topic yet, or marked for retry, is kept whatever its size."""
     batch_records: Count = 500
     """Records per transaction."""
     max_record_bytes: Count = 16 << 20
@@ -241,6 +247,15 @@ class FeedTopics(Section):
     labels: str
     predictions: str
     dead_letters: str
+
+    @property
+    def read(self) -> tuple[str, str, str]:
+        """The topics that ingest reads for the feed."""
+        return self.events, self.labels, self.predictions
+
+    def kind_of(self, topic: str) -> str:
+        """What a record of this topic is: label, prediction, else event."""
+        return {self.labels: "label", self.predictions: "prediction"}.get(topic, "event")
 
 
 class Config(Section):

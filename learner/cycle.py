@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import structlog
 
-from driftline.artefact.manifest import Signer
+from driftline.artefact.manifest import Signer, decode_manifest
 from driftline.base import Base
-from driftline.buffer import Buffer
+from driftline.buffer import Buffer, Outcome
 from driftline.clock import Clock
 from driftline.config import FeedConfig
 from driftline.errors import RegistryConflict
@@ -32,7 +32,7 @@ from learner.holdouts import Holdouts
 from learner.manifests import Judged, draft
 from learner.memory import give_back_memory
 from learner.model import LoraModel
-from learner.publishing import Publisher
+from learner.publishing import Publisher, is_judged
 from learner.recipes import recipe_of
 from learner.schedule import missed_tick
 from learner.training import Training
@@ -162,11 +162,13 @@ class Learner:
         Reconciled every time: after a crash the buffer may have seen the revision, but not yet what it means for a
         cycle that was acknowledged since.
         """
-        live = self._shop.registry.live(self.feed)
-        check_not_lost(live, self._shop.buffer.ledger.seen_revision(self.feed))
-        self._shop.buffer.ledger.reconcile(self.feed, live.version)
-        self._shop.buffer.ledger.remember_revision(self.feed, live.revision)
-        return live
+        ledger, registry = self._shop.buffer.ledger, self._shop.registry
+        while True:
+            seen = ledger.seen_revision(self.feed)  # first: a newer one seen meanwhile must not make it look lost
+            live = registry.live(self.feed)
+            check_not_lost(live, seen)
+            if ledger.reconcile(self.feed, live.version, live.revision):
+                return live
 
     def _take(self, live: LiveRecord, at_least: int | None) -> Cycle | None:
         buffer = self._shop.buffer
@@ -246,13 +248,20 @@ class Learner:
         sample = self._shop.buffer.ledger.examples(self.feed, cycle.plan.fresh[:SAMPLE_TEXTS])
         return self._shop.base.broken_words([example.text for example in sample])
 
+    def _ending(self, report: CycleReport, outcome: PublishOutcome) -> Outcome:
+        """What the outcome means for the cycle's examples; after a crash the manifest says why it was rejected."""
+        if report.outcome == "promoted":
+            return "promoted"
+        manifest = self._shop.registry.manifest(self.feed, outcome.version)
+        return "rejected" if is_judged(decode_manifest(manifest.document).decision) else "unjudged"
+
     def _acknowledge(self, report: CycleReport, outcome: PublishOutcome) -> CycleReport:
         buffer, cycle = self._shop.buffer, report.cycle
         buffer.ledger.remember_revision(self.feed, outcome.revision)  # first: should Redis lose it now, it is missed
-        buffer.ledger.ack(cycle.cycle_id, "promoted" if report.outcome == "promoted" else "rejected")
+        buffer.ledger.ack(cycle.cycle_id, self._ending(report, outcome))
         log.info("cycle_done", feed=self.feed, version=cycle.version, outcome=report.outcome, loss=report.mean_loss)
         live = self._live()
-        buffer.exams.forget_predictions(self.feed, keep={live.version, live.anchor, cycle.version})
+        self._holdouts.forget({live.version, live.anchor, cycle.version})
         self._shop.registry.collect_garbage(self.feed)
         give_back_memory()
         return report

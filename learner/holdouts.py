@@ -82,6 +82,12 @@ class Holdouts:
         self._buffer.exams.cache_predictions(self._feed, version, answers)
         return answers
 
+    def forget(self, keep: Collection[int]) -> None:
+        """Drop what is cached of all other versions, and on hold-outs that no set has any more: an anchor may stay for
+        as long as the feed lives."""
+        asked = self.exam().seqs
+        self._buffer.exams.forget_predictions(self._feed, versions=keep, seqs=asked)
+
     def next_to_close(self, minimum_open: int | None = None) -> Segment | None:
         """The first segment that is full and not closed yet.
 

@@ -12,6 +12,9 @@ from driftline.clock import Clock
 from driftline.records import GateDecision, GateReason, LiveRecord, Manifest, PublishOutcome
 from driftline.registry import Lease, Registry
 
+_REFUSALS = {"paused": "paused", "conflict": "incumbent_changed"}
+"""The registry's answer to a promotion that somebody else's decision forestalled → the reason that is given for it."""
+
 
 class Publisher:
     """One feed's way into the registry."""
@@ -30,7 +33,7 @@ class Publisher:
         refusal = _refusal(live, manifest)
         if refusal is None:
             outcome = self._send(manifest, live)
-            refusal = {"paused": "paused", "conflict": "incumbent_changed"}.get(outcome.status)
+            refusal = _REFUSALS.get(outcome.status)
             if refusal is None:
                 return outcome, manifest.decision
         refused = rejected(manifest, refusal)
@@ -47,6 +50,11 @@ def _refusal(live: LiveRecord, manifest: Manifest) -> str | None:
     if live.version != manifest.parent:
         return "incumbent_changed"
     return "paused" if live.paused else None
+
+
+def is_judged(decision: GateDecision) -> bool:
+    """Whether a version was rejected for what it is: not where it was paused, or something else went live meanwhile."""
+    return not any(reason.code in _REFUSALS.values() for reason in decision.reasons)
 
 
 def rejected(manifest: Manifest, code: str) -> Manifest:

@@ -2,7 +2,8 @@
 
 Keeps invariant 3. Delivery: at least once onto the dead-letter topic, keyed by position; a retry takes each marked
 letter once. Ordering: by letter number. Atomicity: a retry is one transaction; sending and marking are two steps, so a
-crash between them sends again. Errors: TopicUnavailable and BufferFull (retriable; letters stay where they are).
+crash between them sends again. Errors: BufferFull (retriable); a topic that cannot be written to is logged, its letters
+stay where they are and hold up no other feed's.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import structlog
 from driftline import metrics
 from driftline.buffer import Buffer
 from driftline.config import FeedTopics
+from driftline.errors import TopicError
 from driftline.names import RECORD_TOO_LARGE
 from driftline.records import DeadLetter, RawRecord, Record
 from driftline.topics import Topics
@@ -38,32 +40,41 @@ class DeadLetters:
         self._decoders = decoders
         self._names = topic_names
 
-    def drain(self) -> int:
-        """Send all that wait; returns how many."""
+    def drain(self, now: datetime) -> int:
+        """Send all that wait; returns how many. What cannot be sent is logged, and waits on."""
+        return sum(self._drain(feed, now) for feed in self._names)
+
+    def _drain(self, feed: str, now: datetime) -> int:
+        """Those of one feed, whose topic may refuse them: that must not hold up another one's."""
         sent = 0
-        while count := self.send():
-            sent += count
+        try:
+            while count := self._send(feed, now):
+                sent += count
+        except TopicError as error:
+            log.warning("dead_letters_wait", feed=feed, error=str(error))
         return sent
 
-    def send(self) -> int:
-        """Send the oldest ones, at most `LETTERS_AT_ONCE`; returns how many."""
-        letters = self._buffer.letters.to_send(LETTERS_AT_ONCE)
-        for feed in dict.fromkeys(letter.feed for _, letter in letters):
-            own = [(number, letter) for number, letter in letters if letter.feed == feed]
-            self._topics.append_dead_letters(self._names[feed].dead_letters, [letter for _, letter in own])
-            self._buffer.letters.mark_sent(own)
-            for _, letter in own:
-                metrics.INGEST_DEAD_LETTERS.labels(feed, letter.reason).inc()
-            log.info("dead_letters_sent", feed=feed, count=len(own))
+    def _send(self, feed: str, now: datetime) -> int:
+        """The oldest ones, as many at once as are there: a few at a time would sync the disk for each few."""
+        letters = self._buffer.letters.to_send(feed, LETTERS_AT_ONCE)
+        if letters:
+            self._topics.append_dead_letters(self._names[feed].dead_letters, [letter for _, letter in letters])
+            self._buffer.letters.mark_sent(feed, letters, now)
+            log.info("dead_letters_sent", feed=feed, count=len(letters))
+        for _, letter in letters:
+            metrics.INGEST_DEAD_LETTERS.labels(feed, letter.reason).inc()
         return len(letters)
 
     def retry(self, now: datetime) -> int:
         """Decode and take all that are marked; returns how many were decoded."""
+        return sum(self._retry(feed, now) for feed in self._names)
+
+    def _retry(self, feed: str, now: datetime) -> int:
         retried = 0
-        while letters := self._buffer.letters.to_retry(LETTERS_AT_ONCE):
+        while letters := self._buffer.letters.to_retry(feed, LETTERS_AT_ONCE):
             records = [self._again(letter) for _, letter in letters]
             counts = self._buffer.intake.append(records, {}, now, retried=[number for number, _ in letters])
-            log.info("dead_letters_retried", count=len(letters), dead_again=counts.dead_letters)
+            log.info("dead_letters_retried", feed=feed, count=len(letters), dead_again=counts.dead_letters)
             retried += len(letters)
         return retried
 

@@ -16,11 +16,9 @@ class Decoder:
         self._topics = topics
 
     def decode(self, raw: RawRecord) -> Record:
-        """The record, or why there is none. What stands on neither labels nor predictions topic is an event."""
-        topic = raw.position.topic
-        if topic == self._topics.labels:
-            return self._codec.label(raw)
-        return self._codec.prediction(raw) if topic == self._topics.predictions else self._codec.event(raw)
+        """The record, or why there is none."""
+        decode = {"label": self._codec.label, "prediction": self._codec.prediction, "event": self._codec.event}
+        return decode[self._topics.kind_of(raw.position.topic)](raw)
 
     def decode_again(self, raw: RawRecord, kind: str | None) -> Record:
         """A record whose letter is of this kind: where only the label inside an event was refused, that label."""

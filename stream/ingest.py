@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Self
@@ -27,7 +27,7 @@ from driftline.errors import BufferInUse, DriftlineError
 from driftline.locks import hold
 from driftline.records import RawRecord, Record
 from driftline.topics import Topics
-from stream.dead_letters import LETTERS_AT_ONCE, DeadLetters
+from stream.dead_letters import DeadLetters
 from stream.decode import Decoder
 from stream.quality import Quality
 from stream.source import Source, next_positions
@@ -106,7 +106,7 @@ class Ingest:
 
     def drain_dead_letters(self) -> int:
         """Put waiting dead letters onto their topics, and mark them. At least once. Returns how many."""
-        return self._letters.drain()
+        return self._letters.drain(self._clock.now())
 
     def retry_dead_letters(self) -> int:
         """Decode marked dead letters again and take them under their original positions. Returns how many."""
@@ -235,19 +235,23 @@ class Ingest:
             self._broken = error
 
     def _careful_housekeeping(self, look_at: float) -> float:
-        """Drain, and look for new partitions when it is time; returns when that is next."""
-        try:
-            for feed in self._sources:
-                metrics.WAITING_EXAMPLES.labels(feed).set(self._buffer.ledger.fresh_count(feed))
-            self._quality.measure(self._clock.now())
-            while self._letters.send() == LETTERS_AT_ONCE:  # a few at a time would sync the disk for each few
-                pass
-            if time.monotonic() >= look_at:
-                look_at = time.monotonic() + PARTITIONS_EVERY_S
-                self._look_for_partitions()
-        except DriftlineError as error:  # dead letters stay in the outbox; the stream goes on
-            log.warning("housekeeping_waits", error=str(error))
+        """Measure, drain, and look for new partitions when it is time; returns when that is next. What fails is tried
+        again next time, and holds up nothing else."""
+        duties: list[Callable[[], object]] = [self._measure, self.drain_dead_letters]
+        if time.monotonic() >= look_at:
+            look_at = time.monotonic() + PARTITIONS_EVERY_S
+            duties.append(self._look_for_partitions)
+        for duty in duties:
+            try:
+                duty()
+            except DriftlineError as error:
+                log.warning("housekeeping_waits", error=str(error))
         return look_at
+
+    def _measure(self) -> None:
+        for feed in self._sources:
+            metrics.WAITING_EXAMPLES.labels(feed).set(self._buffer.ledger.fresh_count(feed))
+        self._quality.measure(self._clock.now())
 
     def _look_for_partitions(self) -> None:
         if any(set(source.partitions()) - set(source.assigned) for source in self._sources.values()):

@@ -36,18 +36,13 @@ class Source:
         assert self._reader is not None
         return self._reader
 
-    @property
-    def read(self) -> Sequence[str]:
-        """The topics that are read."""
-        return (self.names.events, self.names.labels, self.names.predictions)
-
     def start(self, buffer: Buffer) -> None:
         """Bind the topics, check that the buffer knows where to read on, and open the reader there.
 
         TopicError, TopicRecreated, BufferStoreError; TopicUnavailable (retriable).
         """
-        self._topics.ensure([*self.read, self.names.dead_letters])
-        for topic in self.read:
+        self._topics.ensure([*self.names.read, self.names.dead_letters])
+        for topic in self.names.read:
             buffer.intake.bind_topic(topic, self._topics.identity(topic))
         self._check_ranks_fit()
         own = self.assigned = self.partitions()
@@ -61,14 +56,14 @@ class Source:
         ranks = self._section.of_ranks
         return [
             Partition(topic=topic, partition=number)
-            for topic in self.read
+            for topic in self.names.read
             for number in self._topics.partitions(topic)
             if number % ranks == self._section.rank
         ]
 
     def _check_ranks_fit(self) -> None:
         """Scaled out, an event, its label and its prediction must fall to the same rank."""
-        counts = {topic: len(self._topics.partitions(topic)) for topic in self.read}
+        counts = {topic: len(self._topics.partitions(topic)) for topic in self.names.read}
         if self._section.of_ranks > 1 and len(set(counts.values())) > 1:
             raise TopicError(
                 f"feed {self.feed!r}: ingest.of_ranks = {self._section.of_ranks} needs topics with equally many "

@@ -7,6 +7,10 @@ holds after every transaction, for event records alone; labels and predictions a
 
 from dataclasses import dataclass, field
 
+REASON, LABEL, WITHDRAWN_LABEL = "reason:", "label:", "withdrawn:"
+"""Further counters: unresolved letters by kind and reason (`reason:label:no_event`), examples by label, and withdrawn
+ones by theirs."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedCounts:
@@ -18,7 +22,8 @@ class FeedCounts:
     `label_duplicates` those that changed nothing: the same again, or another one where `on_conflict` keeps the first.
     `times_fell_back` counts records whose own time could not be read. `returned` are those of the fresh ones that a
     rejected cycle gave back. `unlabelled` includes the `overflowed` ones, which the full waiting room let go early.
-    `by_reason` counts dead letters of all kinds that are not resolved.
+    `by_reason` counts dead letters of all kinds that are not resolved; `letters_let_go` of them were sent and are kept
+    no longer. `letter_bytes`: of all letters that are kept.
     """
 
     event_records: int = 0
@@ -39,7 +44,6 @@ class FeedCounts:
     remembered: int = 0
     set_aside: int = 0
     withdrawn: int = 0
-    awaiting_label: int = 0
     awaiting_prediction: int = 0
     labels_waiting: int = 0
     predictions_waiting: int = 0
@@ -49,4 +53,6 @@ class FeedCounts:
     segments_merged: int = 0
     corrected: int = 0
     times_fell_back: int = 0
+    letters_let_go: int = 0
+    letter_bytes: int = 0
     by_reason: dict[str, int] = field(default_factory=dict)

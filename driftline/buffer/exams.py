@@ -4,7 +4,7 @@ Keeps the buffer's part of invariants 4 (a prediction is scored as served) and 1
 nothing trains on, and those of a closed segment stay the same until it is merged).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -110,5 +110,5 @@ class Exams(Protocol):
     def cache_predictions(self, feed: str, version: int, predictions: Mapping[int, str | None]) -> None:
         """Store answers of a version on hold-outs, beside those already there."""
 
-    def forget_predictions(self, feed: str, keep: set[int]) -> None:
-        """Drop the stored answers of all versions but these."""
+    def forget_predictions(self, feed: str, *, versions: Collection[int], seqs: Collection[int]) -> None:
+        """Drop all stored answers but those of these versions on these hold-outs."""

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from driftline.buffer.batch import Answer, Batch, Corrected, Entry, WaitingLabel, WaitingPrediction
+from driftline.buffer.counts import LABEL, WITHDRAWN_LABEL
 from driftline.buffer.holdouts import HoldoutSplit
 from driftline.buffer.rules import FeedRules
 from driftline.buffer.states import (
@@ -58,7 +59,7 @@ class Joining:
         elif isinstance(record, Prediction):
             self._prediction(record)
         else:
-            kind = record.kind or self._rules.kind_of(record.position.topic)
+            kind = record.kind or self._rules.topics.kind_of(record.position.topic)
             if kind == "event":
                 self._count("event_records")
             self.batch.letters.append((kind, record))
@@ -188,7 +189,10 @@ class Joining:
 
     def _correct(self, entry: Entry, given: WaitingLabel) -> None:
         """Where that sends an example, the versions tell that have learned it: the intake's part."""
-        self.batch.corrected.append(Corrected(entry, str(entry.label), given.label, given.labeller))
+        was = str(entry.label)
+        self.batch.corrected.append(Corrected(entry, was, given.label, given.labeller))
+        self._count((WITHDRAWN_LABEL if entry.state == WITHDRAWN else LABEL) + was, -1)
+        self._count(LABEL + given.label)
         if entry.state in (LEARNED, REMEMBERED, RETIRED):
             self._move(entry, FRESH)
         elif entry.state == WITHDRAWN:  # its label is among the feed's again
@@ -249,6 +253,7 @@ class Joining:
             awaits = self._rules.await_predictions and entry.answer is None
             self._move(entry, AWAITING if awaits else FRESH)
         self._count("examples")
+        self._count(LABEL + given.label)
         self.batch.joined.append(entry)
         self._touch(entry)
 

@@ -37,7 +37,7 @@ class Labels(Protocol):
         """The labels last adopted; of a feed that never said, those that its examples have."""
 
     def examples(self, feed: str) -> dict[str, int]:
-        """Label → how many examples are to be learned from and measured on. Reads every row of the feed."""
+        """Label → how many examples are to be learned from and measured on."""
 
     def set_aside(self, feed: str) -> dict[str, int]:
         """Label → how many examples are withdrawn."""

@@ -11,15 +11,17 @@ from typing import Literal, Protocol
 
 from driftline.records import Cycle, Example
 
-Outcome = Literal["promoted", "rejected", "abandoned"]
+Outcome = Literal["promoted", "rejected", "unjudged", "abandoned"]
+"""How a cycle ended. `unjudged`: its version was registered as rejected for no fault of its own: the feed was paused,
+or something else went live meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CycleRow:
-    """A cycle and how it ended: promoted, rejected, abandoned; None while it is open."""
+    """A cycle and how it ended; None while it is open."""
 
     cycle: Cycle
-    outcome: str | None
+    outcome: Outcome | None
 
 
 class Ledger(Protocol):
@@ -28,7 +30,7 @@ class Ledger(Protocol):
     Delivery: an example is in at most one open cycle, and is given back until a cycle that has it is promoted; after a
     crash `open_cycle` returns the same plan. Ordering: examples are numbered in the order they were joined in, and come
     out by number; a plan keeps its own order. Atomicity: each call is one transaction, durable when it returns.
-    Idempotency: `ack` with the same outcome and `reconcile` with the same version change nothing. Errors: BufferFull
+    Idempotency: `ack` with the same outcome and `reconcile` with the same record change nothing. Errors: BufferFull
     (nothing was written: try again), BufferStoreError for what contradicts the books.
     """
 
@@ -73,7 +75,7 @@ class Ledger(Protocol):
         """End a cycle. The same outcome again changes nothing; another one is a BufferStoreError.
 
         promoted: fresh → learned, retired → remembered. rejected: one attempt more, back to fresh, or retired after
-        `max_attempts`. abandoned (nothing was published): back to fresh, no attempt counted.
+        `max_attempts`. unjudged, and abandoned (nothing was published): back to fresh, no attempt counted.
         """
 
     def last_taken_at(self, feed: str) -> datetime | None:
@@ -91,9 +93,12 @@ class Ledger(Protocol):
     def lineage(self, feed: str, version: int) -> list[int]:
         """The version, its parent, … down to 0."""
 
-    def reconcile(self, feed: str, live_version: int) -> None:
+    def reconcile(self, feed: str, live_version: int, revision: int) -> bool:
         """After any change of the live record: examples that only versions outside its lineage learned are set aside,
-        those that a version inside learned are learned. Idempotent."""
+        those that a version inside learned are learned; its revision is remembered. Idempotent.
+
+        False, and nothing is changed, if a newer revision was seen: the record is out of date, so read it again.
+        """
 
     def relearn(self, feed: str) -> int:
         """Make what was set aside fresh again; returns how many."""

@@ -26,18 +26,11 @@ class FeedRules:
     segment_holdouts: int = 200
     max_waiting_events: int = 1_000_000
     max_waiting_labels: int = 1_000_000
+    keep_letters_s: float = 30 * 86400.0
+    max_letter_bytes: int = 1 << 30
     max_attempts: int = 3
     on_conflict: str = "last"
     trusted: frozenset[str] = frozenset()
-
-    @property
-    def read_topics(self) -> tuple[str, str, str]:
-        """The topics that are read for the feed: events, labels, predictions."""
-        return self.topics.events, self.topics.labels, self.topics.predictions
-
-    def kind_of(self, topic: str) -> str:
-        """What a record of this topic is: label, prediction, else event."""
-        return {self.topics.labels: "label", self.topics.predictions: "prediction"}.get(topic, "event")
 
 
 def feed_rules(
@@ -61,6 +54,8 @@ def feed_rules(
         segment_holdouts=feed.evaluation.segment_holdouts,
         max_waiting_events=ingest.max_waiting_events,
         max_waiting_labels=ingest.max_waiting_labels,
+        keep_letters_s=ingest.keep_letters_s,
+        max_letter_bytes=ingest.max_letter_bytes,
         max_attempts=feed.learner.max_attempts,
         on_conflict=labels.on_conflict,
         trusted=frozenset(labels.trusted),

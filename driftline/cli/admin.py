@@ -354,7 +354,7 @@ def _relearn(config: Config, feed: str, registry: "Registry", actor: str) -> int
         live = registry.pause(feed, actor=actor, reason="while resume --relearn works", at=datetime.now(UTC))
     try:
         with closing(open_buffer(config)) as buffer:
-            buffer.ledger.reconcile(feed, live.version)
+            buffer.ledger.reconcile(feed, live.version, live.revision)
             require_unchanged(registry, live)
             count = buffer.ledger.relearn(feed)
             require_unchanged(registry, live)

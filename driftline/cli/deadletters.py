@@ -46,19 +46,23 @@ def list_letters(
     most = limit or (ALL if as_json else SHOWN)
     buffer = existing_buffer(loaded)
     found: list[LetterRow] = []
-    total = 0
+    total = let_go = 0
     if buffer is not None:
         with closing(buffer):
             for name in choose_feeds(loaded, feed):
                 found.extend(buffer.letters.newest(name, most, reason))
-                by_reason = buffer.counts(name).by_reason
+                counts = buffer.counts(name)
+                by_reason, let_go = counts.by_reason, let_go + counts.letters_let_go
                 total += sum(by_reason.values()) if reason is None else by_reason.get(reason, 0)
     if as_json:
-        print_json({"dead_letters": [_row(row, loaded) for row in found], "total": total})
+        print_json({"dead_letters": [_row(row, loaded) for row in found], "total": total, "let_go": let_go})
     elif not found:
         say("no dead letters" if reason is None else f"no dead letters of the reason {reason}")
     else:
         _show(found, total, loaded)
+    if let_go and not as_json:
+        why = "sent longer ago than ingest.keep_letters_s, or beyond ingest.max_letter_bytes"
+        say(escape(f"{count_of(let_go, 'letter')} more, {why}: only counted; on the dead-letter topic they still are"))
 
 
 @dead_letters.command("retry")

@@ -315,7 +315,8 @@ def text_sha256(cleaned: str) -> str:
 
 
 def _cut(name: str | None) -> str | None:
-    return name[:MAX_SOURCE_CHARACTERS] if name else None
+    """Without NULs, where databases and C cut strings, and of at most 256 characters; None if nothing is left."""
+    return (name.replace("\0", "")[:MAX_SOURCE_CHARACTERS] or None) if name else None
 
 
 def _dead_letter(raw: RawRecord, feed: str, problem: Unusable) -> DeadLetter:

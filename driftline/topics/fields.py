@@ -47,8 +47,10 @@ class Fields:
         return _text_of(path, value)
 
     def id(self, path: str) -> str | None:
-        """As `name`, of at most 512 bytes."""
+        """As `name`, of at most 512 bytes; one with a NUL, where databases and C cut strings, would be another id."""
         name = self.name(path)
+        if name and "\0" in name:
+            raise Unusable("wrong_type", f"field {path!r} holds a NUL character, which no id may")
         size = len(name.encode("utf-8")) if name else 0
         if size > MAX_ID_BYTES:
             raise Unusable("id_too_long", f"field {path!r} has {size} bytes, at most {MAX_ID_BYTES} are allowed")

@@ -47,11 +47,27 @@ class Log:
         return records
 
     def lag(self) -> int:
-        """Bytes between the next record and the end of the file."""
+        """Bytes between the next record and the end of the last whole line: the rest is no record yet, and may never
+        become one."""
         try:
-            return max(0, os.stat(self._path).st_size - self.offset)
+            file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return 0
+        try:
+            return max(0, self._end_of_lines(file) - self.offset)
+        finally:
+            os.close(file)
+
+    def _end_of_lines(self, file: int) -> int:
+        """Looks from the end backwards, not beyond what was read already: there the line that goes on is known."""
+        end, known = os.fstat(file).st_size, self._read_to - (self._passed_over or len(self._tail))
+        while end > self._read_to:
+            start = max(self._read_to, end - CHUNK_BYTES)
+            newline = os.pread(file, end - start, start).rfind(b"\n")
+            if newline >= 0:
+                return start + newline + 1
+            end = start
+        return known
 
     def close(self) -> None:
         if self._file is not None:

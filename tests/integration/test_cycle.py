@@ -234,6 +234,56 @@ def test_a_promotion_by_hand_meanwhile_leaves_the_candidate_rejected(school: Sch
     assert school.live() == 1
     assert failed_codes(school.manifest(3).decision) == {"incumbent_changed"}
     assert set(report.cycle.plan.fresh) <= set(school.fresh())
+    assert counts(school).returned == 0, "nothing was judged: it costs them no try"
+
+
+def test_what_paused_before_the_crash_costs_no_try_after_it(school: School) -> None:
+    registry = Interposed(school.registry)
+    buffer = Interposed(school.buffer)
+    learner = school.learner(registry=registry, buffer=buffer)
+    registry.before("publish", lambda: school.registry.pause(FEED, **WHO) and None)
+    buffer.before("ledger.ack", crash)
+    school.add(80)
+    with pytest.raises(Crash):
+        learner.turn()
+    learner.lease.release()
+    report = school.learner().turn()
+    assert report is not None
+    assert (report.outcome, report.decision, counts(school).returned) == ("rejected", None, 0)
+
+
+def test_a_revision_that_is_seen_while_the_record_is_read_is_not_taken_for_a_lost_registry(school: School) -> None:
+    """Another process rolls back and reconciles the buffer right after this one has read what is live."""
+    registry = Interposed(school.registry)
+    learner = school.learner(registry=registry)
+    first = turn(school, learner)
+
+    def roll_back_and_relearn() -> None:
+        roll_back(school, 0)
+        live = school.registry.live(FEED)
+        school.buffer.ledger.reconcile(FEED, live.version, live.revision)
+        school.buffer.ledger.relearn(FEED)
+
+    registry.after("live", roll_back_and_relearn)
+    assert learner.turn() is None
+    assert set(first.cycle.plan.fresh) <= set(school.fresh())
+    assert counts(school).learned == 0
+
+
+def test_answers_of_an_anchor_are_kept_on_the_holdouts_of_now_only(
+    registry: Registry, base: Base, tmp_path: Path
+) -> None:
+    wanted = section(gate={"recent_holdouts": 10}, evaluation={"segment_holdouts": 1})
+    school = School(folder=tmp_path, registry=registry, base=base, section=wanted)
+    learner = school.learner()
+    for _ in range(4):
+        turn(school, learner, 40)
+    live = registry.live(FEED)
+    asked = set(learner._holdouts.exam().seqs)
+    assert len(asked) < counts(school).holdouts
+    for version in (live.version, live.anchor):
+        assert set(school.buffer.exams.cached_predictions(FEED, version)) <= asked
+    school.close()
 
 
 @pytest.mark.parametrize("step", ["put_blob", "publish"])
@@ -246,6 +296,7 @@ def test_a_pause_meanwhile_leaves_the_candidate_rejected(school: School, step: s
     assert failed_codes(report.decision) == {"paused"}
     assert (school.live(), school.registry.versions(FEED)) == (0, [1])
     assert learner.turn() is None
+    assert (counts(school).returned, school.buffer.ledger.cycles(FEED)[0].outcome) == (0, "unjudged")
 
 
 def test_a_rollback_meanwhile_is_not_undone(school: School) -> None:

@@ -16,6 +16,7 @@ from driftline.clock import Deadline
 from driftline.errors import PositionLost, TopicError, TopicRecreated
 from driftline.records import RawRecord
 from driftline.topics import Outgoing, Partition
+from driftline.topics.ends import ends
 from driftline.topics.files import FileTopics
 
 WITHIN_S = 30.0
@@ -90,6 +91,28 @@ def test_an_unfinished_line_waits_and_a_torn_one_stands_alone(topics: FileTopics
         assert reader.poll(10, 0.05) == []
     topics.append("t", outgoing("next"))
     assert [record.value for record in reader.poll(10, 1.0)] == [b'{"id": "torn"', b"next"]
+    reader.close()
+
+
+@pytest.mark.parametrize("length", [1, 3 << 20])
+def test_an_unfinished_line_is_no_lag(topics: FileTopics, tmp_path: Path, length: int) -> None:
+    """Else nobody who waits for the end of the topic, or takes its end for a place to read to, would ever get there."""
+    topics.append("t", outgoing("whole"))
+    (place,) = START
+    data = tmp_path / "t" / "0.jsonl"
+    with data.open("ab") as file:
+        file.write(b"x" * length)
+    reader = topics.open(START)
+    assert (reader.lag(), ends(topics, ["t"])) == ({place: 6}, {place: 6})
+    assert [record.value for record in reader.poll(10, 1.0)] == [b"whole"]
+    assert reader.lag() == {place: 0}
+    with data.open("ab") as file:
+        file.write(b"x" * length)
+    assert (reader.poll(10, 0.0), reader.lag()) == ([], {place: 0})
+    topics.append("t", outgoing("next"))  # closes the line off
+    assert reader.lag() == {place: 2 * length + 1 + 5}
+    assert [len(record.value or b"") for record in reader.poll(10, 1.0)] == [2 * length, 4]
+    assert reader.lag() == {place: 0}
     reader.close()
 
 

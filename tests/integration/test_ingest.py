@@ -441,3 +441,54 @@ def test_partitions_by_rank_and_those_that_are_added(house: House, kafka_bootstr
         house.ingest.step(0.2)
     assert 0 < house.buffer.counts(house.feed).event_records < 200, "the other rank reads the rest"
     assert {p.partition for p in house.buffer.intake.positions() if p.topic == house.names.events} <= {0, 2}
+
+
+def test_a_topic_file_whose_last_line_is_not_whole_ends_no_wait(tmp_path: Path, unique: str) -> None:
+    topics = FileTopics(tmp_path / "topics")
+    house = House(topics, tmp_path, unique).open()
+    house.events("a")
+    house.labels("nobody")
+    with (tmp_path / "topics" / house.names.events / "0.jsonl").open("ab") as file:
+        file.write(b'{"id": "b", "te')
+    house.step_until(lambda counts: counts.pending == 1 and counts.labels_waiting == 1)
+    house.clock.advance_to(START + timedelta(seconds=60))
+    house.step_until(lambda counts: counts.label_dead_letters == 1)
+    house.close()
+
+
+class Street:
+    """Two feeds' ingest on file topics; the dead-letter topic of the first refuses what is appended to it."""
+
+    def __init__(self, folder: Path) -> None:
+        labels = {"labels": ["neg", "pos"]}
+        config = parse_config({"feed": {"deaf": labels, "well": labels}}, root=folder)
+        self.names = {feed: feed_topics(config, feed) for feed in config.feed}
+        rules = {feed: feed_rules(feed, config.feed[feed], self.names[feed], config.ingest) for feed in config.feed}
+        self.topics = FileTopics(folder / "topics")
+        self.buffer = Buffer.open(folder / "b.sqlite3", rules, KEY)
+        clock = SimulatedClock(START)
+        self.ingest = Ingest(
+            self.topics, self.buffer, config.feed, self.names, config.ingest, clock, lock=folder / "lock"
+        )
+        refusing = folder / "topics" / self.names["deaf"].dead_letters / "0.jsonl"
+        refusing.unlink()
+        refusing.mkdir()
+
+    def close(self) -> None:
+        self.ingest.close()
+        self.buffer.close()
+
+
+def test_a_dead_letter_topic_that_refuses_holds_up_no_other_feed(tmp_path: Path) -> None:
+    street = Street(tmp_path)
+    for names in street.names.values():
+        street.topics.append(names.events, [Outgoing(value=b"not JSON")])
+    street.ingest.step(0.0)
+    looked: list[bool] = []
+    street.ingest._look_for_partitions = lambda: looked.append(True)  # type: ignore[method-assign]
+    street.ingest._careful_housekeeping(look_at=0.0)
+    assert looked, "the search for new partitions goes on"
+    assert [row.state for row in street.buffer.letters.newest("well", 9)] == ["sent"]
+    assert [row.state for row in street.buffer.letters.newest("deaf", 9)] == ["to_send"]
+    assert street.ingest.drain_dead_letters() == 0
+    street.close()

@@ -133,7 +133,7 @@ def wait_for_all(folder: Path, producer: Producer) -> None:
     while not ended.wait(0.05):
         counts = buffer.counts("f")
         complete = counts.event_records == producer.events_written and counts.examples == len(producer.labels)
-        if complete and not buffer.letters.to_send(1):
+        if complete and not buffer.letters.to_send("f", 1):
             ended.set()
         assert not deadline.expired(), counts
     buffer.close()

@@ -32,7 +32,7 @@ def buffer(path: Path):
 
 def states(path: Path) -> dict[int, int]:
     with closing(sqlite3.connect(path)) as db:
-        return dict(db.execute("SELECT seq, state FROM events WHERE seq IS NOT NULL"))
+        return dict(db.execute("SELECT seq, state FROM examples"))
 
 
 def correct(buffer: Buffer, *seqs: int, to: str = "neg", labeller: str = "ana", offset: int = 100) -> None:
@@ -69,10 +69,10 @@ def test_a_learned_example_is_fresh_again_and_the_versions_that_learned_it_are_n
     assert buffer.corrections.newest(FEED, 1)[0].correction.labeller == "ana"
     assert buffer.counts(FEED).corrected == 3
     assert buffer.corrections.labels(FEED, [1, 3]) == {1: "neg"}
-    buffer.ledger.reconcile(FEED, 2)
+    buffer.ledger.reconcile(FEED, 2, 0)
     assert states(path)[1] == FRESH, "that version 1 had learned it does not make it learned"
     learn(buffer, 3, [1, 2])
-    buffer.ledger.reconcile(FEED, 3)
+    buffer.ledger.reconcile(FEED, 3, 0)
     assert states(path)[1] == LEARNED
     correct(buffer, 1, to="pos", offset=101)
     assert named(buffer)[0] == (1, "neg", "pos", (3,)), "only what learned this wrong label"
@@ -83,7 +83,7 @@ def test_corrected_while_taken_it_is_fresh_after_the_promotion(buffer: Buffer, p
     correct(buffer, 1)
     assert states(path)[1] == TAKEN
     buffer.ledger.ack("cycle-1", "promoted")
-    buffer.ledger.reconcile(FEED, 1)
+    buffer.ledger.reconcile(FEED, 1, 0)
     assert (states(path)[1], states(path)[2]) == (FRESH, LEARNED)
     assert named(buffer) == [(1, "pos", "neg", (1,))]
     assert buffer.ledger.new_count(FEED) == 9
@@ -104,16 +104,16 @@ def test_a_rejection_does_not_count_against_what_was_corrected_meanwhile(buffer:
 def test_a_promotion_by_hand_of_what_learned_the_wrong_label_leaves_it_fresh(buffer: Buffer, path: Path) -> None:
     learn(buffer, 1, [1, 2], "rejected")
     correct(buffer, 1)
-    buffer.ledger.reconcile(FEED, 1)
+    buffer.ledger.reconcile(FEED, 1, 0)
     assert (states(path)[1], states(path)[2]) == (FRESH, LEARNED)
 
 
 def test_set_aside_it_stays_until_versions_with_the_wrong_label_are_live_again(buffer: Buffer, path: Path) -> None:
     learn(buffer, 1, [1, 2])
-    buffer.ledger.reconcile(FEED, 0)
+    buffer.ledger.reconcile(FEED, 0, 0)
     correct(buffer, 1)
     assert (states(path)[1], states(path)[2]) == (SET_ASIDE, SET_ASIDE)
-    buffer.ledger.reconcile(FEED, 1)
+    buffer.ledger.reconcile(FEED, 1, 0)
     assert (states(path)[1], states(path)[2]) == (FRESH, LEARNED)
 
 
@@ -220,20 +220,20 @@ class _Run:
             self.live = self.version
         elif outcome == "abandoned":
             del self.plans[self.version]
-        self.buffer.ledger.reconcile(FEED, self.live)
+        self.buffer.ledger.reconcile(FEED, self.live, 0)
 
     def go_live(self) -> None:
         self.live = self.rng.choice([0, *sorted(self.adopted)])
-        self.buffer.ledger.reconcile(FEED, self.live)
+        self.buffer.ledger.reconcile(FEED, self.live, 0)
 
     def promote_by_hand(self) -> None:
         self.live = self.rng.choice([0, *sorted(self.plans)])
         self.adopted |= {v for v in self.lineage() if v}
-        self.buffer.ledger.reconcile(FEED, self.live)
+        self.buffer.ledger.reconcile(FEED, self.live, 0)
 
     def relearn(self) -> None:
         self.buffer.ledger.relearn(FEED)
-        self.buffer.ledger.reconcile(FEED, self.live)
+        self.buffer.ledger.reconcile(FEED, self.live, 0)
 
     def reopen(self) -> None:
         self.buffer.close()
@@ -285,7 +285,7 @@ def test_a_refused_label_without_a_time_of_its_own_is_not_later_than_what_came_s
     correct(buffer, 1, to="neg", offset=200)
     correct(buffer, 1, to="pos", offset=300)
     assert buffer.letters.mark_for_retry(FEED, None) == 1
-    [(number, letter)] = buffer.letters.to_retry(10)
+    [(number, letter)] = buffer.letters.to_retry(FEED, 10)
     assert letter.at == at(1)
     buffer.intake.append([codec.label(as_it_came(letter))], {}, at(500), retried=[number])
     assert [example.label for example in buffer.ledger.examples(FEED, [1])] == ["pos"]

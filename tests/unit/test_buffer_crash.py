@@ -52,7 +52,7 @@ def append(buffer: Buffer) -> None:
 
 
 def retry(buffer: Buffer) -> None:
-    letters = buffer.letters.to_retry(10)
+    letters = buffer.letters.to_retry(FEED, 10)
     if letters:
         again = [event("back", 40, label="pos"), letter(LABELS, 41, "missing_field")]
         buffer.intake.append(again, {}, at(1), retried=[number for number, _ in letters])
@@ -78,7 +78,7 @@ def reject(buffer: Buffer) -> None:
 
 def roll_back(buffer: Buffer) -> None:
     promote(buffer)
-    buffer.ledger.reconcile(FEED, 0)
+    buffer.ledger.reconcile(FEED, 0, 0)
 
 
 def close_and_merge(buffer: Buffer) -> None:

@@ -1,13 +1,15 @@
 """take, ack, and what promotions and rollbacks do to examples."""
 
 import random
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from driftline.buffer import Buffer
 from driftline.errors import BufferStoreError
-from tests.fixtures.buffers import EVENTS, FEED, KEY, at, cycle, event, rules, up_to
+from tests.fixtures.buffers import EVENTS, FEED, KEY, at, cycle, event, place, rules, up_to
 
 
 @pytest.fixture
@@ -120,17 +122,17 @@ def test_rollback_sets_aside_and_coming_back_restores(buffer: Buffer) -> None:
     learn(buffer, 1, 0, 5)
     learn(buffer, 2, 1, 5)
     learn(buffer, 3, 2, 5)
-    buffer.ledger.reconcile(FEED, 3)
+    buffer.ledger.reconcile(FEED, 3, 0)
     assert states(buffer) == {"fresh": 15, "learned": 15}
-    buffer.ledger.reconcile(FEED, 1)
+    buffer.ledger.reconcile(FEED, 1, 0)
     assert states(buffer) == {"fresh": 15, "learned": 5, "set_aside": 10}
-    buffer.ledger.reconcile(FEED, 2)
+    buffer.ledger.reconcile(FEED, 2, 0)
     assert states(buffer) == {"fresh": 15, "learned": 10, "set_aside": 5}
-    buffer.ledger.reconcile(FEED, 0)
+    buffer.ledger.reconcile(FEED, 0, 0)
     assert states(buffer) == {"fresh": 15, "set_aside": 15}
     assert buffer.ledger.relearn(FEED) == 15
     assert states(buffer) == {"fresh": 30}
-    buffer.ledger.reconcile(FEED, 3)
+    buffer.ledger.reconcile(FEED, 3, 0)
     assert states(buffer) == {"fresh": 15, "learned": 15}, "learned by the live version: not fresh any more"
 
 
@@ -139,34 +141,34 @@ def test_what_the_reservoir_forgot_with_a_rollback_is_set_aside_too(buffer: Buff
     buffer.ledger.retire_overflow(FEED, keep=20)
     learn(buffer, 2, 1, 5)
     assert states(buffer) == {"fresh": 15, "learned": 10, "remembered": 5}
-    buffer.ledger.reconcile(FEED, 1)
+    buffer.ledger.reconcile(FEED, 1, 0)
     assert states(buffer) == {"fresh": 15, "learned": 5, "set_aside": 10}
-    buffer.ledger.reconcile(FEED, 2)
+    buffer.ledger.reconcile(FEED, 2, 0)
     assert states(buffer) == {"fresh": 15, "learned": 10, "remembered": 5}
     assert buffer.ledger.retired(FEED, 10) == []
 
 
 def test_an_example_learned_again_after_a_rollback_stays_learned(buffer: Buffer) -> None:
     learn(buffer, 1, 0, 5)
-    buffer.ledger.reconcile(FEED, 0)
+    buffer.ledger.reconcile(FEED, 0, 0)
     buffer.ledger.relearn(FEED)
     learn(buffer, 2, 0, 5)
-    buffer.ledger.reconcile(FEED, 2)
+    buffer.ledger.reconcile(FEED, 2, 0)
     assert states(buffer) == {"fresh": 25, "learned": 5}
 
 
 def test_a_rejected_version_that_an_operator_promotes_counts_as_learned(buffer: Buffer) -> None:
     learn(buffer, 1, 0, 5, "rejected")
-    buffer.ledger.reconcile(FEED, 1)
+    buffer.ledger.reconcile(FEED, 1, 0)
     assert states(buffer) == {"fresh": 25, "learned": 5}
-    buffer.ledger.reconcile(FEED, 0)
+    buffer.ledger.reconcile(FEED, 0, 0)
     assert states(buffer) == {"fresh": 25, "set_aside": 5}
 
 
 def test_an_operators_promotion_in_the_middle_of_a_cycle(buffer: Buffer) -> None:
     learn(buffer, 1, 0, 5, "rejected")
     buffer.ledger.take(cycle(2, [1, 2, 3, 4, 5, 6]))
-    buffer.ledger.reconcile(FEED, 1)
+    buffer.ledger.reconcile(FEED, 1, 0)
     assert states(buffer) == {"fresh": 24, "taken": 6}
     buffer.ledger.ack("cycle-2", "abandoned")
     assert states(buffer) == {"fresh": 25, "learned": 5}, "version 1 is live and has learned five of them"
@@ -174,12 +176,59 @@ def test_an_operators_promotion_in_the_middle_of_a_cycle(buffer: Buffer) -> None
 
 def test_a_return_to_a_version_in_the_middle_of_a_cycle_that_learns_the_same_again(buffer: Buffer) -> None:
     learn(buffer, 1, 0, 5)
-    buffer.ledger.reconcile(FEED, 0)
+    buffer.ledger.reconcile(FEED, 0, 0)
     buffer.ledger.relearn(FEED)
     buffer.ledger.take(cycle(2, [1, 2, 3, 4, 5, 6]))
-    buffer.ledger.reconcile(FEED, 1)
+    buffer.ledger.reconcile(FEED, 1, 0)
     buffer.ledger.ack("cycle-2", "abandoned")
     assert states(buffer) == {"fresh": 25, "learned": 5}, "version 1 is live again and has learned five of them"
+
+
+def test_a_rejection_that_judged_nothing_costs_no_attempt(buffer: Buffer) -> None:
+    for version in range(1, 8):
+        learn(buffer, version, 0, 30, "unjudged")
+    assert (states(buffer), buffer.counts(FEED).returned) == ({"fresh": 30}, 0)
+    learn(buffer, 8, 0, 30, "rejected")
+    assert (states(buffer), buffer.counts(FEED).returned) == ({"fresh": 30}, 30)
+    buffer.ledger.reconcile(FEED, 7, 0)
+    assert states(buffer) == {"learned": 30}, "promoted by hand, it counts as any other"
+
+
+def test_a_record_out_of_date_undoes_no_resume_that_relearns(buffer: Buffer) -> None:
+    learn(buffer, 1, 0, 5)
+    assert buffer.ledger.reconcile(FEED, 1, 1)
+    assert buffer.ledger.reconcile(FEED, 0, 2), "rolled back"
+    assert buffer.ledger.relearn(FEED) == 5
+    assert not buffer.ledger.reconcile(FEED, 1, 1), "who read the record before the rollback comes late"
+    assert states(buffer) == {"fresh": 30}
+    assert buffer.ledger.seen_revision(FEED) == 2
+
+
+def test_a_promotion_that_was_rolled_back_before_anybody_looked(buffer: Buffer) -> None:
+    learn(buffer, 1, 0, 5)
+    buffer.ledger.reconcile(FEED, 1, 0)
+    learn(buffer, 2, 1, 5)
+    learn(buffer, 3, 2, 5, "rejected")
+    buffer.ledger.reconcile(FEED, 1, 0)
+    assert states(buffer) == {"fresh": 20, "learned": 5, "set_aside": 5}
+    buffer.ledger.reconcile(FEED, 3, 0)
+    assert states(buffer) == {"fresh": 15, "learned": 15}
+
+
+def test_numbers_count_per_feed(tmp_path: Path) -> None:
+    both = rules(await_predictions=False) | rules(feed="other", await_predictions=False)
+    with closing(Buffer.open(tmp_path / "two.sqlite3", both, KEY)) as buffer:
+        for i in range(3):
+            mine, other = event(f"e{i}", i, label="pos"), event(f"e{i}", i, label="neg")
+            buffer.intake.append([mine, replace(other, feed="other", position=place("other", i))], {}, at(i))
+        for feed, name in ((FEED, "pos"), ("other", "neg")):
+            assert [one.seq for one in buffer.ledger.fresh(feed, 9)] == [1, 2, 3]
+            assert {one.label for one in buffer.ledger.examples(feed, [1, 2, 3])} == {name}
+        buffer.ledger.take(cycle(1, [1, 2]))
+        buffer.ledger.ack("cycle-1", "promoted")
+        buffer.ledger.take(replace(cycle(1, [2, 3]), feed="other", cycle_id="other-1"))
+        buffer.ledger.ack("other-1", "rejected")
+        assert (buffer.counts(FEED).learned, buffer.counts("other").learned) == (2, 0)
 
 
 def test_lineage_follows_parents_and_knows_imports_as_children_of_the_base(buffer: Buffer) -> None:
@@ -212,17 +261,19 @@ def test_random_histories_against_the_definition(seed: int, tmp_path: Path) -> N
             if live in rejected:  # promoted by hand
                 parent[live], learned_by[live] = rejected.pop(live)
                 ever_live.add(live)
-            buffer.ledger.reconcile(FEED, live)
+            buffer.ledger.reconcile(FEED, live, 0)
             if rng.random() < 0.5:
                 buffer.ledger.relearn(FEED)
-        outcome = rng.choice(["promoted", "promoted", "rejected", "abandoned"])
+        outcome = rng.choice(["promoted", "promoted", "rejected", "unjudged", "abandoned"])
         fresh = learn(buffer, version, live, rng.randrange(1, 6), outcome)
         if outcome == "promoted":
             parent[version], learned_by[version], live = live, set(fresh), version
             ever_live.add(version)
-        elif outcome == "rejected":
+            if rng.random() < 0.2:  # rolled back before anybody has looked
+                live = rng.choice(sorted(ever_live))
+        elif outcome != "abandoned":
             rejected[version] = live, set(fresh)
-        buffer.ledger.reconcile(FEED, live)
+        buffer.ledger.reconcile(FEED, live, 0)
         line, place = set(), live
         while place is not None:
             line, place = line | {place}, parent[place]

@@ -1,5 +1,6 @@
 """Waits and bounds: at the second they are due, and not before."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -7,7 +8,20 @@ import pytest
 
 from driftline.buffer import Buffer
 from driftline.buffer.sqlite import expiry
-from tests.fixtures.buffers import EVENTS, FEED, KEY, LABELS, PREDICTIONS, at, event, label, prediction, rules, up_to
+from tests.fixtures.buffers import (
+    EVENTS,
+    FEED,
+    KEY,
+    LABELS,
+    PREDICTIONS,
+    at,
+    event,
+    label,
+    letter,
+    prediction,
+    rules,
+    up_to,
+)
 
 
 @pytest.fixture
@@ -158,12 +172,13 @@ def test_waits_are_found_by_an_index_in_the_order_of_their_stamps(waiting: Buffe
     looks = [one for one in statements if one.startswith("SELECT") and "LIMIT" in one]
     plans = [connection.execute(f"EXPLAIN QUERY PLAN {one}").fetchall() for one in looks]
     assert [plan[0][3].split(" USING ")[1].split(" (")[0].removeprefix("COVERING ") for plan in plans] == [
-        "INDEX events_awaiting",
+        "INDEX examples_awaiting",
         "INDEX events_pending",
         "INDEX labels_by_age",
         "INDEX predictions_by_age",
+        "INDEX letters_done",
     ]
-    assert [len(plan) for plan in plans] == [1, 1, 1, 1], "nothing is sorted"
+    assert [len(plan) for plan in plans] == [1, 1, 1, 1, 1], "nothing is sorted"
 
 
 def test_more_than_one_batch_of_rows(tmp_path: Path) -> None:
@@ -174,4 +189,57 @@ def test_more_than_one_batch_of_rows(tmp_path: Path) -> None:
     buffer.intake.expire(at(60))
     assert buffer.counts(FEED).unlabelled == count
     assert buffer.ledger.fresh_count(FEED) == count
+    buffer.close()
+
+
+def sent(buffer: Buffer, count: int, seconds: float) -> None:
+    """So many dead letters of ten bytes each, that came and were sent then."""
+    first = buffer.counts(FEED).label_dead_letters
+    records = [replace(letter(LABELS, first + i), value=b"0123456789") for i in range(count)]
+    buffer.intake.append(records, {}, at(seconds))
+    buffer.letters.mark_sent(FEED, buffer.letters.to_send(FEED, 100), at(seconds))
+
+
+def test_letters_that_were_sent_are_kept_for_a_while_and_then_only_counted(tmp_path: Path) -> None:
+    buffer = Buffer.open(tmp_path / "b.sqlite3", rules(keep_letters_s=100.0), KEY)
+    sent(buffer, 2, 0)
+    sent(buffer, 1, 50)
+    buffer.intake.append([letter(EVENTS, 9)], {}, at(0))  # not sent yet: kept however long it takes
+    buffer.letters.mark_for_retry(FEED, buffer.letters.numbers(FEED)[:1])  # nor is one that is to be tried again let go
+    buffer.intake.expire(at(99))
+    assert len(buffer.letters.numbers(FEED)) == 4
+    buffer.intake.expire(at(120))
+    assert [row.state for row in buffer.letters.newest(FEED, 9)] == ["to_send", "sent", "retry"]
+    buffer.intake.expire(at(10**6))
+    found = buffer.counts(FEED)
+    assert [row.state for row in buffer.letters.newest(FEED, 9)] == ["to_send", "retry"]
+    assert (found.label_dead_letters, found.dead_letters, found.letters_let_go) == (3, 1, 2)
+    assert found.by_reason == {"undecodable": 4}, "they stay counted"
+    assert found.letter_bytes == sum(len(row.letter.value) for row in buffer.letters.newest(FEED, 9))
+    buffer.close()
+
+
+def test_letters_beyond_the_bytes_that_are_allowed_go_oldest_first(tmp_path: Path) -> None:
+    buffer = Buffer.open(tmp_path / "b.sqlite3", rules(max_letter_bytes=35), KEY)
+    sent(buffer, 3, 0)
+    sent(buffer, 2, 1)
+    buffer.intake.expire(at(2))
+    kept = buffer.letters.newest(FEED, 9)
+    assert [row.letter.position.offset for row in kept] == [4, 3, 2]
+    assert (buffer.counts(FEED).letter_bytes, buffer.counts(FEED).letters_let_go) == (30, 2)
+    buffer.close()
+
+
+def test_a_resolved_letter_is_let_go_uncounted(tmp_path: Path) -> None:
+    path = tmp_path / "b.sqlite3"
+    buffer = Buffer.open(path, rules(keep_letters_s=100.0), KEY)
+    sent(buffer, 1, 0)
+    buffer.letters.mark_for_retry(FEED, None)
+    numbers = [number for number, _ in buffer.letters.to_retry(FEED, 9)]
+    buffer.intake.append([label("a", "pos", 0)], {}, at(10), retried=numbers)
+    buffer.intake.expire(at(200))
+    found = buffer.counts(FEED)
+    assert (found.letters_let_go, found.label_dead_letters, found.letter_bytes, found.by_reason) == (0, 0, 0, {})
+    with buffer._store.reading() as db:
+        assert db.execute("SELECT COUNT(*) FROM letters").fetchone() == (0,)
     buffer.close()

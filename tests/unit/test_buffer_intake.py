@@ -192,5 +192,5 @@ def test_more_ids_than_one_query_takes(buffer: Buffer) -> None:
 def test_a_feed_is_read_from_the_topics_that_the_config_resolved() -> None:
     names = {"events": "reviews-v2", "labels": "truth", "predictions": "answers", "dead_letters": "bad"}
     found = feed_rules(FEED, FeedConfig(labels=("neg", "pos")), FeedTopics(**names), IngestConfig())
-    assert found.read_topics == ("reviews-v2", "truth", "answers")
-    assert [found.kind_of(topic) for topic in found.read_topics] == ["event", "label", "prediction"]
+    assert found.topics.read == ("reviews-v2", "truth", "answers")
+    assert [found.topics.kind_of(topic) for topic in found.topics.read] == ["event", "label", "prediction"]

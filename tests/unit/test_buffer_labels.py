@@ -54,7 +54,7 @@ def rows(path: Path, query: str) -> list[tuple]:
 def counts(path: Path, config: dict[str, FeedRules]) -> FeedCounts:
     with closing(Buffer.open(path, config, KEY, read_only=True)) as buffer:
         found = buffer.counts(FEED)
-    states = dict(rows(path, "SELECT state, COUNT(*) FROM events WHERE seq IS NOT NULL GROUP BY state"))
+    states = dict(rows(path, "SELECT state, COUNT(*) FROM examples GROUP BY state"))
     assert found.withdrawn == states.get(WITHDRAWN, 0)
     assert (found.fresh, found.holdouts) == (states.get(FRESH, 0), states.get(HOLDOUT, 0))
     assert found.examples == sum(states.values())
@@ -100,7 +100,8 @@ def test_a_buffer_that_never_recorded_labels_takes_those_of_its_examples(path: P
 
 def test_a_retired_class_is_withdrawn_held_out_ones_too_and_counted(path: Path) -> None:
     fill(path)
-    held_out = rows(path, f"SELECT seq FROM events WHERE state = {HOLDOUT} AND label = 'neu'")
+    joined = "examples JOIN events USING (arrival)"
+    held_out = rows(path, f"SELECT event_id FROM {joined} WHERE state = {HOLDOUT} AND label = 'neu'")
     assert held_out, "the fixture must hold some out"
     config = under("neg", "pos", retired=("neu",))
     done = adopt(path, config)
@@ -128,13 +129,13 @@ def test_a_class_that_comes_back_is_fresh_or_held_out_and_learned_again(path: Pa
         plan = [one.seq for one in buffer.ledger.fresh(FEED, 100)]
         buffer.ledger.take(cycle(1, plan))
         buffer.ledger.ack("cycle-1", "promoted")
-        buffer.ledger.reconcile(FEED, 1)
+        buffer.ledger.reconcile(FEED, 1, 0)
     adopt(path, under("neg", "pos", retired=("neu",)))
     done = adopt(path, config)
     assert (done.change.added, done.restored) == (("neu",), 10)
     found = counts(path, config)
     assert (found.withdrawn, found.holdouts) == (0, before.holdouts)
-    fresh = rows(path, f"SELECT label, attempts FROM events WHERE state = {FRESH}")
+    fresh = rows(path, f"SELECT label, attempts FROM examples JOIN events USING (arrival) WHERE state = {FRESH}")
     assert set(fresh) == {("neu", 0)}
     with closing(Buffer.open(path, config, KEY)) as buffer:
         again = [one.seq for one in buffer.ledger.fresh(FEED, 100)]
@@ -156,7 +157,7 @@ def test_a_withdrawn_example_never_comes_back_to_learned(path: Path) -> None:
         assert gone & set(fresh)
         buffer.ledger.ack("cycle-1", "promoted")
         for live in (1, 0, 1):
-            buffer.ledger.reconcile(FEED, live)
+            buffer.ledger.reconcile(FEED, live, 0)
             buffer.ledger.relearn(FEED)
             assert buffer.labels.withdrawn(FEED, range(100)) == gone
     counts(path, config)

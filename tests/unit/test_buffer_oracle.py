@@ -254,7 +254,7 @@ class Run:
 
     def retry(self) -> None:
         self.buffer.letters.mark_for_retry(FEED, None)
-        letters = self.buffer.letters.to_retry(self.rng.randrange(1, 9))
+        letters = self.buffer.letters.to_retry(FEED, self.rng.randrange(1, 9))
         again = [
             self.label_of_event(one.position.offset)
             if (one.kind, one.position.topic) == ("label", EVENTS)

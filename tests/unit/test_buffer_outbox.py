@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from driftline.buffer import Buffer
-from driftline.buffer.sqlite import outbox
+from driftline.buffer.sqlite import letters
 from driftline.records import DeadLetter
 from tests.fixtures.buffers import EVENTS, FEED, KEY, LABELS, at, event, label, letter, place, rules, up_to
 
@@ -25,17 +25,17 @@ def states(buffer: Buffer) -> list[tuple[int, str]]:
 
 def retry(buffer: Buffer, *records: object) -> None:
     buffer.letters.mark_for_retry(FEED, None)
-    letters = buffer.letters.to_retry(100)
+    letters = buffer.letters.to_retry(FEED, 100)
     buffer.intake.append(records, {}, at(1), retried=[number for number, _ in letters])
 
 
 def test_letters_are_sent_once_they_are_marked_and_until_then_again(buffer: Buffer) -> None:
     buffer.intake.append([letter(EVENTS, 0), letter(EVENTS, 1)], up_to(EVENTS, 2), at(0))
-    letters = buffer.letters.to_send(10)
-    assert letters == buffer.letters.to_send(10), "not marked: offered again"
+    letters = buffer.letters.to_send(FEED, 10)
+    assert letters == buffer.letters.to_send(FEED, 10), "not marked: offered again"
     assert letters[0][1] == letter(EVENTS, 0)
-    buffer.letters.mark_sent(letters[:1])
-    assert [one for _, one in buffer.letters.to_send(10)] == [letter(EVENTS, 1)]
+    buffer.letters.mark_sent(FEED, letters[:1], at(0))
+    assert [one for _, one in buffer.letters.to_send(FEED, 10)] == [letter(EVENTS, 1)]
     assert states(buffer) == [(0, "sent"), (1, "to_send")]
 
 
@@ -60,19 +60,19 @@ def test_resolved_letters_take_no_place_in_the_list(buffer: Buffer) -> None:
 
 def test_a_retry_that_fails_again_returns_to_its_row_and_is_not_sent_twice(buffer: Buffer) -> None:
     buffer.intake.append([letter(EVENTS, 0)], up_to(EVENTS, 1), at(0))
-    buffer.letters.mark_sent(buffer.letters.to_send(10))
+    buffer.letters.mark_sent(FEED, buffer.letters.to_send(FEED, 10), at(0))
     (before,) = buffer.letters.newest(FEED, 10)
     retry(buffer, letter(EVENTS, 0))
     (after,) = buffer.letters.newest(FEED, 10)
     assert (after.id, after.state, after.letter) == (before.id, "sent", before.letter)
-    assert buffer.letters.to_send(10) == []
+    assert buffer.letters.to_send(FEED, 10) == []
 
 
 def test_a_retry_that_fails_for_another_reason_is_sent_again(buffer: Buffer) -> None:
     buffer.intake.append([event("a", 0), letter(EVENTS, 1)], up_to(EVENTS, 2), at(0))
-    buffer.letters.mark_sent(buffer.letters.to_send(10))
+    buffer.letters.mark_sent(FEED, buffer.letters.to_send(FEED, 10), at(0))
     retry(buffer, event("a", 1, text="other"))
-    ((_, again),) = buffer.letters.to_send(10)
+    ((_, again),) = buffer.letters.to_send(FEED, 10)
     assert (again.reason, again.position) == ("conflicting_duplicate", place(EVENTS, 1))
     counts = buffer.counts(FEED)
     assert (counts.event_records, counts.pending, counts.dead_letters) == (2, 1, 1)
@@ -95,15 +95,15 @@ def test_only_what_is_marked_is_retried(buffer: Buffer) -> None:
     counts = buffer.intake.append([event("a", 0), event("b", 1)], {}, at(1), retried=numbers)
     assert counts.records == 0
     assert buffer.letters.mark_for_retry(FEED, [numbers[0]]) == 1
-    assert buffer.letters.mark_for_retry(None, [numbers[0]]) == 0, "it is marked already"
-    assert [number for number, _ in buffer.letters.to_retry(10)] == [numbers[0]]
+    assert buffer.letters.mark_for_retry(FEED, [numbers[0]]) == 0, "it is marked already"
+    assert [number for number, _ in buffer.letters.to_retry(FEED, 10)] == [numbers[0]]
 
 
 def test_a_letter_marked_for_retry_between_sending_and_marking_stays_marked(buffer: Buffer) -> None:
     buffer.intake.append([letter(EVENTS, 0)], up_to(EVENTS, 1), at(0))
-    letters = buffer.letters.to_send(10)
+    letters = buffer.letters.to_send(FEED, 10)
     buffer.letters.mark_for_retry(FEED, None)
-    buffer.letters.mark_sent(letters)
+    buffer.letters.mark_sent(FEED, letters, at(0))
     assert states(buffer) == [(0, "retry")]
     retry(buffer, letter(EVENTS, 0))
     assert states(buffer) == [(0, "sent")], "it was sent for this reason"
@@ -115,5 +115,5 @@ def test_big_letters_come_a_few_at_a_time(buffer: Buffer) -> None:
         for i in range(6)
     ]
     buffer.intake.append(big, up_to(EVENTS, 6), at(0))
-    assert len(buffer.letters.to_send(100)) == 4
-    assert sum(len(one.value) for _, one in buffer.letters.to_send(100)) < outbox.MAX_BYTES + (5 << 20)
+    assert len(buffer.letters.to_send(FEED, 100)) == 4
+    assert sum(len(one.value) for _, one in buffer.letters.to_send(FEED, 100)) < letters.MAX_BYTES + (5 << 20)

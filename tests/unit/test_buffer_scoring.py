@@ -72,16 +72,6 @@ def test_the_last_few_only(buffer: Buffer) -> None:
     assert [one.event_id for one in buffer.exams.scored(FEED, last=2)] == ["e4", "e5"]
 
 
-def test_only_plans_that_can_matter_are_read(buffer: Buffer) -> None:
-    buffer.intake.append([prediction(f"e{i}", "neg", 3, i) for i in range(6)], up_to(PREDICTIONS, 6), at(0))
-    expected = buffer.exams.scored(FEED)[-3:]
-    with buffer._store.writing() as db:
-        damaged = db.execute("UPDATE cycles SET plan = 'not read' WHERE version <> 3").rowcount
-    assert damaged == 3
-    assert buffer.exams.scored(FEED, last=3) == expected
-    assert [one.answered for one in expected] == [False, True, True]
-
-
 def test_in_the_order_of_the_events_and_not_of_the_labels(tmp_path: Path) -> None:
     from tests.fixtures.buffers import LABELS, label
 
@@ -96,8 +86,8 @@ def test_in_the_order_of_the_events_and_not_of_the_labels(tmp_path: Path) -> Non
 def test_cached_predictions_are_kept_by_version(buffer: Buffer) -> None:
     buffer.exams.cache_predictions(FEED, 1, {1: "pos", 2: None})
     buffer.exams.cache_predictions(FEED, 1, {3: "neg"})
-    buffer.exams.cache_predictions(FEED, 2, {1: "neg"})
+    buffer.exams.cache_predictions(FEED, 2, {1: "neg", 3: "neg"})
     assert buffer.exams.cached_predictions(FEED, 1) == {1: "pos", 2: None, 3: "neg"}
-    buffer.exams.forget_predictions(FEED, keep={2, 5})
+    buffer.exams.forget_predictions(FEED, versions={2, 5}, seqs={1, 2})
     assert buffer.exams.cached_predictions(FEED, 1) == {}
     assert buffer.exams.cached_predictions(FEED, 2) == {1: "neg"}

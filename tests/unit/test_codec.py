@@ -148,6 +148,7 @@ def test_the_records_own_time_stands_in_for_a_missing_one() -> None:
         (b'{"text": "Kaninchen", "id": 1.5}', "wrong_type"),
         (b'{"text": "Kaninchen", "id": "\\ud800"}', "wrong_type"),
         (b'{"text": "Kaninchen", "source": []}', "wrong_type"),
+        (b'{"text": "Kaninchen", "id": "a\\u0000b"}', "wrong_type"),
     ],
 )
 def test_what_cannot_be_used_is_a_dead_letter_with_its_bytes(value: bytes | None, reason: str) -> None:
@@ -249,6 +250,16 @@ def test_times_are_read_as_they_are_written(timestamp: object, expected: datetim
 def test_numbers_are_taken_as_ids_sources_and_labels() -> None:
     decoded = event(document(meta={"key": 17, "shop": {"name": 3}}, body={"review": "good"}, stars=1), NESTED)
     assert (decoded.event_id, decoded.source, decoded.label) == ("17", "3", "1")
+
+
+def test_no_name_holds_a_nul_where_databases_cut_strings() -> None:
+    assert event(document(text="good", source="sh\0op\0")).source == "shop"
+    assert event(document(text="good", source="\0")).source is None
+    judged = Codec("reviews", FEED).label(document(id="a", label="negative", labeller="an\0a"))
+    assert isinstance(judged, Label)
+    assert judged.labeller == "ana"
+    refused = Codec("reviews", FEED).label(document(id="a\0", label="negative"))
+    assert refusal(refused) == ("wrong_type", "field 'id' holds a NUL character, which no id may")
 
 
 def test_fields_are_found_inside_objects() -> None:

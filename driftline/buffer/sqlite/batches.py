@@ -1,17 +1,16 @@
 """One batch of records inside a write transaction: what is known of their ids, joined, and written back."""
 
 import itertools
-import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from driftline.buffer.batch import Answer, Batch, Entry, WaitingLabel, WaitingPrediction
 from driftline.buffer.holdouts import HoldoutSplit
 from driftline.buffer.intake import IntakeCounts
 from driftline.buffer.joining import Joining
-from driftline.buffer.sqlite import corrections, outbox, segments
-from driftline.buffer.sqlite import positions as places
-from driftline.buffer.sqlite.counters import Tally
-from driftline.buffer.sqlite.unit import Work
+from driftline.buffer.sqlite import corrections, segments
+from driftline.buffer.sqlite.letters import put, resolve
+from driftline.buffer.sqlite.unit import Unit
+from driftline.buffer.states import PENDING
 from driftline.records import DeadLetter, Position, Record
 from driftline.topics import Partition
 
@@ -21,87 +20,53 @@ _IDS_PER_QUERY = 900
 class Batches:
     """The records of one `append`, a batch for each feed, in the caller's write transaction. `now`: microseconds."""
 
-    def __init__(self, db: sqlite3.Connection, work: Work, split: HoldoutSplit, now: int, tally: Tally) -> None:
-        self._db = db
-        self._work = work
+    def __init__(self, units: Mapping[str, Unit], split: HoldoutSplit, now: int) -> None:
+        self._units = units
         self._split = split
         self._now = now
-        self._tally = tally
 
-    def take(
-        self,
-        records: Sequence[Record],
-        positions: Mapping[Partition, int],
-        owner: Mapping[str, int],
-        retried: Sequence[int],
-    ) -> IntakeCounts:
-        """Apply the records and move the positions. `owner`: topic → number of the feed it is read for."""
-        stored = places.read(self._db, owner) if positions else {}
-        new = self._retried(records, retried) if retried else unseen(records, stored, positions)
-        joinings = self._join(new, bool(retried))
-        for feed, joining in joinings.items():
-            self._write(feed, joining)
-        places.write(self._db, positions, owner)
-        return _summary(len(records), len(new), joinings.values())
-
-    def _retried(self, records: Sequence[Record], retried: Sequence[int]) -> list[Record]:
-        """The records whose letters are still marked; those letters count as if they had never been."""
-        if len(records) != len(retried):
-            raise ValueError(f"{len(records)} records for {len(retried)} retried letters")
-        return [
-            record
-            for record, letter in zip(records, retried, strict=True)
-            if outbox.resolve(self._db, letter, self._tally)
-        ]
-
-    def _join(self, records: Sequence[Record], retried: bool) -> dict[str, Joining]:
-        numbers = _Numbers(self._db)
-        joinings: dict[str, Joining] = {}
-        for feed, own in _by_feed(records).items():
-            number, rules = self._work.number(feed), self._work.rules[feed]
-            batch = load(self._db, number, own)
-            batch.retried = retried
-            joinings[feed] = Joining(rules, self._split, batch, self._now, numbers)
+    def take(self, records: Sequence[Record], retried: bool) -> list[Joining]:
+        """Apply the records, in order, and write what comes of them."""
+        joinings = {feed: self._joining(self._units[feed], own, retried) for feed, own in _by_feed(records).items()}
         for record in records:
             joinings[record.feed].take(record)
-        numbers.write()
-        return joinings
+        for feed, joining in joinings.items():
+            self._write(self._units[feed], joining)
+        return list(joinings.values())
 
-    def _write(self, feed: str, joining: Joining) -> None:
-        number, rules = self._work.number(feed), self._work.rules[feed]
+    def resolve(self, records: Sequence[Record], letters: Sequence[int]) -> list[Record]:
+        """The records whose letters are still marked for retry; those letters count as if they had never been."""
+        if len(records) != len(letters):
+            raise ValueError(f"{len(records)} records for {len(letters)} retried letters")
+        return [
+            record
+            for record, letter in zip(records, letters, strict=True)
+            if resolve(self._units[record.feed], letter, self._now)
+        ]
+
+    def _joining(self, unit: Unit, records: Sequence[Record], retried: bool) -> Joining:
+        batch = load(unit, records)
+        batch.retried = retried
+        (first,) = unit.db.execute("SELECT next_seq FROM feeds WHERE id = ?", (unit.feed,)).fetchone()
+        return Joining(unit.rules, self._split, batch, self._now, itertools.count(first))
+
+    def _write(self, unit: Unit, joining: Joining) -> None:
         batch = joining.batch
-        _insert_events(self._db, number, batch.new, self._now)
-        _update_events(self._db, batch.changed.values())
-        corrections.write(self._db, number, batch.corrected, self._now)
-        _write_labels(self._db, number, batch, self._now)
-        _write_predictions(self._db, number, batch, self._now)
-        outbox.put(self._db, number, batch.letters, self._now, self._tally)
-        joined = [(entry.seq or 0, entry.holdout) for entry in batch.joined]
-        segments.extend(self._db, number, rules, joined)
+        _insert_events(unit, batch.new, self._now)
+        _update_events(unit, batch.changed.values())
+        _write_examples(unit, batch)
+        corrections.write(unit, batch.corrected, self._now)
+        _write_labels(unit, batch, self._now)
+        _write_predictions(unit, batch, self._now)
+        put(unit, batch.letters, self._now)
+        segments.extend(unit, [(entry.seq or 0, entry.holdout) for entry in batch.joined])
         for name, n in joining.counts.items():  # letters are counted where they are written
-            self._tally.add(number, name, n)
+            unit.tally.add(unit.feed, name, n)
 
 
-class _Numbers(Iterator[int]):
-    """The next example numbers; `write` stores where the next batch goes on."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-        (self._first,) = db.execute("SELECT value FROM settings WHERE name = 'next_seq'").fetchone()
-        self._next = self._first
-
-    def __next__(self) -> int:
-        self._next += 1
-        return self._next - 1
-
-    def write(self) -> None:
-        if self._next != self._first:
-            self._db.execute("UPDATE settings SET value = ? WHERE name = 'next_seq'", (self._next,))
-
-
-def unseen(records: Sequence[Record], stored: Mapping[Partition, int], read_to: Collection[Partition]) -> list[Record]:
-    """Without the records that stand before the stored position of their partition, where that is read on now."""
-    limits = {(one.topic, one.partition): stored[one] for one in read_to if one in stored}
+def unseen(records: Sequence[Record], stored: Mapping[Partition, int]) -> list[Record]:
+    """Without the records that stand before the stored position of their partition."""
+    limits = {(partition.topic, partition.partition): offset for partition, offset in stored.items()}
     if not limits:
         return list(records)
     return [record for record in records if not _seen(record.position, limits)]
@@ -111,27 +76,28 @@ def _seen(position: Position | None, limits: Mapping[tuple[str, int], int]) -> b
     return position is not None and position.offset < limits.get((position.topic, position.partition), 0)
 
 
-def load(db: sqlite3.Connection, feed: int, records: Sequence[Record]) -> Batch:
+def load(unit: Unit, records: Sequence[Record]) -> Batch:
     """What the buffer knows of these records' ids. Three look-ups by index, however big the tables are."""
     batch = Batch()
     ids = {record.event_id for record in records if not isinstance(record, DeadLetter)}
-    for row in _rows(db, _EVENTS, feed, ids):
+    for row in _rows(unit, _EVENTS, ids):
         entry = _entry(row)
         batch.entries[entry.event_id] = entry
     unknown = ids - batch.entries.keys()
-    for event_id, row, label, labelled_at, *place, value, labeller, trusted in _rows(db, _LABELS, feed, unknown):
+    for event_id, row, label, labelled_at, *place, value, labeller, trusted in _rows(unit, _LABELS, unknown):
         topic, partition, offset = place
         position = Position(topic=topic, partition=partition, offset=offset)
         batch.labels[event_id] = WaitingLabel(label, labelled_at, position, value, row, labeller, bool(trusted))
-    for event_id, row, label, version, partition, offset in _rows(db, _PREDICTIONS, feed, unknown):
+    for event_id, row, label, version, partition, offset in _rows(unit, _PREDICTIONS, unknown):
         batch.predictions[event_id] = WaitingPrediction(Answer(label, version, partition, offset), row)
     return batch
 
 
-_EVENTS = """
-    SELECT event_id, text, state, arrival, seq, label, labelled_at, joined_at, holdout, label_trusted,
-           answer_version, answer_label, answer_partition, answer_offset
-    FROM events WHERE feed = ? AND event_id IN"""
+_EVENTS = f"""
+    SELECT event_id, text, COALESCE(state, {PENDING}), events.arrival, events.seq, label, labelled_at, joined_at,
+           holdout, label_trusted, answer_version, answer_label, answer_partition, answer_offset
+    FROM events LEFT JOIN examples ON examples.feed = events.feed AND examples.seq = events.seq
+    WHERE events.feed = ? AND event_id IN"""
 _LABELS = """
     SELECT event_id, id, label, labelled_at, topic, "partition", "offset", value, labeller, trusted
     FROM labels WHERE feed = ? AND event_id IN"""
@@ -140,10 +106,10 @@ _PREDICTIONS = """
     FROM predictions WHERE feed = ? AND event_id IN"""
 
 
-def _rows(db: sqlite3.Connection, query: str, feed: int, ids: Iterable[str]) -> Iterator[tuple]:
+def _rows(unit: Unit, query: str, ids: Iterable[str]) -> Iterator[tuple]:
     rest = iter(ids)
     while chunk := list(itertools.islice(rest, _IDS_PER_QUERY)):
-        yield from db.execute(f"{query} ({','.join('?' * len(chunk))})", (feed, *chunk))
+        yield from unit.db.execute(f"{query} ({','.join('?' * len(chunk))})", (unit.feed, *chunk))
 
 
 def _entry(row: tuple) -> Entry:
@@ -162,41 +128,63 @@ def _by_feed(records: Sequence[Record]) -> dict[str, list[Record]]:
     return feeds
 
 
-def _insert_events(db: sqlite3.Connection, feed: int, entries: Sequence[Entry], now: int) -> None:
-    db.executemany(
-        "INSERT INTO events (feed, received_at, event_id, occurred_at, source, text, holdout, "
-        "state, seq, joined_at, labelled_at, label, label_trusted, "
-        "answer_version, answer_label, answer_partition, answer_offset) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            (feed, now, entry.event_id, entry.occurred_at, entry.source, entry.text, entry.holdout, *_joined(entry))
-            for entry in entries
-        ],
+def _insert_events(unit: Unit, entries: Sequence[Entry], now: int) -> None:
+    (first,) = unit.db.execute("SELECT COALESCE(MAX(arrival), 0) + 1 FROM events").fetchone()
+    for entry, arrival in zip(entries, itertools.count(first), strict=False):
+        entry.arrival = arrival
+    unit.db.executemany(
+        "INSERT INTO events (arrival, feed, received_at, event_id, occurred_at, source, text, holdout, "
+        "seq, labelled_at, label, label_trusted, answer_version, answer_label, answer_partition, answer_offset) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [(*_arrived(unit, entry, now), *_found(entry)) for entry in entries],
     )
 
 
-def _update_events(db: sqlite3.Connection, entries: Iterable[Entry]) -> None:
-    db.executemany(
-        "UPDATE events SET state = ?, seq = ?, joined_at = ?, labelled_at = ?, label = ?, label_trusted = ?, "
+def _arrived(unit: Unit, entry: Entry, now: int) -> tuple:
+    """The columns that the event fills."""
+    place = (entry.arrival, unit.feed, now)
+    return (*place, entry.event_id, entry.occurred_at, entry.source, entry.text, entry.holdout)
+
+
+def _update_events(unit: Unit, entries: Iterable[Entry]) -> None:
+    unit.db.executemany(
+        "UPDATE events SET seq = ?, labelled_at = ?, label = ?, label_trusted = ?, "
         "answer_version = ?, answer_label = ?, answer_partition = ?, answer_offset = ? WHERE arrival = ?",
-        [(*_joined(entry), entry.arrival) for entry in entries],
+        [(*_found(entry), entry.arrival) for entry in entries],
     )
 
 
-def _joined(entry: Entry) -> tuple:
+def _found(entry: Entry) -> tuple:
     """The columns that labels and predictions fill."""
     answer = entry.answer
     served = (None,) * 4 if answer is None else (answer.version, answer.label, answer.partition, answer.offset)
-    return (entry.state, entry.seq, entry.joined_at, entry.labelled_at, entry.label, entry.trusted, *served)
+    return (entry.seq, entry.labelled_at, entry.label, entry.trusted, *served)
 
 
-def _write_labels(db: sqlite3.Connection, feed: int, batch: Batch, now: int) -> None:
-    db.executemany("DELETE FROM labels WHERE id = ?", [(row,) for row in batch.used_labels])
-    db.executemany(
+def _write_examples(unit: Unit, batch: Batch) -> None:
+    """New ones, and those that changed their state."""
+    rows = [
+        (unit.feed, entry.seq, entry.arrival, entry.joined_at, entry.state)
+        for entry in itertools.chain(batch.joined, batch.changed.values())
+        if entry.seq is not None
+    ]
+    unit.db.executemany(
+        "INSERT INTO examples (feed, seq, arrival, joined_at, state) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT DO UPDATE SET state = excluded.state WHERE state <> excluded.state",
+        rows,
+    )
+    if batch.joined:
+        following = max(entry.seq or 0 for entry in batch.joined) + 1
+        unit.db.execute("UPDATE feeds SET next_seq = ? WHERE id = ?", (following, unit.feed))
+
+
+def _write_labels(unit: Unit, batch: Batch, now: int) -> None:
+    unit.db.executemany("DELETE FROM labels WHERE id = ?", [(row,) for row in batch.used_labels])
+    unit.db.executemany(
         'INSERT INTO labels (feed, event_id, received_at, topic, "partition", "offset", '
         "label, labelled_at, value, labeller, trusted) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
-            (feed, event_id, now, at.topic, at.partition, at.offset, *_waiting(waiting))
+            (unit.feed, event_id, now, at.topic, at.partition, at.offset, *_waiting(waiting))
             for event_id, waiting in batch.labels.items()
             if waiting.row is None
             for at in (waiting.position,)
@@ -208,13 +196,13 @@ def _waiting(label: WaitingLabel) -> tuple:
     return label.label, label.labelled_at, label.value, label.labeller, label.trusted
 
 
-def _write_predictions(db: sqlite3.Connection, feed: int, batch: Batch, now: int) -> None:
-    db.executemany("DELETE FROM predictions WHERE id = ?", [(row,) for row in batch.used_predictions])
-    db.executemany(
+def _write_predictions(unit: Unit, batch: Batch, now: int) -> None:
+    unit.db.executemany("DELETE FROM predictions WHERE id = ?", [(row,) for row in batch.used_predictions])
+    unit.db.executemany(
         'INSERT INTO predictions (feed, event_id, label, version, "partition", "offset", received_at) '
         "VALUES (?, ?, ?, ?, ?, ?, ?)",
         [
-            (feed, event_id, answer.label, answer.version, answer.partition, answer.offset, now)
+            (unit.feed, event_id, answer.label, answer.version, answer.partition, answer.offset, now)
             for event_id, waiting in batch.predictions.items()
             if waiting.row is None
             for answer in (waiting.answer,)
@@ -222,7 +210,8 @@ def _write_predictions(db: sqlite3.Connection, feed: int, batch: Batch, now: int
     )
 
 
-def _summary(offered: int, taken: int, joinings: Iterable[Joining]) -> IntakeCounts:
+def summary(offered: int, taken: int, joinings: Iterable[Joining]) -> IntakeCounts:
+    """What an `append` of so many records did."""
     done = list(joinings)
 
     def total(name: str) -> int:

@@ -18,7 +18,7 @@ from driftline.buffer.ledger import Ledger
 from driftline.buffer.letters import Letters
 from driftline.buffer.rules import FeedRules
 from driftline.buffer.sqlite.corrections import SqliteCorrections
-from driftline.buffer.sqlite.counters import read_counter, read_counts
+from driftline.buffer.sqlite.counters import read_counts
 from driftline.buffer.sqlite.exams import SqliteExams
 from driftline.buffer.sqlite.intake import SqliteIntake
 from driftline.buffer.sqlite.labels import SqliteLabels
@@ -85,14 +85,16 @@ class Buffer:
     def counts(self, feed: str) -> FeedCounts:
         """All counters of the feed, as of one moment."""
         with self._work.reading(feed) as unit:
-            return read_counts(unit.db, unit.feed)
+            return read_counts(unit)
 
     def others(self) -> dict[str, int]:
         """Feeds that the file holds and the config does not name, such as one under its old name: how many examples."""
+        query = (
+            "SELECT feeds.name, COALESCE(value, 0) FROM feeds "
+            "LEFT JOIN counters ON feed = feeds.id AND counters.name = 'examples' ORDER BY feeds.id"
+        )
         with self._store.reading() as db:
-            known = db.execute("SELECT name, id FROM feeds ORDER BY id").fetchall()
-            others = [(name, number) for name, number in known if name not in self._work.rules]
-            return {name: read_counter(db, number, "examples") for name, number in others}
+            return {name: examples for name, examples in db.execute(query) if name not in self._work.rules}
 
 
 def _shares(rules: Mapping[str, FeedRules]) -> dict[str, float]:

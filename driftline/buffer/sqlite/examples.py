@@ -1,73 +1,89 @@
-"""Reading examples by number and by state. Every query follows an index; none counts rows."""
+"""The table of examples: read by number and by state, and moved from one state to another. Every statement follows an
+index."""
 
 import json
-import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from driftline.buffer.states import AWAITING, FRESH, HOLDOUT, RETIRED, from_micros
+from driftline.buffer.sqlite.unit import Unit
+from driftline.buffer.states import AWAITING, FRESH, HOLDOUT, from_micros
 from driftline.records import Example, ServedAnswer
 
-_COLUMNS = """seq, feeds.name, event_id, text, label, occurred_at, labelled_at, source, holdout,
-    answer_version, answer_label FROM events JOIN feeds ON feeds.id = events.feed"""
+CHOSEN = "(SELECT value FROM json_each(?))"
+_COLUMNS = """examples.seq, event_id, text, label, occurred_at, labelled_at, source, holdout, answer_version,
+    answer_label"""
+_OF_FEED = "JOIN events ON events.arrival = examples.arrival WHERE examples.feed = ?"
+_BY_STATE = "examples INDEXED BY examples_by_state"
+"""By itself SQLite goes through all examples of a feed by number, to spare itself the sorting of a few."""
 
 
-def by_state(db: sqlite3.Connection, feed: int, state: int, limit: int) -> list[Example]:
-    """The feed's oldest examples of a state, by number."""
-    rows = db.execute(
-        f"SELECT {_COLUMNS} WHERE feed = ? AND state = ? AND seq IS NOT NULL ORDER BY seq LIMIT ?", (feed, state, limit)
-    )
-    return [_example(row) for row in rows]
+def numbers(seqs: Iterable[int]) -> str:
+    """What `CHOSEN` is given."""
+    return json.dumps(list(seqs))
 
 
-def fresh(db: sqlite3.Connection, feed: int, limit: int) -> list[Example]:
-    """Examples that may be taken, oldest first."""
-    return by_state(db, feed, FRESH, limit)
+def by_state(unit: Unit, state: int, limit: int) -> list[Example]:
+    """The oldest examples of a state, by number."""
+    query = f"SELECT {_COLUMNS} FROM {_BY_STATE} {_OF_FEED} AND state = ? ORDER BY examples.seq LIMIT ?"
+    rows = unit.db.execute(query, (unit.feed, state, limit))
+    return [_example(row, unit.rules.feed) for row in rows]
 
 
-def returned(db: sqlite3.Connection, feed: int) -> int:
-    """How many fresh examples a rejected cycle gave back."""
-    query = f"SELECT COUNT(*) FROM events WHERE feed = ? AND state = {FRESH} AND attempts > 0"  # events_returned
-    (count,) = db.execute(query, (feed,)).fetchone()
-    return int(count)
+def after(unit: Unit, seq: int) -> list[Example]:
+    """All examples with a greater number, hold-outs included."""
+    query = f"SELECT {_COLUMNS} FROM examples {_OF_FEED} AND examples.seq > ? ORDER BY examples.seq"
+    rows = unit.db.execute(query, (unit.feed, seq))
+    return [_example(row, unit.rules.feed) for row in rows]
 
 
-def unanswered(db: sqlite3.Connection, feed: int) -> tuple[int, int] | None:
-    """The least and the greatest number of those that wait for the answer that was served; None if none does."""
-    query = "SELECT MIN(seq), MAX(seq) FROM events WHERE feed = ? AND state = ?"  # events_by_state
-    least, greatest = db.execute(query, (feed, AWAITING)).fetchone()
-    return None if least is None else (least, greatest)
-
-
-def retired(db: sqlite3.Connection, feed: int, limit: int) -> list[Example]:
-    """Examples that wait to be offered to the reservoir, oldest first."""
-    return by_state(db, feed, RETIRED, limit)
-
-
-def after(db: sqlite3.Connection, feed: int, seq: int) -> list[Example]:
-    """All the feed's examples with a greater number, hold-outs included."""
-    return [
-        _example(row) for row in db.execute(f"SELECT {_COLUMNS} WHERE seq > ? AND +feed = ? ORDER BY seq", (seq, feed))
-    ]
-
-
-def by_number(db: sqlite3.Connection, seqs: Sequence[int]) -> list[Example]:
+def by_number(unit: Unit, seqs: Sequence[int]) -> list[Example]:
     """These examples in this order, repeats included. KeyError for a number that there is none of."""
-    rows = db.execute(f"SELECT {_COLUMNS} WHERE seq IN (SELECT value FROM json_each(?))", (json.dumps(list(seqs)),))
-    found = {row[0]: _example(row) for row in rows}
+    query = f"SELECT {_COLUMNS} FROM examples {_OF_FEED} AND examples.seq IN {CHOSEN}"
+    rows = unit.db.execute(query, (unit.feed, numbers(seqs)))
+    found = {row[0]: _example(row, unit.rules.feed) for row in rows}
     return [found[seq] for seq in seqs]
 
 
-def recent_holdouts(db: sqlite3.Connection, feed: int, count: int) -> list[int]:
-    """Numbers of the newest hold-outs, rising."""
-    rows = db.execute(
-        "SELECT seq FROM events WHERE feed = ? AND state = ? AND seq IS NOT NULL ORDER BY seq DESC LIMIT ?",
-        (feed, HOLDOUT, count),
+def returned(unit: Unit) -> int:
+    """How many fresh examples a rejected cycle gave back."""
+    query = (  # by itself SQLite would go through all examples of the feed
+        "SELECT COUNT(*) FROM examples INDEXED BY examples_returned "
+        f"WHERE feed = ? AND state = {FRESH} AND attempts > 0"
     )
-    return sorted(seq for (seq,) in rows)
+    (count,) = unit.db.execute(query, (unit.feed,)).fetchone()
+    return int(count)
 
 
-def _example(row: tuple) -> Example:
-    seq, feed, event_id, text, label, occurred_at, labelled_at, source, holdout, version, answer = row
+def unanswered(unit: Unit) -> tuple[int, int] | None:
+    """The least and the greatest number of those that wait for the answer that was served; None if none does."""
+    query = f"SELECT seq FROM {_BY_STATE} WHERE feed = ? AND state = {AWAITING} ORDER BY seq"
+    ends = [unit.db.execute(f"{query} {order} LIMIT 1", (unit.feed,)).fetchone() for order in ("ASC", "DESC")]
+    return (ends[0][0], ends[1][0]) if ends[0] else None
+
+
+def recent_holdouts(unit: Unit, count: int) -> list[int]:
+    """Numbers of the newest hold-outs, rising."""
+    query = f"SELECT seq FROM {_BY_STATE} WHERE feed = ? AND state = {HOLDOUT} ORDER BY seq DESC LIMIT ?"
+    return sorted(seq for (seq,) in unit.db.execute(query, (unit.feed, count)))
+
+
+def oldest(unit: Unit, state: int, count: int) -> list[int]:
+    """Numbers of the oldest examples of a state, rising."""
+    query = f"SELECT seq FROM {_BY_STATE} WHERE feed = ? AND state = ? ORDER BY seq LIMIT ?"
+    return [seq for (seq,) in unit.db.execute(query, (unit.feed, state, count))]
+
+
+def move(unit: Unit, seqs: Iterable[int], before: int, after: int) -> int:
+    """Change those of these examples that are in state `before`; returns how many."""
+    done = unit.db.execute(
+        f"UPDATE examples SET state = ? WHERE feed = ? AND seq IN {CHOSEN} AND +state = ?",
+        (after, unit.feed, numbers(seqs), before),
+    ).rowcount
+    unit.tally.move(unit.feed, before, after, done)
+    return done
+
+
+def _example(row: tuple, feed: str) -> Example:
+    seq, event_id, text, label, occurred_at, labelled_at, source, holdout, version, answer = row
     return Example(
         seq=seq,
         feed=feed,

@@ -1,6 +1,6 @@
 """The exams' face on SQLite; `segments`, `scoring` and `labelling` beside it have the statements."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from driftline.buffer.exams import Cell, Exams, Labelling, Scored, Segment
@@ -18,41 +18,41 @@ class SqliteExams(Exams):
 
     def scored(self, feed: str, *, last: int | None = None) -> list[Scored]:
         with self._work.reading(feed) as unit:
-            return scoring.scored(unit.db, unit.feed, last)
+            return scoring.scored(unit, last)
 
     def labelling(self, feed: str, *, last: int, now: datetime) -> Labelling:
         with self._work.reading(feed) as unit:
-            return labelling.read(unit.db, unit.feed, last, to_micros(now))
+            return labelling.read(unit, last, to_micros(now))
 
     def segments(self, feed: str) -> list[Segment]:
         with self._work.reading(feed) as unit:
-            return segments.read(unit.db, unit.feed)
+            return segments.read(unit)
 
     def recent_holdouts(self, feed: str, n: int) -> list[int]:
         with self._work.reading(feed) as unit:
-            return examples.recent_holdouts(unit.db, unit.feed, n)
+            return examples.recent_holdouts(unit, n)
 
     def close_segment(
         self, feed: str, index: int, row: Mapping[int, tuple[int, int]], version: int, at: datetime
     ) -> None:
         measured = segments.Measured(index=index, row=row, version=version, at=at)
         with self._work.writing(feed) as unit:
-            check_adopted(unit.db, unit.feed, unit.rules)
-            segments.close(unit.db, unit.feed, unit.rules, measured, unit.tally)
+            check_adopted(unit)
+            segments.close(unit, measured)
 
     def matrix(self, feed: str) -> list[list[Cell]]:
         with self._work.reading(feed) as unit:
-            return segments.matrix(unit.db, unit.feed)
+            return segments.matrix(unit)
 
     def cached_predictions(self, feed: str, version: int) -> dict[int, str | None]:
         with self._work.reading(feed) as unit:
-            return scoring.cached(unit.db, unit.feed, version)
+            return scoring.cached(unit, version)
 
     def cache_predictions(self, feed: str, version: int, predictions: Mapping[int, str | None]) -> None:
         with self._work.writing(feed) as unit:
-            check_adopted(unit.db, unit.feed, unit.rules)
-            scoring.cache(unit.db, unit.feed, version, predictions)
+            check_adopted(unit)
+            scoring.cache(unit, version, predictions)
 
-    def forget_predictions(self, feed: str, keep: set[int]) -> None:
+    def forget_predictions(self, feed: str, *, versions: Collection[int], seqs: Collection[int]) -> None:
         with self._work.writing(feed) as unit:
-            scoring.forget(unit.db, unit.feed, keep)
+            scoring.forget(unit, versions, seqs)

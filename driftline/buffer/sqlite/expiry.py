@@ -12,10 +12,11 @@ forgotten with its id: the same record, should it ever come again, is a new even
 
 from collections.abc import Sequence
 
-from driftline.buffer.sqlite import cycles, outbox
 from driftline.buffer.sqlite.counters import read_counter
+from driftline.buffer.sqlite.examples import move
+from driftline.buffer.sqlite.letters import let_go, put
 from driftline.buffer.sqlite.unit import Unit
-from driftline.buffer.states import AWAITING, FRESH, PENDING
+from driftline.buffer.states import AWAITING, FRESH
 from driftline.records import DeadLetter, Position
 
 LIMIT = 5_000
@@ -30,6 +31,7 @@ class Expiry:
     """
 
     def __init__(self, unit: Unit, now: int, current: bool) -> None:
+        self._unit = unit
         self._db = unit.db
         self._feed = unit.feed
         self._rules = unit.rules
@@ -41,21 +43,21 @@ class Expiry:
         """Examples whose prediction wait is over become fresh."""
         wait_s = self._rules.prediction_wait_s if self._rules.await_predictions else 0.0
         rows = self._db.execute(
-            f"SELECT seq FROM events WHERE feed = ? AND state = {AWAITING} AND joined_at <= ? "
+            f"SELECT seq FROM examples WHERE feed = ? AND state = {AWAITING} AND joined_at <= ? "
             "ORDER BY joined_at LIMIT ?",
             (self._feed, self._until(wait_s), LIMIT),
         ).fetchall()
-        return cycles.move(self._db, self._feed, [seq for (seq,) in rows], AWAITING, FRESH, self._tally)
+        return move(self._unit, [seq for (seq,) in rows], AWAITING, FRESH)
 
     def let_go(self) -> int:
         """Events whose label wait is over, or beyond `max_waiting_events`, are counted unlabelled and forgotten."""
         rows = self._db.execute(
-            f"SELECT arrival, received_at FROM events WHERE feed = ? AND state = {PENDING} "
+            "SELECT arrival, received_at FROM events WHERE feed = ? AND seq IS NULL "
             "ORDER BY received_at, arrival LIMIT ?",
             (self._feed, LIMIT),
         ).fetchall()
         late = self._late(rows, self._rules.label_wait_s)
-        over = min(read_counter(self._db, self._feed, "pending") - self._rules.max_waiting_events, len(rows))
+        over = min(read_counter(self._unit, "pending") - self._rules.max_waiting_events, len(rows))
         gone = [arrival for arrival, _ in rows[: max(late, over)]]
         self._db.executemany("DELETE FROM events WHERE arrival = ?", [(arrival,) for arrival in gone])
         self._tally.add(self._feed, "pending", -len(gone))
@@ -71,10 +73,10 @@ class Expiry:
             (self._feed, LIMIT),
         ).fetchall()
         late = self._late(rows, self._rules.event_wait_s)
-        over = min(read_counter(self._db, self._feed, "labels_waiting") - self._rules.max_waiting_labels, len(rows))
+        over = min(read_counter(self._unit, "labels_waiting") - self._rules.max_waiting_labels, len(rows))
         gone = rows[: max(late, over)]
         letters = [("label", self._no_event(row, index < late)) for index, row in enumerate(gone)]
-        outbox.put(self._db, self._feed, letters, self._now, self._tally)
+        put(self._unit, letters, self._now)
         self._db.executemany("DELETE FROM labels WHERE id = ?", [(row[0],) for row in gone])
         self._tally.add(self._feed, "labels_waiting", -len(gone))
         return len(gone)
@@ -96,14 +98,16 @@ class Expiry:
             (self._feed, LIMIT),
         ).fetchall()
         late = self._late(rows, self._rules.event_wait_s)
-        over = min(
-            read_counter(self._db, self._feed, "predictions_waiting") - self._rules.max_waiting_events, len(rows)
-        )
+        over = min(read_counter(self._unit, "predictions_waiting") - self._rules.max_waiting_events, len(rows))
         gone = rows[: max(late, over)]
         self._db.executemany("DELETE FROM predictions WHERE id = ?", [(row[0],) for row in gone])
         self._tally.add(self._feed, "predictions_waiting", -len(gone))
         self._tally.add(self._feed, "predictions_expired", len(gone))
         return len(gone)
+
+    def let_letters_go(self) -> int:
+        """Letters that were sent, or resolved, `keep_letters_s` ago, or that are too much, are only counted."""
+        return let_go(self._unit, self._until(self._rules.keep_letters_s), LIMIT)
 
     def _late(self, rows: Sequence[tuple], wait_s: float) -> int:
         """How many of the rows (number, since when, …), oldest first, have waited too long."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from driftline.errors import BufferStoreError
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 OLDEST_VERSION = 4
 
 

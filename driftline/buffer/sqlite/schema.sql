@@ -8,8 +8,8 @@ CREATE TABLE settings (
 CREATE TABLE feeds (
   id            INTEGER PRIMARY KEY,
   name          TEXT NOT NULL UNIQUE,
+  next_seq      INTEGER NOT NULL DEFAULT 1,   -- the number of its next example
   seen_revision INTEGER NOT NULL DEFAULT 0,
-  outside       TEXT NOT NULL DEFAULT '[]',   -- adopted versions outside the live one's lineage, at the last reconcile
   labels        TEXT NOT NULL DEFAULT '[]'    -- JSON: the classes its examples are of; [] of a feed that never said
 ) STRICT;
 
@@ -30,7 +30,7 @@ CREATE TABLE topics (
   PRIMARY KEY (feed, topic)
 ) STRICT, WITHOUT ROWID;
 
--- What `counts` reports, changed in the same transaction as what it counts.
+-- What is counted, changed in the same transaction as what it counts. By label and by reason: `counters.py`.
 CREATE TABLE counters (
   feed  INTEGER NOT NULL,
   name  TEXT NOT NULL,
@@ -38,37 +38,45 @@ CREATE TABLE counters (
   PRIMARY KEY (feed, name)
 ) STRICT, WITHOUT ROWID;
 
--- One row per event id: first an event that waits for its label (seq NULL), then an example.
+-- One row per event id, written when it comes, when its answer comes and when its label comes: texts are never rewritten
+-- by what the learner does.
 CREATE TABLE events (
   arrival          INTEGER PRIMARY KEY,       -- topic order of arrival
   feed             INTEGER NOT NULL,
   event_id         TEXT NOT NULL,
-  state            INTEGER NOT NULL,          -- states.py
-  seq              INTEGER,
-  attempts         INTEGER NOT NULL DEFAULT 0,
+  seq              INTEGER,                   -- its example; NULL while it waits for its label
   holdout          INTEGER,                   -- keyed hash of a held-out text, else NULL
   received_at      INTEGER NOT NULL,
-  joined_at        INTEGER,
   occurred_at      INTEGER NOT NULL,
   labelled_at      INTEGER,
+  label_trusted    INTEGER NOT NULL DEFAULT 0,
   label            TEXT,
   answer_version   INTEGER,                   -- NULL: no prediction came
   answer_label     TEXT,
   answer_partition INTEGER,
   answer_offset    INTEGER,
   source           TEXT,
-  text             TEXT NOT NULL,
-  label_trusted    INTEGER NOT NULL DEFAULT 0,
-  relearn_after    INTEGER                    -- its label was corrected when this was the newest version: only later ones
-                                              -- learned the right one
+  text             TEXT NOT NULL              -- last: what stands behind a long one is slow to read
 ) STRICT;
 CREATE UNIQUE INDEX events_by_id ON events (feed, event_id);
-CREATE UNIQUE INDEX events_by_seq ON events (seq) WHERE seq IS NOT NULL;
-CREATE INDEX events_by_state ON events (feed, state, seq);
-CREATE INDEX events_pending ON events (feed, received_at) WHERE state = 0;
-CREATE INDEX events_awaiting ON events (feed, joined_at) WHERE state = 1;
+CREATE INDEX events_pending ON events (feed, received_at) WHERE seq IS NULL;
 CREATE INDEX events_joined ON events (feed, arrival) WHERE seq IS NOT NULL;       -- examples as their events came
-CREATE INDEX events_returned ON events (feed) WHERE state = 2 AND attempts > 0;   -- fresh, given back by a rejection
+
+-- What becomes of each example; numbers count per feed.
+CREATE TABLE examples (
+  feed          INTEGER NOT NULL,
+  seq           INTEGER NOT NULL,
+  arrival       INTEGER NOT NULL,             -- its event
+  joined_at     INTEGER NOT NULL,
+  state         INTEGER NOT NULL,             -- states.py
+  attempts      INTEGER NOT NULL DEFAULT 0,
+  relearn_after INTEGER,                      -- its label was corrected when this was the newest version: only later ones
+                                              -- learned the right one
+  PRIMARY KEY (feed, seq)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX examples_by_state ON examples (feed, state, seq);
+CREATE INDEX examples_awaiting ON examples (feed, joined_at) WHERE state = 1;
+CREATE INDEX examples_returned ON examples (feed) WHERE state = 2 AND attempts > 0;   -- fresh, given back by a rejection
 
 -- Labels and predictions that came before their event.
 CREATE TABLE labels (
@@ -88,20 +96,6 @@ CREATE TABLE labels (
 CREATE UNIQUE INDEX labels_by_id ON labels (feed, event_id);
 CREATE INDEX labels_by_age ON labels (feed, received_at);
 
--- Labels that replaced another one of the same example.
-CREATE TABLE corrections (
-  id            INTEGER PRIMARY KEY,
-  feed          INTEGER NOT NULL,
-  seq           INTEGER NOT NULL,
-  was           TEXT NOT NULL,
-  becomes       TEXT NOT NULL,
-  labeller      TEXT,
-  corrected_at  INTEGER NOT NULL,
-  after_version INTEGER NOT NULL
-) STRICT;
-CREATE INDEX corrections_by_feed ON corrections (feed, id);
-CREATE INDEX corrections_by_seq ON corrections (seq);
-
 CREATE TABLE predictions (
   id          INTEGER PRIMARY KEY,
   feed        INTEGER NOT NULL,
@@ -114,6 +108,20 @@ CREATE TABLE predictions (
 ) STRICT;
 CREATE UNIQUE INDEX predictions_by_id ON predictions (feed, event_id);
 CREATE INDEX predictions_by_age ON predictions (feed, received_at);
+
+-- Labels that replaced another one of the same example.
+CREATE TABLE corrections (
+  id            INTEGER PRIMARY KEY,
+  feed          INTEGER NOT NULL,
+  seq           INTEGER NOT NULL,
+  was           TEXT NOT NULL,
+  becomes       TEXT NOT NULL,
+  labeller      TEXT,
+  corrected_at  INTEGER NOT NULL,
+  after_version INTEGER NOT NULL
+) STRICT;
+CREATE INDEX corrections_by_feed ON corrections (feed, id);
+CREATE INDEX corrections_by_seq ON corrections (feed, seq);
 
 -- Dead letters: the outbox to the dead-letter topic, and what `dead-letters retry` works on. One row per feed and position.
 CREATE TABLE letters (
@@ -128,27 +136,41 @@ CREATE TABLE letters (
   state       TEXT NOT NULL,                  -- to_send, sent, retry, resolved
   sent_reason TEXT,                           -- the reason it was last sent with
   at          INTEGER NOT NULL,
+  done_at     INTEGER,                        -- when it was sent or resolved; NULL while there is something to do with it
   value       BLOB NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX letters_by_position ON letters (feed, topic, "partition", "offset");
-CREATE INDEX letters_by_state ON letters (state, id);
+CREATE INDEX letters_by_state ON letters (feed, state, id);
 CREATE INDEX letters_by_feed ON letters (feed, id);
+CREATE INDEX letters_done ON letters (feed, done_at) WHERE done_at IS NOT NULL;
 
+-- Cycles, numbered in the order of their versions within a feed.
 CREATE TABLE cycles (
-  cycle_id TEXT PRIMARY KEY,
+  id       INTEGER PRIMARY KEY,
+  cycle_id TEXT NOT NULL UNIQUE,
   feed     INTEGER NOT NULL,
   parent   INTEGER NOT NULL,
   version  INTEGER NOT NULL,
   seed     INTEGER NOT NULL,
   taken_at INTEGER NOT NULL,
-  outcome  TEXT,                              -- promoted, rejected, abandoned; NULL while it is open
-  adopted  INTEGER NOT NULL DEFAULT 0,        -- its version has been live: its examples count as learned
-  newest   INTEGER NOT NULL,                  -- the greatest number it trains on, fresh or replayed
-  plan     TEXT NOT NULL                      -- JSON: fresh, replayed, retired; last, so that it is rarely read
+  outcome  TEXT,                              -- promoted, rejected, unjudged, abandoned; NULL while it is open
+  standing INTEGER                            -- standing.py; NULL: its version was never live
 ) STRICT;
-CREATE INDEX cycles_by_feed ON cycles (feed, taken_at);
-CREATE INDEX cycles_by_version ON cycles (feed, version);
+CREATE UNIQUE INDEX cycles_by_version ON cycles (feed, version);
+CREATE INDEX cycles_by_time ON cycles (feed, taken_at);
+CREATE INDEX cycles_by_standing ON cycles (feed, standing, version) WHERE standing IS NOT NULL;
 CREATE UNIQUE INDEX cycles_open ON cycles (feed) WHERE outcome IS NULL;
+
+-- The plan of each cycle, in its order.
+CREATE TABLE cycle_examples (
+  cycle INTEGER NOT NULL,
+  place INTEGER NOT NULL,
+  role  INTEGER NOT NULL,                     -- 0 fresh, 1 replayed, 2 retired
+  feed  INTEGER NOT NULL,
+  seq   INTEGER NOT NULL,
+  PRIMARY KEY (cycle, place)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX cycle_examples_by_seq ON cycle_examples (feed, seq, role, cycle);
 
 -- Stretches of a feed's examples, and the matrix row measured when each was closed.
 CREATE TABLE segments (

@@ -4,24 +4,27 @@ Keeps invariant 4 (a prediction is scored as served): the first prediction in to
 but only if its version, or an ancestor of it, had not learned the example, fresh or replayed.
 """
 
-import json
-import sqlite3
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from driftline.buffer.exams import Scored
-from driftline.buffer.lineage import lineage
-from driftline.buffer.sqlite.cycles import parents
+from driftline.buffer.lineage import down
+from driftline.buffer.sqlite import plans
+from driftline.buffer.sqlite.examples import CHOSEN, numbers
+from driftline.buffer.sqlite.standing import Parents
+from driftline.buffer.sqlite.unit import Unit
 from driftline.buffer.states import WITHDRAWN, from_micros
 
 
-def scored(db: sqlite3.Connection, feed: int, last: int | None) -> list[Scored]:
+def scored(unit: Unit, last: int | None) -> list[Scored]:
     """The feed's last examples (None: all) in the order their events arrived, without withdrawn ones. For reports."""
-    rows = db.execute(
-        "SELECT seq, event_id, source, label, answer_label, answer_version, holdout, occurred_at FROM events "
-        f"WHERE feed = ? AND seq IS NOT NULL AND state <> {WITHDRAWN} ORDER BY arrival DESC LIMIT ?",
-        (feed, -1 if last is None else last),
+    rows = unit.db.execute(
+        "SELECT seq, event_id, source, label, answer_label, answer_version, holdout, occurred_at "
+        "FROM events JOIN examples USING (feed, seq) "
+        f"WHERE events.feed = ? AND events.seq IS NOT NULL AND +state <> {WITHDRAWN} "
+        "ORDER BY events.arrival DESC LIMIT ?",
+        (unit.feed, -1 if last is None else last),
     ).fetchall()
-    knowledge = Knowledge(db, feed, {row[0]: row[5] for row in rows if row[5]})
+    knowledge = Knowledge(unit, {row[0]: row[5] for row in rows if row[5]})
     return [_scored(row, knowledge) for row in rows][::-1]
 
 
@@ -45,54 +48,42 @@ class Knowledge:
     """Which version had learned which of the `wanted` examples, itself or by an ancestor, from the cycles' plans.
 
     `wanted`: example number → the version that answered it, which is the one `knew` is to be asked about. Ancestors
-    have smaller numbers, so only plans of versions up to the greatest one matter, and of these only plans that reach up
-    to the smallest example number.
+    have smaller numbers, so only plans of versions up to that one are read: in the common case, where it was answered
+    before anything learned it, none.
     """
 
-    def __init__(self, db: sqlite3.Connection, feed: int, wanted: Mapping[int, int]) -> None:
-        self._parents = parents(db, feed)
-        self._lineages: dict[int, frozenset[int]] = {}
+    def __init__(self, unit: Unit, wanted: Mapping[int, int]) -> None:
+        self._parent = Parents(unit)
         self._learners: dict[int, list[int]] = {}
-        rows = db.execute(
-            "SELECT version, plan FROM cycles WHERE feed = ? AND outcome IS NOT 'abandoned' "
-            "AND version <= ? AND newest >= ? ORDER BY version",
-            (feed, max(wanted.values(), default=0), min(wanted, default=0)),
-        )
-        for version, plan in rows:
-            seqs = json.loads(plan)
-            for seq in wanted.keys() & (seqs["fresh"] + seqs["replayed"]):
-                self._learners.setdefault(seq, []).append(version)
+        by_version: dict[int, list[int]] = {}
+        for seq, version in wanted.items():
+            by_version.setdefault(version, []).append(seq)
+        for version, seqs in by_version.items():
+            self._learners |= plans.learners(unit, seqs, up_to=version)
 
     def knew(self, version: int, seq: int) -> bool:
         """Whether the version or an ancestor learned the example, fresh or replayed."""
-        learners = self._learners.get(seq, ())
-        if not learners or learners[0] > version:  # the common case: it was answered before anything learned it
-            return False
-        return not self._lineage(version).isdisjoint(learners)
-
-    def _lineage(self, version: int) -> frozenset[int]:
-        if version not in self._lineages:
-            self._lineages[version] = frozenset(lineage(self._parents, version))
-        return self._lineages[version]
+        learners = self._learners.get(seq)
+        return learners is not None and not set(down(version, self._parent, learners[0])).isdisjoint(learners)
 
 
-def cached(db: sqlite3.Connection, feed: int, version: int) -> dict[int, str | None]:
+def cached(unit: Unit, version: int) -> dict[int, str | None]:
     """The version's cached answers by example number."""
     query = "SELECT seq, label FROM cached_predictions WHERE feed = ? AND version = ?"
-    return dict(db.execute(query, (feed, version)).fetchall())
+    return dict(unit.db.execute(query, (unit.feed, version)).fetchall())
 
 
-def cache(db: sqlite3.Connection, feed: int, version: int, predictions: Mapping[int, str | None]) -> None:
+def cache(unit: Unit, version: int, predictions: Mapping[int, str | None]) -> None:
     """Add answers of a version; they never change, so writing them again is harmless."""
-    db.executemany(
+    unit.db.executemany(
         "INSERT OR REPLACE INTO cached_predictions VALUES (?, ?, ?, ?)",
-        [(feed, version, seq, label) for seq, label in predictions.items()],
+        [(unit.feed, version, seq, label) for seq, label in predictions.items()],
     )
 
 
-def forget(db: sqlite3.Connection, feed: int, keep: set[int]) -> None:
-    """Drop the cached answers of all other versions."""
-    db.execute(
-        "DELETE FROM cached_predictions WHERE feed = ? AND version NOT IN (SELECT value FROM json_each(?))",
-        (feed, json.dumps(sorted(keep))),
+def forget(unit: Unit, versions: Collection[int], seqs: Collection[int]) -> None:
+    """Drop the cached answers of all other versions, and on all other examples."""
+    unit.db.execute(
+        f"DELETE FROM cached_predictions WHERE feed = ? AND (version NOT IN {CHOSEN} OR seq NOT IN {CHOSEN})",
+        (unit.feed, numbers(versions), numbers(seqs)),
     )

@@ -17,8 +17,7 @@ from datetime import datetime
 
 from driftline.buffer.exams import Cell, Segment
 from driftline.buffer.merging import merge_columns, pairs
-from driftline.buffer.rules import FeedRules
-from driftline.buffer.sqlite.counters import Tally
+from driftline.buffer.sqlite.unit import Unit
 from driftline.buffer.states import HOLDOUT, to_micros
 from driftline.errors import BufferStoreError
 
@@ -54,15 +53,18 @@ class _Row:
 _ROW = "id, first_seq, last_seq, examples, holdouts, merged, closed, version, closed_at, measured"
 
 
-def _rows(db: sqlite3.Connection, feed: int) -> list[_Row]:
-    return [_Row(*row) for row in db.execute(f"SELECT {_ROW} FROM segments WHERE feed = ? ORDER BY id", (feed,))]
+def _rows(unit: Unit) -> list[_Row]:
+    query = f"SELECT {_ROW} FROM segments WHERE feed = ? ORDER BY id"
+    return [_Row(*row) for row in unit.db.execute(query, (unit.feed,))]
 
 
-def extend(db: sqlite3.Connection, feed: int, rules: FeedRules, joined: Sequence[tuple[int, int | None]]) -> None:
+def extend(unit: Unit, joined: Sequence[tuple[int, int | None]]) -> None:
     """Put new examples, as (number, hold-out hash or None) by rising number, into the open segment and further ones."""
+    db, rules = unit.db, unit.rules
     while joined:
-        segment, examples = _open_segment(db, feed, rules.segment_examples, joined[0][0])
-        part, joined = joined[: rules.segment_examples - examples], joined[rules.segment_examples - examples :]
+        segment, examples = _open_segment(unit, joined[0][0])
+        room = rules.segment_examples - examples
+        part, joined = joined[:room], joined[room:]
         held_out = [(segment, hashed, seq) for seq, hashed in part if hashed is not None]
         db.execute(
             "UPDATE segments SET last_seq = ?, examples = examples + ?, holdouts = holdouts + ? WHERE id = ?",
@@ -73,16 +75,15 @@ def extend(db: sqlite3.Connection, feed: int, rules: FeedRules, joined: Sequence
             _trim(db, segment, rules.segment_holdouts)
 
 
-def _open_segment(db: sqlite3.Connection, feed: int, size: int, first_seq: int) -> tuple[int, int]:
+def _open_segment(unit: Unit, first_seq: int) -> tuple[int, int]:
     """The number of the segment that takes the next example, and how many it has."""
-    last = db.execute(
-        "SELECT id, examples, closed FROM segments WHERE feed = ? ORDER BY id DESC LIMIT 1", (feed,)
-    ).fetchone()
-    if last is not None and not last[2] and last[1] < size:
+    query = "SELECT id, examples, closed FROM segments WHERE feed = ? ORDER BY id DESC LIMIT 1"
+    last = unit.db.execute(query, (unit.feed,)).fetchone()
+    if last is not None and not last[2] and last[1] < unit.rules.segment_examples:
         return last[0], last[1]
-    made = db.execute(
+    made = unit.db.execute(
         "INSERT INTO segments (feed, first_seq, last_seq, examples, holdouts) VALUES (?, ?, ?, 0, 0)",
-        (feed, first_seq, first_seq),
+        (unit.feed, first_seq, first_seq),
     )
     return int(made.lastrowid or 0), 0
 
@@ -96,13 +97,14 @@ def _trim(db: sqlite3.Connection, segment: int, limit: int) -> None:
     )
 
 
-def read(db: sqlite3.Connection, feed: int) -> list[Segment]:
+def read(unit: Unit) -> list[Segment]:
     """All segments in order."""
     kept: dict[int, list[int]] = {}
-    for segment, seq in db.execute(
-        "SELECT segment, kept_holdouts.seq FROM kept_holdouts JOIN events ON events.seq = kept_holdouts.seq "
-        "WHERE segment IN (SELECT id FROM segments WHERE feed = ?) AND state = ? ORDER BY kept_holdouts.seq",
-        (feed, HOLDOUT),
+    for segment, seq in unit.db.execute(  # CROSS JOIN: in this order, else SQLite goes through all examples
+        "SELECT segment, examples.seq FROM segments CROSS JOIN kept_holdouts ON segment = segments.id "
+        "CROSS JOIN examples ON examples.feed = segments.feed AND examples.seq = kept_holdouts.seq "
+        f"WHERE segments.feed = ? AND +state = {HOLDOUT}",
+        (unit.feed,),
     ):
         kept.setdefault(segment, []).append(seq)
     return [
@@ -111,37 +113,37 @@ def read(db: sqlite3.Connection, feed: int) -> list[Segment]:
             first_seq=row.first_seq,
             last_seq=row.last_seq,
             examples=row.examples,
-            holdouts=tuple(kept.get(row.id, ())),
+            holdouts=tuple(sorted(kept.get(row.id, ()))),
             closed=bool(row.closed),
             holdouts_seen=row.holdouts,
             merged=row.merged,
         )
-        for index, row in enumerate(_rows(db, feed))
+        for index, row in enumerate(_rows(unit))
     ]
 
 
-def close(db: sqlite3.Connection, feed: int, rules: FeedRules, measured: Measured, tally: Tally) -> None:
+def close(unit: Unit, measured: Measured) -> None:
     """Close the first open segment with its matrix row, then merge if there are too many."""
-    rows = _rows(db, feed)
+    rows = _rows(unit)
     closed = sum(segment.closed for segment in rows)
     if measured.index != closed or measured.index >= len(rows):
         raise BufferStoreError(
-            f"feed {rules.feed!r}: segment {measured.index} cannot be closed, the next one is {closed} of {len(rows)}: "
-            "read the segments again"
+            f"feed {unit.rules.feed!r}: segment {measured.index} cannot be closed, the next one is {closed} of "
+            f"{len(rows)}: read the segments again"
         )
     cells = json.dumps([measured.row.get(column) for column in range(closed + 1)])
-    db.execute(
+    unit.db.execute(
         "UPDATE segments SET closed = 1, version = ?, closed_at = ?, measured = ? WHERE id = ?",
         (measured.version, to_micros(measured.at), cells, rows[closed].id),
     )
-    if closed + 1 > rules.max_segments:
-        _merge(db, _rows(db, feed)[: closed + 1], rules)
-        tally.add(feed, "segments_merged", closed // 2)
+    if closed + 1 > unit.rules.max_segments:
+        _merge(unit, _rows(unit)[: closed + 1])
+        unit.tally.add(unit.feed, "segments_merged", closed // 2)
 
 
-def _merge(db: sqlite3.Connection, rows: Sequence[_Row], rules: FeedRules) -> None:
+def _merge(unit: Unit, rows: Sequence[_Row]) -> None:
     """Merge neighbours in pairs, all but the newest."""
-    groups = [*pairs(len(rows) - 1), [len(rows) - 1]]
+    db, groups = unit.db, [*pairs(len(rows) - 1), [len(rows) - 1]]
     for group in groups:
         first, last = rows[group[0]], rows[group[-1]]
         members = [rows[index] for index in group]
@@ -162,10 +164,10 @@ def _merge(db: sqlite3.Connection, rows: Sequence[_Row], rules: FeedRules) -> No
         if last.id != first.id:
             db.execute("UPDATE kept_holdouts SET segment = ? WHERE segment = ?", (first.id, last.id))
             db.execute("DELETE FROM segments WHERE id = ?", (last.id,))
-            _trim(db, first.id, rules.segment_holdouts)
+            _trim(db, first.id, unit.rules.segment_holdouts)
 
 
-def matrix(db: sqlite3.Connection, feed: int) -> list[list[Cell]]:
+def matrix(unit: Unit) -> list[list[Cell]]:
     """a[i][j] as (correct, n), square, None for j > i."""
-    rows = [row.cells for row in _rows(db, feed) if row.closed]
+    rows = [row.cells for row in _rows(unit) if row.closed]
     return [cells + [None] * (len(rows) - len(cells)) for cells in rows]

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from driftline.buffer.rules import FeedRules
-from driftline.buffer.sqlite.counters import Tally
 from driftline.buffer.sqlite.store import Store
+from driftline.buffer.sqlite.tally import Tally
 from driftline.errors import BufferStoreError
 
 
@@ -33,33 +33,36 @@ class Work:
         self.rules = dict(rules)
 
     @contextmanager
-    def writing(self, feed: str) -> Iterator[Unit]:
-        """One write transaction on a feed."""
-        number = self.number(feed)
-        with self.writing_all() as (db, tally):
-            yield Unit(db, number, self.rules[feed], tally)
-
-    @contextmanager
     def reading(self, feed: str) -> Iterator[Unit]:
         """One snapshot of a feed."""
-        number = self.number(feed)
+        self.require([feed])
         with self.store.reading() as db:
-            yield Unit(db, number, self.rules[feed], Tally())
+            yield self._unit(db, feed, Tally())
 
     @contextmanager
-    def writing_all(self) -> Iterator[tuple[sqlite3.Connection, Tally]]:
-        """One write transaction on several feeds."""
+    def writing(self, feed: str) -> Iterator[Unit]:
+        """One write transaction on a feed."""
+        self.require([feed])
+        with self.writing_all() as (_, units):
+            yield units[feed]
+
+    @contextmanager
+    def writing_all(self) -> Iterator[tuple[sqlite3.Connection, dict[str, Unit]]]:
+        """One write transaction on all feeds, by name."""
         with self.store.writing() as db:
             tally = Tally()
-            yield db, tally
+            yield db, {feed: self._unit(db, feed, tally) for feed in self.rules}
             tally.write(db)
 
-    def number(self, feed: str) -> int:
-        """The feed's number in the file; -1, which no row has, if a read-only buffer does not hold it yet."""
-        if feed not in self.rules:
-            raise BufferStoreError(f"feed {feed!r} is not in the config: its feeds are {', '.join(sorted(self.rules))}")
-        return self.store.feed_id(feed)
+    def require(self, feeds: Iterable[str]) -> None:
+        """BufferStoreError if one of these is none of them."""
+        if unknown := set(feeds) - self.rules.keys():
+            known = ", ".join(sorted(self.rules))
+            raise BufferStoreError(f"feed {min(unknown)!r} is not in the config: its feeds are {known}")
 
-    def numbers(self, feeds: Iterable[str] | None = None) -> dict[str, int]:
-        """The numbers of these feeds, or of all that the buffer was opened for."""
-        return {feed: self.number(feed) for feed in (self.rules if feeds is None else feeds)}
+    def numbers(self) -> dict[str, int]:
+        """The feeds' numbers in the file; -1, which no row has, of one that a read-only buffer does not hold yet."""
+        return {feed: self.store.feed_id(feed) for feed in self.rules}
+
+    def _unit(self, db: sqlite3.Connection, feed: str, tally: Tally) -> Unit:
+        return Unit(db, self.store.feed_id(feed), self.rules[feed], tally)
