@@ -1,6 +1,6 @@
 """All benchmarks one after the other, and one table of their ratios: `make bench`.
 
-    python -m benchmarks.run [--quick] [--only bank learner ingest promotion]
+    python -m benchmarks.run [--quick] [--only bank learner ingest buffer promotion]
 
 Each writes its own JSON below benchmarks/results. Run it on a machine that does nothing else.
 """
@@ -14,7 +14,7 @@ from benchmarks.record import result_path, write_result
 from driftline.assembly.logs import configure_logging
 from driftline.cli.output import print_table, say
 
-NAMES = ("bank", "learner", "ingest", "promotion")
+NAMES = ("bank", "learner", "ingest", "buffer", "promotion")
 
 Row = tuple[str, str, str]
 
@@ -67,6 +67,13 @@ def _ingest(result: dict[str, Any]) -> list[Row]:
     return rows
 
 
+def _buffer(result: dict[str, Any]) -> list[Row]:
+    worst = max(result["operations"], key=lambda name: result["operations"][name]["ratio"]["median"])
+    ratio = result["operations"][worst]["ratio"]["median"]
+    before = " against ".join(f"{result['cycles'][name]:,}" for name in ("old", "young"))
+    return [(f"the buffer's slowest operation: {worst}", f"{ratio:.2f} of the time", f"{before} cycles")]
+
+
 def _promotion(result: dict[str, Any]) -> list[Row]:
     pause = result["engine_pause_ms"]
     return [
@@ -76,7 +83,7 @@ def _promotion(result: dict[str, Any]) -> list[Row]:
     ]
 
 
-_ROWS = {"bank": _bank, "learner": _learner, "ingest": _ingest, "promotion": _promotion}
+_ROWS = {"bank": _bank, "learner": _learner, "ingest": _ingest, "buffer": _buffer, "promotion": _promotion}
 
 
 def _ratios(unit: str, compared: dict[str, Any], peers: dict[str, str]) -> list[Row]:
