@@ -46,7 +46,8 @@ def set_in_words(name: str | None) -> str:
 def _comparison(reason: GateReason) -> str:
     shown = "not shown" if reason.holds else "shown"
     than = f" than the {reason.against}" if reason.against else ""
-    return f"{shown} to be worse{than} on {set_in_words(reason.reference)}{_figures(reason)}"
+    among = f" {reason.detail}" if reason.detail else ""
+    return f"{shown} to be worse{than} on {set_in_words(reason.reference)}{among}{_figures(reason)}"
 
 
 def _guesses(reason: GateReason) -> str:

@@ -208,8 +208,10 @@ class Learner:
             anchor = None if best is parent else self._holdouts.predictions(best, exam.seqs)
         with _measured(seconds, "train"):
             candidate = self._training.update(cycle, parent)
+        knows = {name: one.knows for name, one in (("incumbent", parent), ("anchor", best)) if one.knows is not None}
         with _measured(seconds, "evaluate"):
             answers = self._holdouts.answer(cycle.version, exam.seqs)
+            within = {name: self._holdouts.among(exam.seqs, known) for name, known in knows.items()}
         decision = decide(
             self._shop.model.task,
             answers,
@@ -219,7 +221,8 @@ class Learner:
             exam.sets,
             self._section.gate,
             finite=candidate.finite,
-            knows={name: one.knows for name, one in (("incumbent", parent), ("anchor", best)) if one.knows is not None},
+            knows=knows,
+            within=within,
         )
         recipe = recipe_of(cycle, self._section, self._shop.model)
         judged = Judged(

@@ -19,6 +19,7 @@ from driftline.records import GateDecision, GateReason
 from driftline.tasks import Answers, Comparison, Task
 
 POOLED = "pooled"
+BOTH_KNOW = "of the classes that both know"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ def decide(
     *,
     finite: bool = True,
     knows: Mapping[str, Collection[str]] | None = None,
+    within: Mapping[str, Answers] | None = None,
 ) -> GateDecision:
     """Promote or reject.
 
@@ -48,10 +50,12 @@ def decide(
     (`pooled`, `recent`, `segment:N`) to hold-out numbers; empty sets are passed over. `anchor` None: the anchor is the
     incumbent. `finite`: the candidate's weights and logits hold no NaN and no infinite number. `knows`: the classes of
     a reference ("incumbent", "anchor") that was made with other labels; it is compared with on hold-outs of these only,
-    and the incumbent's are what there must be `min_holdouts` of.
+    and the incumbent's are what there must be `min_holdouts` of. `within`: for such a reference the candidate's answers
+    among these classes, or the reference would win by what it cannot answer.
     """
     references = {"incumbent": incumbent} | ({} if anchor is None else {"anchor": anchor})
     reasons = [] if finite else [GateReason(code="not_finite", holds=False, detail="weights or logits are not finite")]
+    candidates = {name: (within or {}).get(name, candidate) for name in references}
     shared = {name: _shared(sets, truth, (knows or {}).get(name)) for name in references}
     pooled = shared["incumbent"].get(POOLED, ())
     enough = len(pooled) >= section.min_holdouts
@@ -59,14 +63,16 @@ def decide(
         detail = f"{len(pooled)} of {section.min_holdouts} hold-outs: only the sanity checks decide"
         reasons.append(GateReason(code="too_few_holdouts", holds=True, reference=POOLED, n=len(pooled), detail=detail))
     else:
-        reasons += _judge(_compare_all(task, candidate, references, truth, shared), section)
-    reasons += task.objections(candidate, incumbent, truth, pooled, section.significance if enough else None)
+        reasons += _judge(_compare_all(task, candidates, references, truth, shared), section, knows or {})
+    ours = candidates["incumbent"]
+    reasons += task.objections(ours, incumbent, truth, pooled, section.significance if enough else None)
     promote = all(reason.holds for reason in reasons)
     best = "incumbent" if anchor is None else "anchor"
     return GateDecision(
         promote=promote,
         reasons=tuple(reasons),
-        becomes_anchor=promote and _not_below(task, candidate, references[best], truth, shared[best].get(POOLED, ())),
+        becomes_anchor=promote
+        and _not_below(task, candidates[best], references[best], truth, shared[best].get(POOLED, ())),
     )
 
 
@@ -82,14 +88,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def _compare_all(
     task: Task,
-    candidate: Answers,
+    candidates: Mapping[str, Answers],
     references: Mapping[str, Answers],
     truth: Mapping[int, str],
     sets: Mapping[str, Mapping[str, Sequence[int]]],
 ) -> list[_Judged]:
-    """Of each set with each reference, `sets` of the reference."""
+    """Of each set with each reference: `sets` of the reference, and the candidate's answers beside its own."""
     return [
-        _Judged(against, name, task.compare(candidate, answers, truth, seqs))
+        _Judged(against, name, task.compare(candidates[against], answers, truth, seqs))
         for name in sets["incumbent"]
         for against, answers in references.items()
         if (seqs := sets[against][name])
@@ -105,12 +111,14 @@ def _shared(
     return {name: [seq for seq in seqs if truth[seq] in known] for name, seqs in sets.items()}
 
 
-def _judge(comparisons: list[_Judged], section: GateConfig) -> list[GateReason]:
+def _judge(comparisons: list[_Judged], section: GateConfig, partly: Collection[str]) -> list[GateReason]:
+    """`partly`: the references that do not know all classes."""
     adjusted = holm([one.found.p_value for one in comparisons])
-    return [_reason(one, p_value, section) for one, p_value in zip(comparisons, adjusted, strict=True)]
+    judged = zip(comparisons, adjusted, strict=True)
+    return [_reason(one, p, section, BOTH_KNOW if one.against in partly else "") for one, p in judged]
 
 
-def _reason(one: _Judged, p_value: float, section: GateConfig) -> GateReason:
+def _reason(one: _Judged, p_value: float, section: GateConfig, detail: str) -> GateReason:
     is_worse = one.found.loss > section.margin and p_value < section.significance
     return GateReason(
         code=f"worse_than_{one.against}" if is_worse else "not_worse",
@@ -121,6 +129,7 @@ def _reason(one: _Judged, p_value: float, section: GateConfig) -> GateReason:
         candidate_accuracy=one.found.candidate,
         reference_accuracy=one.found.reference,
         p_value=p_value,
+        detail=detail,
     )
 
 

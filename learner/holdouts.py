@@ -75,12 +75,16 @@ class Holdouts:
 
     def answer(self, version: int, seqs: list[int], *, knows: Collection[str] | None = None) -> dict[int, str | None]:
         """Answers of the weights now in the model, cached under `version`; of the labels it `knows` (None: all)."""
+        answers = self.among(seqs, knows)
+        self._buffer.exams.cache_predictions(self._feed, version, answers)
+        return answers
+
+    def among(self, seqs: list[int], knows: Collection[str] | None) -> dict[int, str | None]:
+        """Answers of the weights now in the model among these labels (None: all), kept nowhere."""
         model = self._model
         texts = [example.text for example in self._buffer.ledger.examples(self._feed, seqs)]
         outputs = model.predict(texts, EVALUATION_BATCH_TOKENS)  # (N, R)
-        answers = dict(zip(seqs, model.task.answers(outputs, self._section.labels, knows), strict=True))
-        self._buffer.exams.cache_predictions(self._feed, version, answers)
-        return answers
+        return dict(zip(seqs, model.task.answers(outputs, self._section.labels, knows), strict=True))
 
     def forget(self, keep: Collection[int]) -> None:
         """Drop what is cached of all other versions, and on hold-outs that no set has any more: an anchor may stay for

@@ -89,6 +89,7 @@ class LearnerService:
         self._standing_by: set[str] = set()
         self._running: tuple[str, float] | None = None
         self._fatal: BaseException | None = None
+        self._parent = os.getppid()
         self._stop = threading.Event()
         self._wake = threading.Event()
 
@@ -117,8 +118,16 @@ class LearnerService:
         while worker.is_alive():
             worker.join(POLL_S)
             self._watch()
+            self._leave_if_orphaned()
         for feed in self._feeds.values():
             feed.lease.release()
+
+    def _leave_if_orphaned(self) -> None:
+        """Whoever started this process was killed: nobody ends it any more, and who takes over would stand by until its
+        cycle is done. The cycle is left open; the next learner repeats it."""
+        if os.getppid() != self._parent and self._running is not None:
+            log.warning("cycle_left", reason="the process that started this one is gone; the cycle is repeated")
+            os._exit(0)
 
     # --- when
 

@@ -54,7 +54,7 @@ class Training:
         """What the next update learns from: these, what the strategy replays with them, and what only is remembered."""
         section = self._section.learner
         state = self._state_of(parent)
-        if parent.state is not None and state is not parent.state:
+        if parent.state is not None and not self._learned_from_this_buffer(parent):
             self._warn_of_another_buffer(parent, parent.state)
         state = self._mended(state)
         replayed = self._strategy.draw(fresh, state, section, np.random.default_rng([seed, 0]))

@@ -184,7 +184,8 @@ class Watcher:
         if not isinstance(error, DriftlineError):  # nobody foresaw it, memory that ran out for a moment say
             wait_s = LAST_RETRY_S
         final = isinstance(error, DriftlineError) and not error.retriable
-        reason = f"{_code(error)}: {error}"
+        code = _code(error)
+        reason = str(error) if str(error).startswith(f"{code}: ") else f"{code}: {error}"
         self._failures[feed] = _Failure(record, reason, None if final else time.monotonic() + wait_s, wait_s)
         if before is not None and again and before.reason == reason:
             return

@@ -161,6 +161,9 @@ def update_now(
     """Ask the learner for an update now, with what is fresh and what is on its way (at least one example)."""
     name, loaded = _feed(config, feed)
     what, waits_for = on_its_way(loaded, name, wait_s)
+    if not what.positions and (taken := _taken_alone(loaded, name)):
+        _tell_that_one_runs(name, taken, as_json)
+        return
     with open_registry(loaded) as registry:
         fresh = _require_learnable(loaded, registry.live(name), bool(what.positions))
         registry.request_update(name, choose_actor(actor), what)
@@ -298,6 +301,23 @@ def _require_learnable(config: Config, live: LiveRecord, more_comes: bool) -> in
             f"(`{to_type('produce FILE.jsonl')}`); `{to_type('status')}` says what is awaited"
         )
     return fresh
+
+
+def _taken_alone(config: Config, feed: str) -> int:
+    """How many examples the open cycle has, where nothing waits beside it; 0 without one."""
+    buffer = existing_buffer(config)
+    if buffer is None:
+        return 0
+    with closing(buffer):
+        counts = buffer.counts(feed)
+    return 0 if counts.fresh else counts.taken
+
+
+def _tell_that_one_runs(feed: str, taken: int, as_json: bool) -> None:
+    if as_json:
+        print_json({"feed": feed, "requested": False, "running": taken})
+    else:
+        say(escape(f"an update of {feed} with {count_of(taken, 'example')} runs already, and nothing else waits"))
 
 
 def on_its_way(config: Config, feed: str, wait_s: float) -> tuple[Wanted, str]:

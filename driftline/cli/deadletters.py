@@ -92,7 +92,9 @@ def retry(
     if as_json:
         print_json({"marked": marked})
     else:
-        after = f"; ingest tries them again: `{to_type('dead-letters list')}` shows what is left" if marked else ""
+        left = f"`{to_type('dead-letters list')}` shows what is left"
+        told = "ingest tries them again, by the config that it was started with: after a change of it start it anew"
+        after = f"; {told}. {left}" if marked else ""
         say(escape(f"{count_of(marked, 'dead letter')} marked{after}"))
         if bytesless:
             lost = (

@@ -132,8 +132,12 @@ def server_problems(info: Mapping[str, str]) -> list[str]:
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         problems.append(
-            f"maxmemory-policy is {policy}, which throws adapters away: CONFIG SET maxmemory-policy noeviction"
+            f"maxmemory-policy is {policy}, which throws adapters away: start it with --maxmemory-policy noeviction; "
+            "or CONFIG SET maxmemory-policy noeviction, and CONFIG REWRITE, without which a restart undoes it"
         )
     if info.get("aof_enabled") != "1":
-        problems.append("the append-only file is off, so a crash loses versions: CONFIG SET appendonly yes")
+        problems.append(
+            "the append-only file is off, so a crash loses versions: start it with --appendonly yes; or CONFIG SET "
+            "appendonly yes, and CONFIG REWRITE, without which a restart undoes it and what was written since is lost"
+        )
     return problems

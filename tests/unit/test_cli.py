@@ -596,7 +596,8 @@ def test_dead_letters_say_how_many_there_are_and_go_by_reason_and_number(driftli
     assert wrong.code == 2
     assert "no dead letter 9999; none was marked: `driftline dead-letters list` shows their numbers" in wrong.err
     rest = driftline("dead-letters", "retry").out
-    assert "23 dead letters marked; ingest tries them again: `driftline dead-letters list` shows what is left" in rest
+    assert "23 dead letters marked; ingest tries them again, by the config that it was started with" in rest
+    assert "`driftline dead-letters list` shows what is left" in rest
 
 
 @pytest.mark.usefixtures("config")

@@ -6,6 +6,7 @@ from math import comb
 import pytest
 
 from driftline.config import GateConfig
+from driftline.reasons import reason_in_words
 from driftline.records import GateDecision
 from driftline.tasks import task_named
 from driftline.tasks.comparison import mcnemar_p
@@ -178,6 +179,23 @@ def test_each_reference_is_compared_with_on_what_it_knows() -> None:
     decision = decide(TASK, candidate, incumbent, anchor, truth, sets, SECTION, knows={"anchor": {"old"}})
     counted = {reason.against: (reason.n, reason.holds) for reason in decision.reasons if reason.against != "majority"}
     assert counted == {"incumbent": (120, False), "anchor": (60, True)}
+
+
+def test_a_candidate_with_more_classes_is_compared_by_its_answers_among_those_that_both_know() -> None:
+    """It answers some hold-outs of old classes with the new one, as whoever knows more classes must; the incumbent
+    cannot make that mistake."""
+    truth = dict(enumerate([*many("old", 50), *many("other", 50), *many("new", 60)]))
+    sets, knows = {"pooled": list(range(160))}, {"incumbent": {"old", "other"}}
+    incumbent = {**truth, **dict.fromkeys(range(10), "other")}
+    candidate = {**truth, **dict.fromkeys(range(20), "new")}
+    within = {"incumbent": {**truth, **dict.fromkeys(range(9), "other")}}
+    unfair = decide(TASK, candidate, incumbent, None, truth, sets, SECTION, knows=knows)
+    assert "worse_than_incumbent" in {reason.code for reason in unfair.reasons}
+    decision = decide(TASK, candidate, incumbent, None, truth, sets, SECTION, knows=knows, within=within)
+    assert decision.promote
+    compared = next(reason for reason in decision.reasons if reason.reference == "pooled")
+    assert (compared.n, compared.candidate_accuracy) == (100, 0.91)
+    assert "on all hold-outs of the classes that both know: 91.0 % against 90.0 % of 100" in reason_in_words(compared)
 
 
 def test_too_few_hold_outs_that_the_incumbent_knows_are_too_few() -> None:
