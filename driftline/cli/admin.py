@@ -1,4 +1,4 @@
-"""Verbs that change what is live: `promote`, `rollback`, `pause`, `resume`, `update-now`.
+"""Verbs that change what is live: `promote`, `rollback`, `pause`, `resume`.
 
 They act on the registry directly, need no other process, and compare-and-set: the live record is read, and the change
 is refused (RegistryConflict) if somebody else was faster. Replicas follow within 2 s. What replicas would refuse, its
@@ -29,13 +29,11 @@ from driftline.cli.options import (
 )
 from driftline.cli.output import err, print_json, say, to_type
 from driftline.cli.status import set_aside_in_words
-from driftline.config import Config, feed_topics, load_config
+from driftline.config import Config, load_config
 from driftline.errors import DriftlineError, RegistryConflict, UnknownVersion, UsageError
 from driftline.names import StateFiles
 from driftline.phrases import count_of
 from driftline.records import LiveRecord
-from driftline.terminal import one_line
-from driftline.update_requests import UPDATE_WAIT_S, Wanted
 
 if TYPE_CHECKING:
     from driftline.registry import Registry
@@ -57,12 +55,6 @@ RollbackArgument = Annotated[
         "promoted, so that rollbacks never go round in circles.",
     ),
 ]
-WaitOption = Annotated[
-    float,
-    typer.Option(
-        "--wait-s", min=0, metavar="SECONDS", help="How long the learner waits for what is on its way; 0: not at all."
-    ),
-]
 RelearnOption = Annotated[
     bool, typer.Option("--relearn", help="Make examples fresh again that only versions left behind learned.")
 ]
@@ -78,7 +70,7 @@ def promote(
     as_json: JsonOption = False,
 ) -> None:
     """Make a registered version live, whatever the gate decided."""
-    name, loaded = _feed(config, feed)
+    name, loaded = chosen_feed(config, feed)
     if version == 0:
         raise UsageError("version 0, the base, is not promoted but gone back to: `driftline rollback 0`")
     with open_registry(loaded) as registry:
@@ -102,7 +94,7 @@ def rollback(
     as_json: JsonOption = False,
 ) -> None:
     """Go back to an earlier version, and pause automatic promotion until `resume`."""
-    name, loaded = _feed(config, feed)
+    name, loaded = chosen_feed(config, feed)
     with open_registry(loaded) as registry:
         before = registry.live(name)
         expected = before.revision if revision is None else revision
@@ -123,7 +115,7 @@ def pause(
     as_json: JsonOption = False,
 ) -> None:
     """Stop updates and automatic promotion; ingest and answers go on."""
-    name, loaded = _feed(config, feed)
+    name, loaded = chosen_feed(config, feed)
     with open_registry(loaded) as registry:
         live = registry.pause(name, actor=choose_actor(actor), reason=reason, at=datetime.now(UTC))
     _show(live, f"{name} is paused; version {live.version} stays live: `{to_type('resume')}` goes on", as_json)
@@ -138,7 +130,7 @@ def resume(
     as_json: JsonOption = False,
 ) -> None:
     """End a pause: updates and automatic promotion go on from the live version."""
-    name, loaded = _feed(config, feed)
+    name, loaded = chosen_feed(config, feed)
     by = choose_actor(actor)
     with open_registry(loaded) as registry:
         relearned = _relearn(loaded, name, registry, by) if relearn else 0
@@ -149,36 +141,6 @@ def resume(
         live = registry.resume(name, actor=by, reason=reason, at=datetime.now(UTC))
     more = f"; {count_of(relearned, 'example')} will be learned again" if relearn else _set_aside(loaded, name)
     _show(live, f"{name} goes on from version {live.version}{more}", as_json)
-
-
-def update_now(
-    config: ConfigOption = DEFAULT_CONFIG,
-    feed: FeedOption = None,
-    actor: ActorOption = None,
-    wait_s: WaitOption = UPDATE_WAIT_S,
-    as_json: JsonOption = False,
-) -> None:
-    """Ask the learner for an update now, with what is fresh and what is on its way (at least one example)."""
-    name, loaded = _feed(config, feed)
-    what, waits_for = on_its_way(loaded, name, wait_s)
-    if not what.positions and (taken := _taken_alone(loaded, name)):
-        _tell_that_one_runs(name, taken, as_json)
-        return
-    with open_registry(loaded) as registry:
-        fresh = _require_learnable(loaded, registry.live(name), bool(what.positions))
-        registry.request_update(name, choose_actor(actor), what)
-        runs, stopped = registry.is_leased(name, "learner"), registry.stopped_feeds().get(name)
-    known = f" with {count_of(fresh, 'fresh example')}" if fresh else ""
-    if as_json:
-        print_json({"feed": name, "requested": True, "fresh": fresh, "waits_for": waits_for, "learner_runs": runs})
-    elif runs:
-        hint = f"`{to_type('history')}` shows what it decides"
-        first = f"; it first waits, up to {wait_s:g} s, for {waits_for}" if waits_for else ""
-        say(escape(f"asked the learner of {name} for an update{known}{first}; {hint}"))
-    elif stopped:
-        say(escape(f"asked, but the learner has stopped {name}: {one_line(stopped)}"))
-    else:
-        say(escape(f"no learner runs for {name} now; the first one that does will update at once{known}"))
 
 
 @contextmanager
@@ -289,61 +251,8 @@ def _set_aside(config: Config, feed: str) -> str:
     return f"; {set_aside_in_words(count)}" if count else ""
 
 
-def _require_learnable(config: Config, live: LiveRecord, more_comes: bool) -> int | None:
-    """How many fresh examples an update would have, None if not known here. DriftlineError if it could not start."""
-    if live.paused:
-        why = one_line(live.pause_reason or "no reason given")
-        raise DriftlineError(f"{live.feed} is paused ({why}): `{to_type('resume')}` first")
-    fresh = _fresh(config, live.feed)
-    if fresh == 0 and not more_comes:
-        raise DriftlineError(
-            f"{live.feed} has no fresh example to learn from, and none is on its way: bring labelled events first "
-            f"(`{to_type('produce FILE.jsonl')}`); `{to_type('status')}` says what is awaited"
-        )
-    return fresh
-
-
-def _taken_alone(config: Config, feed: str) -> int:
-    """How many examples the open cycle has, where nothing waits beside it; 0 without one."""
-    buffer = existing_buffer(config)
-    if buffer is None:
-        return 0
-    with closing(buffer):
-        counts = buffer.counts(feed)
-    return 0 if counts.fresh else counts.taken
-
-
-def _tell_that_one_runs(feed: str, taken: int, as_json: bool) -> None:
-    if as_json:
-        print_json({"feed": feed, "requested": False, "running": taken})
-    else:
-        say(escape(f"an update of {feed} with {count_of(taken, 'example')} runs already, and nothing else waits"))
-
-
-def on_its_way(config: Config, feed: str, wait_s: float) -> tuple[Wanted, str]:
-    """What an update of the feed has to wait for, and in words; nothing where all is read and answered, where nobody
-    is to wait, or where the topics do not answer (told by `status`)."""
-    from driftline.assembly.wiring import build_topics
-    from driftline.topics.ends import ends
-
-    names, buffer = feed_topics(config, feed), existing_buffer(config)
-    if wait_s == 0 or buffer is None:  # without a buffer nothing was read, or the learner's is elsewhere
-        return Wanted(), ""
-    with closing(buffer):
-        stored, unanswered = buffer.intake.positions(), buffer.counts(feed).awaiting_prediction
-    try:
-        with closing(build_topics(config)) as topics:
-            found = ends(topics, [names.events, names.labels])
-    except DriftlineError as error:
-        err.print(f"[bold yellow]warning:[/] not waiting for what is on its way: {escape(str(error))}")
-        return Wanted(), ""
-    unread = sorted({place.topic for place, end in found.items() if stored.get(place, 0) < end})
-    parts = [f"ingest to read {' and '.join(unread)}"] if unread else []
-    parts += [f"the answers to {count_of(unanswered, 'labelled event')}"] if unanswered else []
-    return (Wanted(positions=found, wait_s=wait_s), " and ".join(parts)) if parts else (Wanted(), "")
-
-
-def _feed(path: Path, feed: str | None) -> tuple[str, Config]:
+def chosen_feed(path: Path, feed: str | None) -> tuple[str, Config]:
+    """The feed that a verb is for, and the config that names it."""
     loaded = load_config(path)
     return choose_feed(loaded, feed), loaded
 
@@ -393,12 +302,3 @@ def require_unchanged(registry: "Registry", live: LiveRecord) -> None:
     now = registry.live(live.feed)
     if (now.version, now.revision, now.paused) != (live.version, live.revision, live.paused):
         raise RegistryConflict(f"what is live of {live.feed} was changed meanwhile: look at it, then do this again")
-
-
-def _fresh(config: Config, feed: str) -> int | None:
-    """Fresh examples in this machine's buffer; None if the learner's buffer is not here."""
-    buffer = existing_buffer(config)
-    if buffer is None:
-        return None
-    with closing(buffer):
-        return buffer.ledger.fresh_count(feed)

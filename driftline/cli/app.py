@@ -20,6 +20,7 @@ from driftline.cli.produce import produce
 from driftline.cli.replay import replay
 from driftline.cli.status import status
 from driftline.cli.up import up
+from driftline.cli.update_now import update_now
 from driftline.errors import DriftlineError
 
 PANELS: dict[str, dict[str, Callable[..., None]]] = {
@@ -40,7 +41,7 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "rollback": admin.rollback,
         "pause": admin.pause,
         "resume": admin.resume,
-        "update-now": admin.update_now,
+        "update-now": update_now,
         "export": export,
         "import": import_,
     },
