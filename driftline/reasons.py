@@ -6,7 +6,11 @@ from driftline.records import GateDecision, GateReason
 CHANCE = 0.5
 """A p-value from here on says nothing, and is shown only where it decided."""
 GUESSES = ("answers_one_class", "not_above_majority")
-_SETS = {"pooled": "all hold-outs", "recent": "the latest hold-outs"}
+_SETS = {
+    "pooled": "all hold-outs",
+    "all_classes": "the hold-outs of all classes, new ones too",
+    "recent": "the latest hold-outs",
+}
 
 
 def decision_in_words(decision: GateDecision) -> str:

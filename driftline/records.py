@@ -209,8 +209,9 @@ class GateReason:
 
     code: worse_than_incumbent | worse_than_anchor | not_worse | answers_one_class | not_above_majority |
     too_few_holdouts | not_finite | incumbent_changed | paused | imported. `reference` names the hold-out set: pooled |
-    recent | segment:N. Accuracies are shares in 0..1, `n` is the number of hold-outs, `p_value` is one-sided exact
-    McNemar, Holm-adjusted; where `against` is the majority, that of `driftline.tasks.majority`.
+    recent | segment:N | all_classes (pooled, where the reference does not know all classes). Accuracies are shares in
+    0..1, `n` is the number of hold-outs, `p_value` is one-sided exact McNemar, Holm-adjusted; where `against` is the
+    majority, that of `driftline.tasks.majority`.
     """
 
     code: str

@@ -208,10 +208,14 @@ class Learner:
             anchor = None if best is parent else self._holdouts.predictions(best, exam.seqs)
         with _measured(seconds, "train"):
             candidate = self._training.update(cycle, parent)
-        knows = {name: one.knows for name, one in (("incumbent", parent), ("anchor", best)) if one.knows is not None}
+        knows = {
+            name: one.knows
+            for name, one in (("incumbent", parent), ("anchor", best))
+            if one.knows is not None and one.knows != set(self._section.labels)
+        }
         with _measured(seconds, "evaluate"):
             answers = self._holdouts.answer(cycle.version, exam.seqs)
-            within = {name: self._holdouts.among(exam.seqs, known) for name, known in knows.items()}
+            within = self._holdouts.within(exam.seqs, knows)
         decision = decide(
             self._shop.model.task,
             answers,

@@ -18,7 +18,7 @@ from driftline.config import GateConfig
 from driftline.records import GateDecision, GateReason
 from driftline.tasks import Answers, Comparison, Task
 
-POOLED = "pooled"
+POOLED, ALL_CLASSES = "pooled", "all_classes"
 BOTH_KNOW = "of the classes that both know"
 
 
@@ -51,7 +51,8 @@ def decide(
     incumbent. `finite`: the candidate's weights and logits hold no NaN and no infinite number. `knows`: the classes of
     a reference ("incumbent", "anchor") that was made with other labels; it is compared with on hold-outs of these only,
     and the incumbent's are what there must be `min_holdouts` of. `within`: for such a reference the candidate's answers
-    among these classes, or the reference would win by what it cannot answer.
+    among these classes, or the reference would win by what it cannot answer; what it really answers is compared on all
+    hold-outs together, of new classes too.
     """
     references = {"incumbent": incumbent} | ({} if anchor is None else {"anchor": anchor})
     reasons = [] if finite else [GateReason(code="not_finite", holds=False, detail="weights or logits are not finite")]
@@ -63,16 +64,16 @@ def decide(
         detail = f"{len(pooled)} of {section.min_holdouts} hold-outs: only the sanity checks decide"
         reasons.append(GateReason(code="too_few_holdouts", holds=True, reference=POOLED, n=len(pooled), detail=detail))
     else:
-        reasons += _judge(_compare_all(task, candidates, references, truth, shared), section, knows or {})
-    ours = candidates["incumbent"]
-    reasons += task.objections(ours, incumbent, truth, pooled, section.significance if enough else None)
+        comparisons = _compare_all(task, candidates, references, truth, shared)
+        comparisons += _as_served(task, candidate, references, truth, sets.get(POOLED, ()), knows or {})
+        reasons += _judge(comparisons, section)
+    reasons += task.objections(candidate, incumbent, truth, pooled, section.significance if enough else None)
     promote = all(reason.holds for reason in reasons)
     best = "incumbent" if anchor is None else "anchor"
     return GateDecision(
         promote=promote,
         reasons=tuple(reasons),
-        becomes_anchor=promote
-        and _not_below(task, candidates[best], references[best], truth, shared[best].get(POOLED, ())),
+        becomes_anchor=promote and _not_below(task, candidate, references[best], truth, shared[best].get(POOLED, ())),
     )
 
 
@@ -102,6 +103,23 @@ def _compare_all(
     ]
 
 
+def _as_served(
+    task: Task,
+    candidate: Answers,
+    references: Mapping[str, Answers],
+    truth: Mapping[int, str],
+    pooled: Sequence[int],
+    knows: Collection[str],
+) -> list[_Judged]:
+    """With each reference that does not know all classes, on all hold-outs, by what would really be answered: who
+    answers a new class everywhere must not go live because it also knows the old ones."""
+    return [
+        _Judged(name, ALL_CLASSES, task.compare(candidate, answers, truth, pooled))
+        for name, answers in references.items()
+        if name in knows and pooled
+    ]
+
+
 def _shared(
     sets: Mapping[str, Sequence[int]], truth: Mapping[int, str], known: Collection[str] | None
 ) -> dict[str, Sequence[int]]:
@@ -111,11 +129,15 @@ def _shared(
     return {name: [seq for seq in seqs if truth[seq] in known] for name, seqs in sets.items()}
 
 
-def _judge(comparisons: list[_Judged], section: GateConfig, partly: Collection[str]) -> list[GateReason]:
-    """`partly`: the references that do not know all classes."""
+def _judge(comparisons: list[_Judged], section: GateConfig) -> list[GateReason]:
+    """Holm's correction over all of them. The detail tells the two kinds apart where classes were added."""
+    partly = {one.against for one in comparisons if one.reference == ALL_CLASSES}
     adjusted = holm([one.found.p_value for one in comparisons])
     judged = zip(comparisons, adjusted, strict=True)
-    return [_reason(one, p, section, BOTH_KNOW if one.against in partly else "") for one, p in judged]
+    return [
+        _reason(one, p, section, BOTH_KNOW if one.against in partly and one.reference != ALL_CLASSES else "")
+        for one, p in judged
+    ]
 
 
 def _reason(one: _Judged, p_value: float, section: GateConfig, detail: str) -> GateReason:

@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from torch import Tensor
+
 from driftline.buffer import Buffer, Segment
 from driftline.config import FeedConfig
 from driftline.figures import Figures
@@ -75,16 +77,24 @@ class Holdouts:
 
     def answer(self, version: int, seqs: list[int], *, knows: Collection[str] | None = None) -> dict[int, str | None]:
         """Answers of the weights now in the model, cached under `version`; of the labels it `knows` (None: all)."""
-        answers = self.among(seqs, knows)
+        answers = self._among(seqs, self._outputs(seqs), knows)
         self._buffer.exams.cache_predictions(self._feed, version, answers)
         return answers
 
-    def among(self, seqs: list[int], knows: Collection[str] | None) -> dict[int, str | None]:
-        """Answers of the weights now in the model among these labels (None: all), kept nowhere."""
-        model = self._model
+    def within(self, seqs: list[int], knows: Mapping[str, Collection[str]]) -> dict[str, dict[int, str | None]]:
+        """For each reference that does not know all labels: answers of the weights now in the model among those that it
+        knows, kept nowhere."""
+        if not knows:
+            return {}
+        outputs = self._outputs(seqs)
+        return {name: self._among(seqs, outputs, known) for name, known in knows.items()}
+
+    def _outputs(self, seqs: list[int]) -> Tensor:
         texts = [example.text for example in self._buffer.ledger.examples(self._feed, seqs)]
-        outputs = model.predict(texts, EVALUATION_BATCH_TOKENS)  # (N, R)
-        return dict(zip(seqs, model.task.answers(outputs, self._section.labels, knows), strict=True))
+        return self._model.predict(texts, EVALUATION_BATCH_TOKENS)  # (N, R)
+
+    def _among(self, seqs: list[int], outputs: Tensor, knows: Collection[str] | None) -> dict[int, str | None]:
+        return dict(zip(seqs, self._model.task.answers(outputs, self._section.labels, knows), strict=True))
 
     def forget(self, keep: Collection[int]) -> None:
         """Drop what is cached of all other versions, and on hold-outs that no set has any more: an anchor may stay for

@@ -8,6 +8,7 @@ Not covered: signatures (`driftline.artefact.pulse`), and threads: whoever holds
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,6 +20,14 @@ from driftline.experts.state import Cells, Change, check
 from driftline.records import Pulse, Snapshot
 
 __all__ = ["FastReplica"]
+
+
+class Ready(NamedTuple):
+    """A pulse that was read and checked, with its mark."""
+
+    pulse: Pulse
+    mark: bytes
+    changes: Mapping[str, Mapping[str, Change]]
 
 
 class FastReplica:
@@ -48,16 +57,21 @@ class FastReplica:
         """Whether the pulse is the next one; where it is not, a snapshot leads on."""
         return (pulse.epoch, pulse.number, pulse.before) == (self._epoch, self.number + 1, self._mark)
 
-    def load(self, snapshot: Snapshot, state: bytes) -> None:
-        """Stand where the snapshot stands. ArtefactError: unreadable, wrong_shape, wrong_task; nothing was changed."""
+    def read_snapshot(self, snapshot: Snapshot, state: bytes) -> dict[str, Arrays]:
+        """The snapshot's arrays, which fit; needs no pause. ArtefactError: unreadable, wrong_shape, wrong_task,
+        not_finite."""
         if (snapshot.feed, snapshot.labels) != (self.feed, self.labels):
             found = f"of feed {snapshot.feed!r} and labels {', '.join(snapshot.labels)}"
             raise ArtefactError("wrong_task", f"the fast state is {found}: adapt and serve need the same config")
-        self._scoring = self._fitting(_read(state))
+        return self._fitting(_read(state))
+
+    def start_at(self, snapshot: Snapshot, state: dict[str, Arrays]) -> None:
+        """Stand where the snapshot stands, with its arrays as `read_snapshot` gave them."""
+        self._scoring = state
         self._epoch, self.number, self._mark = snapshot.epoch, snapshot.number, snapshot.mark
         self.fell_back = snapshot.fell_back
 
-    def read(self, pulse: Pulse) -> dict[str, dict[str, Change]]:
+    def read(self, pulse: Pulse) -> Ready:
         """The pulse's changes, which fit: what takes longest of taking it over, and needs no pause. ArtefactError:
         unreadable, wrong_shape, not_finite."""
         try:
@@ -67,13 +81,13 @@ class FastReplica:
         for expert, own in changes.items():
             for name, change in own.items():
                 self._check(pulse, expert, name, change)
-        return changes
+        return Ready(pulse, mark(pulse), changes)
 
-    def take(self, pulse: Pulse, changes: Mapping[str, Mapping[str, Change]]) -> None:
-        """Move on by one pulse that `follows`, with its changes as `read` gave them."""
-        for expert, own in changes.items():
+    def take(self, ready: Ready) -> None:
+        """Move on by one pulse that `follows`, as `read` gave it."""
+        for expert, own in ready.changes.items():
             apply(self._scoring[expert], own)
-        self.number, self._mark, self.fell_back = pulse.number, mark(pulse), pulse.fell_back
+        self.number, self._mark, self.fell_back = ready.pulse.number, ready.mark, ready.pulse.fell_back
 
     def _check(self, pulse: Pulse, expert: str, name: str, change: Change) -> None:
         try:

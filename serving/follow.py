@@ -60,15 +60,21 @@ class Follower:
 
     def run(self, stop: threading.Event) -> None:
         """Follow until `stop` is set. Returns within about a second of that."""
-        while not stop.is_set():
+        while self._feeds and not stop.is_set():
             for feed in self._feeds:
                 self.sync(feed)
-            try:
-                self._registry.pulses.wait({feed: one.number for feed, one in self._feeds.items()}, WAIT_S)
-            except DriftlineError:  # Redis is away: `sync` says so
+            self._wait(stop)
+
+    def _wait(self, stop: threading.Event) -> None:
+        """Until a feed has a new pulse. One that stands still is looked at again in a moment, and delays no other."""
+        going = {feed: one.number for feed, one in self._feeds.items() if feed not in self._failures}
+        try:
+            if going:
+                self._registry.pulses.wait(going, RETRY_S if self._failures else WAIT_S)
+            else:
                 stop.wait(RETRY_S)
-            if self._failures:
-                stop.wait(RETRY_S)
+        except DriftlineError:  # Redis is away: `sync` says so
+            stop.wait(RETRY_S)
 
     def _catch_up(self, feed: str) -> None:
         replica = self._feeds[feed]
@@ -94,9 +100,9 @@ class Follower:
             raise ArtefactError("bad_signature", f"pulse {number} of feed {replica.feed!r} is signed as {found}")
         if not replica.follows(pulse):
             raise ArtefactError("out_of_place", f"pulse {number} does not follow pulse {replica.number} that is here")
-        changes = replica.read(pulse)
+        ready = replica.read(pulse)
         started = time.perf_counter()
-        self._exclusively(lambda: replica.take(pulse, changes))
+        self._exclusively(lambda: replica.take(ready))
         metrics.PULSE_APPLY_MS.observe((time.perf_counter() - started) * 1000)
         metrics.LIVE_PULSE.labels(replica.feed).set(pulse.number)
 
@@ -108,11 +114,13 @@ class Follower:
             return False
         snapshot = None if stored.snapshot is None else open_snapshot(stored.snapshot, self._trust)
         if snapshot is None or snapshot.number <= replica.number:
+            if why is None and self._registry.pulses.after(replica.feed, replica.number):
+                return True  # a pulse came meanwhile
             raise why or ArtefactError(
                 "missing_blob", f"pulse {stored.number} of feed {replica.feed!r} is out, but nothing leads to it yet"
             )
-        state = self._registry.get_blob(replica.feed, snapshot.sha256)
-        self._exclusively(lambda: replica.load(snapshot, state))
+        state = replica.read_snapshot(snapshot, self._registry.get_blob(replica.feed, snapshot.sha256))
+        self._exclusively(lambda: replica.start_at(snapshot, state))
         metrics.LIVE_PULSE.labels(replica.feed).set(snapshot.number)
         log.info("fast_state_loaded", feed=replica.feed, pulse=snapshot.number)
         return True

@@ -42,9 +42,6 @@ def update_now(
     """Ask the learner for an update now, with what is fresh and what is on its way (at least one example)."""
     name, loaded = chosen_feed(config, feed)
     what, waits_for = on_its_way(loaded, name, wait_s)
-    if not what.positions and (taken := _taken_alone(loaded, name)):
-        _tell_that_one_runs(name, taken, as_json)
-        return
     with open_registry(loaded) as registry:
         fresh = _require_learnable(loaded, registry.live(name), bool(what.positions))
         registry.request_update(name, choose_actor(actor), what)
@@ -67,8 +64,8 @@ def _require_learnable(config: Config, live: LiveRecord, more_comes: bool) -> in
     if live.paused:
         why = one_line(live.pause_reason or "no reason given")
         raise DriftlineError(f"{live.feed} is paused ({why}): `{to_type('resume')}` first")
-    fresh = _fresh(config, live.feed)
-    if fresh == 0 and not more_comes:
+    fresh, taken = _fresh_and_taken(config, live.feed)
+    if fresh == 0 and not taken and not more_comes:  # an update that runs may give its examples back
         raise DriftlineError(
             f"{live.feed} has no fresh example to learn from, and none is on its way: bring labelled events first "
             f"(`{to_type('produce FILE.jsonl')}`); `{to_type('status')}` says what is awaited"
@@ -76,30 +73,14 @@ def _require_learnable(config: Config, live: LiveRecord, more_comes: bool) -> in
     return fresh
 
 
-def _fresh(config: Config, feed: str) -> int | None:
-    """Fresh examples in this machine's buffer; None if the learner's buffer is not here."""
+def _fresh_and_taken(config: Config, feed: str) -> tuple[int | None, int]:
+    """Fresh examples in this machine's buffer (None: the learner's is not here), and those of the open cycle."""
     buffer = existing_buffer(config)
     if buffer is None:
-        return None
-    with closing(buffer):
-        return buffer.ledger.fresh_count(feed)
-
-
-def _taken_alone(config: Config, feed: str) -> int:
-    """How many examples the open cycle has, where nothing waits beside it; 0 without one."""
-    buffer = existing_buffer(config)
-    if buffer is None:
-        return 0
+        return None, 0
     with closing(buffer):
         counts = buffer.counts(feed)
-    return 0 if counts.fresh else counts.taken
-
-
-def _tell_that_one_runs(feed: str, taken: int, as_json: bool) -> None:
-    if as_json:
-        print_json({"feed": feed, "requested": False, "running": taken})
-    else:
-        say(escape(f"an update of {feed} with {count_of(taken, 'example')} runs already, and nothing else waits"))
+    return counts.fresh, counts.taken
 
 
 def on_its_way(config: Config, feed: str, wait_s: float) -> tuple[Wanted, str]:

@@ -138,7 +138,7 @@ def bad_pulses(clock: Clock) -> dict[str, bytes]:
     nan = {"mixer": {"bias": np.full(3, np.nan)}}
     outside = {"words": {"weight": Cells(places=np.array([10**9]), values=np.ones(1, np.float32))}}
     return {
-        "bad_signature": seal_pulse(good, SIGNER)[:-40] + b"\x00" + seal_pulse(good, SIGNER)[-39:],
+        "bad_signature": _flipped(seal_pulse(good, SIGNER)),
         "unreadable": b"\xc1 nothing",
         "untrusted_key": seal_pulse(good, Signer(Ed25519PrivateKey.generate())),
         "out_of_place": seal_pulse(replace(good, before=b"another"), SIGNER),
@@ -148,6 +148,11 @@ def bad_pulses(clock: Clock) -> dict[str, bytes]:
         "wrong_shape": seal_pulse(replace(good, change=pack_changes(outside)), SIGNER),
         "no safetensors": seal_pulse(replace(good, change=b"nonsense"), SIGNER),
     }
+
+
+def _flipped(sealed: bytes) -> bytes:
+    """One bit of the signature, which stands before the key's id."""
+    return sealed[:-40] + bytes([sealed[-40] ^ 1]) + sealed[-39:]
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,7 @@ def test_hold_outs_of_a_class_that_the_incumbent_does_not_know_reject_nobody_and
     assert {reason.reference: reason.n for reason in decision.reasons if reason.against == "incumbent"} == {
         "pooled": 60,
         "recent": 20,
+        "all_classes": 100,
     }
 
     # Right on the whole new class, which outweighs what it lost of the old ones over all hold-outs together.
@@ -177,7 +178,8 @@ def test_each_reference_is_compared_with_on_what_it_knows() -> None:
     anchor = dict.fromkeys(range(120), "old")
     candidate = {**truth, **dict.fromkeys(range(100, 120), "old")}
     decision = decide(TASK, candidate, incumbent, anchor, truth, sets, SECTION, knows={"anchor": {"old"}})
-    counted = {reason.against: (reason.n, reason.holds) for reason in decision.reasons if reason.against != "majority"}
+    pooled = [reason for reason in decision.reasons if reason.reference == "pooled" and reason.against != "majority"]
+    counted = {reason.against: (reason.n, reason.holds) for reason in pooled}
     assert counted == {"incumbent": (120, False), "anchor": (60, True)}
 
 
@@ -186,7 +188,7 @@ def test_a_candidate_with_more_classes_is_compared_by_its_answers_among_those_th
     cannot make that mistake."""
     truth = dict(enumerate([*many("old", 50), *many("other", 50), *many("new", 60)]))
     sets, knows = {"pooled": list(range(160))}, {"incumbent": {"old", "other"}}
-    incumbent = {**truth, **dict.fromkeys(range(10), "other")}
+    incumbent = {**truth, **dict.fromkeys(range(10), "other"), **dict.fromkeys(range(100, 160), "old")}
     candidate = {**truth, **dict.fromkeys(range(20), "new")}
     within = {"incumbent": {**truth, **dict.fromkeys(range(9), "other")}}
     unfair = decide(TASK, candidate, incumbent, None, truth, sets, SECTION, knows=knows)
@@ -196,6 +198,20 @@ def test_a_candidate_with_more_classes_is_compared_by_its_answers_among_those_th
     compared = next(reason for reason in decision.reasons if reason.reference == "pooled")
     assert (compared.n, compared.candidate_accuracy) == (100, 0.91)
     assert "on all hold-outs of the classes that both know: 91.0 % against 90.0 % of 100" in reason_in_words(compared)
+
+
+def test_who_answers_a_new_class_everywhere_is_rejected_however_well_it_knows_the_old_ones() -> None:
+    truth = dict(enumerate([*many("old", 40), *many("other", 40), *many("new", 20)]))
+    sets, knows = {"pooled": list(range(100))}, {"incumbent": {"old", "other"}}
+    incumbent = {**truth, **dict.fromkeys(range(8), "other"), **dict.fromkeys(range(80, 100), "old")}
+    burst = dict.fromkeys(range(100), "new")
+    decision = decide(
+        TASK, burst, incumbent, None, truth, sets, SECTION, knows=knows, within={"incumbent": dict(truth)}
+    )
+    assert not decision.promote
+    rejected = [reason for reason in decision.reasons if not reason.holds]
+    assert {reason.reference for reason in rejected} >= {"all_classes"}
+    assert not decision.becomes_anchor
 
 
 def test_too_few_hold_outs_that_the_incumbent_knows_are_too_few() -> None:

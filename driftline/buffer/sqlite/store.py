@@ -208,7 +208,6 @@ def _prepare(store: Store, holdout_shares: Mapping[str, float], holdout_key: byt
 
 def _create(db: sqlite3.Connection, identity: str) -> None:
     migration.create(db)
-    db.execute("INSERT INTO settings VALUES ('next_seq', 1)")
     db.execute("INSERT INTO settings VALUES ('identity', ?)", (identity,))
 
 

@@ -7,7 +7,7 @@
 -- was learned from them under a number that no version has.
 CREATE TABLE numbered_cycles AS
   SELECT ROW_NUMBER() OVER (ORDER BY feed, version, taken_at, cycle_id) AS id, *,
-    ROW_NUMBER() OVER (PARTITION BY feed, version ORDER BY outcome IS NULL DESC, adopted DESC, taken_at DESC, cycle_id)
+    ROW_NUMBER() OVER (PARTITION BY feed, version ORDER BY outcome IS NULL DESC, outcome IS 'abandoned', adopted DESC, taken_at DESC, cycle_id)
       AS rank
   FROM cycles;
 CREATE TABLE outside AS SELECT feeds.id AS feed, value AS version FROM feeds, json_each(feeds.outside);
