@@ -226,7 +226,7 @@ def with_examples(path: Path) -> None:
 
 def run(path: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "driftline.cli", *arguments, "-c", str(path)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
 
 
 def test_every_process_says_the_same_first_and_ends_with_exit_code_2(config: Callable[..., Path]) -> None:
