@@ -16,7 +16,9 @@ from driftline.errors import ConfigError, RegistryUnavailable
 from driftline.names import StateFiles
 from driftline.registry import Client, connect, embedded, stop_embedded
 from driftline.registry.embedded_home import Home
+from tests.fixtures.processes import is_alive
 from tests.fixtures.redis import RedisProcess
+from tests.fixtures.registry import wait_until
 
 STARTER = """
 from pathlib import Path
@@ -252,7 +254,9 @@ def test_two_state_folders_have_two_servers(tmp_path: Path) -> None:
     urls = [server.start() for server in servers]
     ask(urls[0], "SET", "key", "a")
     assert ask(urls[1], "GET", "key") is None
-    os.kill(servers[0].pid, signal.SIGKILL)
+    killed = servers[0].pid
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: not is_alive(killed))
     assert isinstance(connect(urls[1]), Client)
     assert ask(urls[1], "PING")
     assert [server.stop() for server in servers] == [False, True]
