@@ -25,13 +25,13 @@ from benchmarks.record import options_of, write_result
 from driftline.base import Base, load_base
 from driftline.cli.output import print_table
 from driftline.config import load_config
-from driftline.experts import EXPERTS, MIXER, Block, Cells, ExpertState, Mixture, Partial, Step, apply
+from driftline.experts import MIXER, Block, Cells, ExpertState, Mixture, Partial, Step, advance, scoring_of
 from driftline.topics.text import clean_text
+from replay.frozen_mixture import FROZEN
 
 BLOCK_EXAMPLES = 32
 FIRST_EVENTS = 1000
 MIXED = "mixture"
-FROZEN = {name: expert for name, expert in EXPERTS.items() if name != "head"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +92,7 @@ class Run:
         """Each expert alone, and all together."""
         self.mixture.prepare(block)
         started = time.perf_counter()
-        mixed = self.mixture.score({name: state.scoring for name, state in self.states.items()}, block)
+        mixed = self.mixture.score(scoring_of(self.states), block)
         self.scoring_s.append(time.perf_counter() - started)
         for name, partial in mixed.scores.items():
             self.answers.setdefault(name, []).extend(partial.values.argmax(axis=1).tolist())
@@ -102,9 +102,7 @@ class Run:
         """One pulse."""
         started = time.perf_counter()
         steps = self.mixture.learn(self.states, block, targets)
-        for name, step in steps.items():
-            apply(self.states[name].scoring, step.scoring)
-            apply(self.states[name].learning, step.learning)
+        advance(self.states, steps)
         self.learning_s.append(time.perf_counter() - started)
         self.pulse_bytes.append(sum(map(_bytes, steps.values())))
 

@@ -214,8 +214,7 @@ class Learner:
             if one.knows is not None and one.knows != set(self._section.labels)
         }
         with _measured(seconds, "evaluate"):
-            answers = self._holdouts.answer(cycle.version, exam.seqs)
-            within = self._holdouts.within(exam.seqs, knows)
+            answers, within = self._holdouts.answer(cycle.version, exam.seqs, knows)
         decision = decide(
             self._shop.model.task,
             answers,

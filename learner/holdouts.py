@@ -72,22 +72,21 @@ class Holdouts:
         missing = sorted(wanted - cached.keys())
         if missing:
             self._model.load(version.weights)
-            cached |= self.answer(version.version, missing, knows=version.knows)
+            cached |= self._cached(version.version, self._among(missing, self._outputs(missing), version.knows))
         return {seq: cached[seq] for seq in wanted}
 
-    def answer(self, version: int, seqs: list[int], *, knows: Collection[str] | None = None) -> dict[int, str | None]:
-        """Answers of the weights now in the model, cached under `version`; of the labels it `knows` (None: all)."""
-        answers = self._among(seqs, self._outputs(seqs), knows)
+    def answer(
+        self, version: int, seqs: list[int], within: Mapping[str, Collection[str]]
+    ) -> tuple[dict[int, str | None], dict[str, dict[int, str | None]]]:
+        """Answers of the weights now in the model, cached under `version`; and for each reference that does not know
+        all labels those among the ones that it knows, kept nowhere."""
+        outputs = self._outputs(seqs)
+        limited = {name: self._among(seqs, outputs, known) for name, known in within.items()}
+        return self._cached(version, self._among(seqs, outputs, None)), limited
+
+    def _cached(self, version: int, answers: dict[int, str | None]) -> dict[int, str | None]:
         self._buffer.exams.cache_predictions(self._feed, version, answers)
         return answers
-
-    def within(self, seqs: list[int], knows: Mapping[str, Collection[str]]) -> dict[str, dict[int, str | None]]:
-        """For each reference that does not know all labels: answers of the weights now in the model among those that it
-        knows, kept nowhere."""
-        if not knows:
-            return {}
-        outputs = self._outputs(seqs)
-        return {name: self._among(seqs, outputs, known) for name, known in knows.items()}
 
     def _outputs(self, seqs: list[int]) -> Tensor:
         texts = [example.text for example in self._buffer.ledger.examples(self._feed, seqs)]

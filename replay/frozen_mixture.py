@@ -9,11 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from driftline.experts import EXPERTS, Block, Mixture, Partial, apply
+from driftline.experts import EXPERTS, Block, Mixture, Partial, advance, scoring_of
 
-__all__ = ["FrozenMixture"]
+__all__ = ["FROZEN", "FrozenMixture"]
 
 BLOCK_EXAMPLES = 32
+FROZEN = {name: expert for name, expert in EXPERTS.items() if name != "head"}
+"""All experts that need no version."""
 
 
 class FrozenMixture:
@@ -23,13 +25,12 @@ class FrozenMixture:
         """`names`: the base's features (C, d) of the labels' names."""
         self._labels = tuple(labels)
         self._names = np.asarray(names, dtype=np.float32)
-        self._mixture = Mixture(experts={name: expert for name, expert in EXPERTS.items() if name != "head"})
+        self._mixture = Mixture(experts=FROZEN)
         self._states = self._mixture.start(*self._names.shape)
 
     def predict(self, texts: Sequence[str], features: ArrayLike) -> list[str | None]:
         """Answers for texts and their features (B, d)."""
-        scoring = {name: state.scoring for name, state in self._states.items()}
-        logits = self._mixture.score(scoring, self._block(texts, features)).logits  # (B, C)
+        logits = self._mixture.score(scoring_of(self._states), self._block(texts, features)).logits  # (B, C)
         return [self._labels[winner] for winner in logits.argmax(axis=1)]
 
     def learn(self, texts: Sequence[str], features: ArrayLike, labels: Sequence[str]) -> None:
@@ -38,10 +39,8 @@ class FrozenMixture:
         targets = np.array([self._labels.index(label) for label in labels], np.int64)  # (B,)
         for start in range(0, len(texts), BLOCK_EXAMPLES):
             these = slice(start, start + BLOCK_EXAMPLES)
-            steps = self._mixture.learn(self._states, self._block(texts[these], rows[these]), targets[these])
-            for name, step in steps.items():
-                apply(self._states[name].scoring, step.scoring)
-                apply(self._states[name].learning, step.learning)
+            block = self._block(texts[these], rows[these])
+            advance(self._states, self._mixture.learn(self._states, block, targets[these]))
 
     def _block(self, texts: Sequence[str], features: ArrayLike) -> Block:
         return Block(

@@ -14,9 +14,9 @@ import numpy as np
 
 from driftline.artefact.pulse import mark
 from driftline.errors import ArtefactError
-from driftline.experts import MIXER, Arrays, Block, Mixed, Mixture, apply
+from driftline.experts import MIXER, Arrays, Block, Mixed, Mixture, scoring_of
 from driftline.experts.packing import unpack_changes, unpack_states
-from driftline.experts.state import Cells, Change, check
+from driftline.experts.state import Cells, Change, check, write
 from driftline.records import Pulse, Snapshot
 
 __all__ = ["FastReplica"]
@@ -41,8 +41,7 @@ class FastReplica:
         self._epoch = ""
         self._mark = b""
         self._mixture = mixture
-        states = mixture.start(len(labels), feature_size)
-        self._scoring = {name: state.scoring for name, state in states.items()}
+        self._scoring = scoring_of(mixture.start(len(labels), feature_size))
 
     @property
     def has_learned(self) -> bool:
@@ -86,7 +85,7 @@ class FastReplica:
     def take(self, ready: Ready) -> None:
         """Move on by one pulse that `follows`, as `read` gave it."""
         for expert, own in ready.changes.items():
-            apply(self._scoring[expert], own)
+            write(self._scoring[expert], own)
         self.number, self._mark, self.fell_back = ready.pulse.number, ready.mark, ready.pulse.fell_back
 
     def _check(self, pulse: Pulse, expert: str, name: str, change: Change) -> None:
@@ -116,6 +115,6 @@ class FastReplica:
 
 def _read(state: bytes) -> dict[str, Arrays]:
     try:
-        return {name: one.scoring for name, one in unpack_states(state).items()}
+        return scoring_of(unpack_states(state))
     except ValueError as error:
         raise ArtefactError("unreadable", f"the snapshot: {error}") from None

@@ -162,33 +162,31 @@ class Trust:
 
         ArtefactError: untrusted_key, bad_signature, or unreadable (a trusted key signed something we cannot read).
         """
-        if signed.key_id not in self._public_keys:
-            raise ArtefactError(
-                "untrusted_key",
-                f"the manifest is signed by key {signed.key_id!r:.40}, which is not trusted "
-                f"(trusted: {self._listed()}); "
-                "add its public key to trust.public_keys, or import the adapter again and re-sign it",
-            )
+        key = self._key(
+            signed.key_id,
+            "the manifest is ",
+            "; add its public key to trust.public_keys, or import the adapter again and re-sign it",
+        )
         try:
-            self._public_keys[signed.key_id].verify(bytes.fromhex(signed.signature), SIGNING_DOMAIN + signed.document)
+            key.verify(bytes.fromhex(signed.signature), SIGNING_DOMAIN + signed.document)
         except (InvalidSignature, ValueError):
             raise ArtefactError("bad_signature", "the manifest was changed after it was signed") from None
         return decode_manifest(signed.document)
 
     def check(self, domain: bytes, document: bytes, signature: bytes, key_id: str) -> None:
         """Nothing, if a trusted key signed it as one of this kind. ArtefactError: untrusted_key, bad_signature."""
-        if key_id not in self._public_keys:
-            known = self._listed()
-            raise ArtefactError(
-                "untrusted_key", f"signed by key {key_id!r:.40}, which is not trusted (trusted: {known})"
-            )
+        key = self._key(key_id)
         try:
-            self._public_keys[key_id].verify(signature, domain + document)
+            key.verify(signature, domain + document)
         except InvalidSignature:
             raise ArtefactError("bad_signature", "it was changed after it was signed, or is of another kind") from None
 
-    def _listed(self) -> str:
-        return ", ".join(sorted(self._public_keys)) or "none"
+    def _key(self, key_id: str, what: str = "", remedy: str = "") -> Ed25519PublicKey:
+        if key_id not in self._public_keys:
+            known = ", ".join(sorted(self._public_keys)) or "none"
+            told = f"{what}signed by key {key_id!r:.40}, which is not trusted (trusted: {known}){remedy}"
+            raise ArtefactError("untrusted_key", told)
+        return self._public_keys[key_id]
 
 
 def key_id(public_key: Ed25519PublicKey) -> str:

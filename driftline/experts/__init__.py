@@ -9,7 +9,7 @@ from driftline.experts.block import Block, Partial
 from driftline.experts.chars import CHARS
 from driftline.experts.expert import Expert, Targets
 from driftline.experts.head import Head
-from driftline.experts.mixture import MIXER, Mixed, Mixture
+from driftline.experts.mixture import MIXER, Mixed, Mixture, advance, scoring_of
 from driftline.experts.names import Names
 from driftline.experts.ridge import Ridge
 from driftline.experts.softmax import probabilities
@@ -31,8 +31,10 @@ __all__ = [
     "Partial",
     "Step",
     "Targets",
+    "advance",
     "apply",
     "probabilities",
+    "scoring_of",
 ]
 
 EXPERTS: dict[str, Expert] = {"head": Head(), "ridge": Ridge(), "words": WORDS, "chars": CHARS, "names": Names()}

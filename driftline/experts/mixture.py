@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from driftline.experts.block import Block, Partial
 from driftline.experts.expert import Expert, Targets
 from driftline.experts.mixer import Mixer
-from driftline.experts.state import Arrays, ExpertState, Step
+from driftline.experts.state import Arrays, ExpertState, Step, apply
 
-__all__ = ["MIXER", "Mixed", "Mixture"]
+__all__ = ["MIXER", "Mixed", "Mixture", "advance", "scoring_of"]
 
 MIXER = "mixer"
 """What stands beside the experts' names in states and steps; no expert is called so."""
@@ -54,7 +54,7 @@ class Mixture:
 
     def learn(self, states: Mapping[str, ExpertState], block: Block, targets: Targets) -> dict[str, Step]:
         """What these labelled texts change, everywhere."""
-        scores = self.score({name: state.scoring for name, state in states.items()}, block).scores
+        scores = self.score(scoring_of(states), block).scores
         steps = {name: expert.learn(states[name], block, targets) for name, expert in self.experts.items()}
         return steps | {MIXER: self.mixer.learn(states[MIXER], scores, targets)}
 
@@ -62,3 +62,15 @@ class Mixture:
         """Under other classes: class i is what class `rows[i]` was, or (None) one that was never seen."""
         moved = {name: expert.relabel(states[name], rows) for name, expert in self.experts.items()}
         return moved | {MIXER: self.mixer.relabel(states[MIXER], rows)}
+
+
+def scoring_of(states: Mapping[str, ExpertState]) -> dict[str, Arrays]:
+    """The arrays that answering needs, the states' own."""
+    return {name: state.scoring for name, state in states.items()}
+
+
+def advance(states: Mapping[str, ExpertState], steps: Mapping[str, Step]) -> None:
+    """Learn: write what `Mixture.learn` made of a block into the states, in place."""
+    for name, step in steps.items():
+        apply(states[name].scoring, step.scoring)
+        apply(states[name].learning, step.learning)

@@ -1,7 +1,7 @@
 """What an expert has learned, as named arrays, and how one block changes them.
 
 Guards that whoever applies the same changes in the same order holds the same bytes: a change carries new numbers, not
-differences, so applying it involves no arithmetic. Learning itself changes nothing; `apply` is the only place that
+differences, so applying it involves no arithmetic. Learning itself changes nothing; `write` is the only place that
 writes into arrays.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Arrays", "Cells", "Change", "Changes", "ExpertState", "Step", "apply", "check"]
+__all__ = ["Arrays", "Cells", "Change", "Changes", "ExpertState", "Step", "apply", "check", "write"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -55,6 +55,11 @@ def apply(arrays: Arrays, changes: Changes) -> None:
     then nothing was written."""
     for name, change in changes.items():
         check(name, arrays[name], change)
+    write(arrays, changes)
+
+
+def write(arrays: Arrays, changes: Changes) -> None:
+    """As `apply`, of changes that were checked before: for who must not wait for that."""
     for name, change in changes.items():
         if isinstance(change, Cells):
             arrays[name].reshape(-1)[change.places] = change.values

@@ -42,10 +42,7 @@ class Pulses:
 
         PulseGap if it is not the next one: Redis lost the last ones, and the way on is a snapshot.
         """
-        keys = [self._keys.fence(feed, lease.name), self._keys.fast(feed), self._keys.pulses(feed)]
-        status, *rest = run_script(self._client, "publish_pulse", keys, lease.fence, number, sealed)
-        if status == b"lease_lost":
-            raise _lost(feed)
+        status, *rest = self._run("publish_pulse", feed, lease, [], number, sealed)
         if status == b"gap":
             raise PulseGap(f"feed {feed}: Redis is at pulse {int(rest[0])}, so {number} is not the next")
         return bool(status == b"done")
@@ -56,11 +53,8 @@ class Pulses:
         The last `kept` pulses stay beside it, for replicas that are a little behind. ArtefactError(missing_blob): put
         the blob again.
         """
-        keys = [self._keys.fence(feed, lease.name), self._keys.fast(feed), self._keys.pulses(feed)]
-        keys += [self._keys.blobs(feed), self._keys.blob(feed, state)]
-        reply = run_script(self._client, "publish_snapshot", keys, lease.fence, number, sealed, state, kept)
-        if reply[0] == b"lease_lost":
-            raise _lost(feed)
+        blobs = [self._keys.blobs(feed), self._keys.blob(feed, state)]
+        reply = self._run("publish_snapshot", feed, lease, blobs, number, sealed, state, kept)
         if reply[0] == b"missing_blob":
             raise ArtefactError("missing_blob", f"feed {feed}: the snapshot {state[:12]} is not in the registry")
 
@@ -91,11 +85,15 @@ class Pulses:
         reply = self._client.xread(streams, count=1, block=block_ms) if streams else []
         return {feed_of[stream] for stream, _ in reply}
 
+    def _run(self, script: str, feed: str, lease: Lease, more: list[str], *args: str | bytes | int) -> Any:
+        """The script's answer, under the lease's fence."""
+        keys = [self._keys.fence(feed, lease.name), self._keys.fast(feed), self._keys.pulses(feed), *more]
+        reply = run_script(self._client, script, keys, lease.fence, *args)
+        if reply[0] == b"lease_lost":
+            raise LeaseLost(f"feed {feed}: another process keeps its fast clock by now; this one must not publish")
+        return reply
+
 
 def _entry(found: tuple[bytes, Mapping[bytes, bytes]]) -> tuple[int, bytes]:
     entry_id, fields = found
     return count(entry_id.partition(b"-")[0]), bytes(fields[b"pulse"])
-
-
-def _lost(feed: str) -> LeaseLost:
-    return LeaseLost(f"feed {feed}: another process keeps its fast clock by now; this one must not publish")

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from driftline.artefact.manifest import Signer, Trust
 from driftline.artefact.pulse import seal_pulse
-from driftline.experts import Cells
+from driftline.experts import Cells, scoring_of
 from driftline.experts.packing import pack_changes
 from driftline.names import Keys
 from driftline.registry import Client, Registry
@@ -42,7 +42,7 @@ def follower_of(registry: Registry, replica: FastReplica) -> Follower:
 
 def assert_same(replica: FastReplica, clock: Clock) -> None:
     """The replica answers with exactly the clock's numbers."""
-    expected = mixture().score({name: one.scoring for name, one in clock.states.items()}, ASKED)
+    expected = mixture().score(scoring_of(clock.states), ASKED)
     assert replica.number == clock.pulse.number
     assert replica.mix(ASKED).logits.tobytes() == expected.logits.tobytes()
 

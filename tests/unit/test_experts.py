@@ -20,6 +20,7 @@ from driftline.experts import (
     Mixture,
     Partial,
     Targets,
+    advance,
     apply,
     probabilities,
 )
@@ -78,9 +79,7 @@ def learn(states: dict[str, ExpertState], lessons: Sequence[tuple[Block, Targets
     sent = []
     for given, targets in lessons:
         steps = MIXTURE.learn(states, given, targets)
-        for name, step in steps.items():
-            apply(states[name].scoring, step.scoring)
-            apply(states[name].learning, step.learning)
+        advance(states, steps)
         sent.append({name: step.scoring for name, step in steps.items()})
     return sent
 

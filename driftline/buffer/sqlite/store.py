@@ -79,10 +79,6 @@ class Store:
         """The feed's number. -1, which no row has, for a feed that a read-only buffer does not hold yet."""
         return self._feeds.get(feed, -1)
 
-    def feed_name(self, feed_id: int) -> str:
-        """The inverse of `feed_id`."""
-        return next(name for name, number in self._feeds.items() if number == feed_id)
-
     def know_feeds(self, feeds: Iterable[tuple[str, int]]) -> None:
         """Learn the feeds' numbers."""
         self._feeds.update(feeds)
