@@ -97,20 +97,20 @@ class FastReplica:
             raise ArtefactError("not_finite", f"pulse {pulse.number}: {expert}.{name} is NaN or infinite")
 
     def _fitting(self, found: Mapping[str, Arrays]) -> dict[str, Arrays]:
+        fitting: dict[str, Arrays] = {}
         for name, own in self._scoring.items():
             wanted = {key: (array.shape, array.dtype) for key, array in own.items()}
-            given = {key: (array.shape, array.dtype) for key, array in found.get(name, {}).items()}
+            arrays = fitting[name] = found.get(name, {})  # head and names learn nothing, so nothing is sent of them
+            given = {key: (array.shape, array.dtype) for key, array in arrays.items()}
             if wanted != given:
                 raise ArtefactError(
                     "wrong_shape",
                     f"the fast state's {name} has {given or 'nothing'}, expected {wanted}: adapt and serve need the "
                     "same [feed.NAME.fast]",
                 )
-            if not all(np.isfinite(array).all() for array in found[name].values()):
+            if not all(np.isfinite(array).all() for array in arrays.values()):
                 raise ArtefactError("not_finite", f"the fast state's {name} holds NaN or infinite numbers")
-        return {name: found[name] for name in self._scoring if name in found} | {
-            name: own for name, own in self._scoring.items() if not own
-        }
+        return fitting
 
 
 def _read(state: bytes) -> dict[str, Arrays]:
