@@ -19,6 +19,7 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 from driftline.config_feed import (
     Count,
     EvaluationConfig,
+    FastConfig,
     FeedConfig,
     FeedServeConfig,
     FieldsConfig,
@@ -37,6 +38,7 @@ __all__ = [
     "BaseModelConfig",
     "Config",
     "EvaluationConfig",
+    "FastConfig",
     "FeedConfig",
     "FeedServeConfig",
     "FeedTopics",

@@ -154,6 +154,33 @@ class GateConfig(Section):
     """Size of the recent hold-out set."""
 
 
+class FastConfig(Section):
+    """The fast clock: experts that follow every label within seconds, mixed with the version's own head."""
+
+    enabled: bool = False
+    """Learn from each label as it comes, and mix what was learned into the answers."""
+    experts: tuple[Literal["head", "ridge", "words", "chars", "names"], ...] = (
+        "head",
+        "ridge",
+        "words",
+        "chars",
+        "names",
+    )
+    """What is mixed. head: the version's own. ridge: on the features that serving computes anyway. words, chars: hashed
+    n-grams. names: how a text resembles the label's name, for classes without examples."""
+    block_examples: Annotated[int, Field(ge=1, le=256)] = 32
+    """At most so many labels are learned at once, and published as one pulse."""
+    block_s: Annotated[float, Field(ge=0, le=60)] = 0.5
+    """How long labels wait for others to be learned with."""
+    budget_bytes: Annotated[int, Field(ge=1 << 16)] = 32 << 20
+    """What the weights of words, and of chars, may take each, whatever the number of classes."""
+    snapshot_pulses: Annotated[int, Field(ge=1, le=4096)] = 64
+    """A whole state is kept after so many pulses, for replicas that start and for the fast clock itself."""
+    patience: Annotated[float, Field(ge=1000)] = 1e6
+    """Labels between false alarms of the watch, on average at least: it lets answers fall back to the version's head
+    where the mixture is shown to be worse, or labels to have come loose from the texts."""
+
+
 class EvaluationConfig(Section):
     """What is kept to measure with."""
 
@@ -215,6 +242,7 @@ class FeedConfig(Section):
     learner: LearnerConfig = LearnerConfig()
     gate: GateConfig = GateConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    fast: FastConfig = FastConfig()
     serve: FeedServeConfig = FeedServeConfig()
 
     @field_validator("labels")

@@ -15,6 +15,7 @@ from driftline.errors import ConfigError
 
 INGEST = CollectorRegistry(auto_describe=True)
 LEARNER = CollectorRegistry(auto_describe=True)
+ADAPT = CollectorRegistry(auto_describe=True)
 SERVING = CollectorRegistry(auto_describe=True)
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -73,6 +74,8 @@ REQUESTS = Counter("driftline_requests_total", "HTTP requests", ["route", "statu
 REQUEST_SECONDS = Histogram(
     "driftline_request_seconds", "HTTP requests, body read to answer", ["route"], buckets=_SECONDS, registry=SERVING
 )
+PULSES = Counter("driftline_pulses_total", "Pulses made", ["feed"], registry=ADAPT)
+ADAPTED = Counter("driftline_adapted_examples_total", "Examples learned by the fast clock", ["feed"], registry=ADAPT)
 ANSWERED_INPUTS = Counter("driftline_answered_inputs_total", "Texts answered", ["feed"], registry=SERVING)
 ANSWERS = Counter(
     "driftline_answers_total",

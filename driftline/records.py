@@ -377,12 +377,16 @@ class PublishOutcome:
 
 
 LEARNER_ROLE = "learn"
+ADAPT_ROLE = "adapt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaStatus:
-    """A replica's heartbeat: what it serves for each feed, and the last refusal, if any. A learner (`LEARNER_ROLE`)
-    serves nothing; it tells which feeds it cannot go on with."""
+    """A replica's heartbeat: what it serves for each feed, and the last refusal, if any. A learner (`LEARNER_ROLE`) and
+    the fast clock (`ADAPT_ROLE`) serve nothing; they tell which feeds they cannot go on with.
+
+    `pulses`: the fast state that each feed stands at. `fell_back`: feeds whose answers the watch made the head's.
+    """
 
     replica: str
     role: str
@@ -390,5 +394,7 @@ class ReplicaStatus:
     serving: dict[str, int]
     revisions: dict[str, int]
     refused: dict[str, str] = field(default_factory=dict)
+    pulses: dict[str, int] = field(default_factory=dict)
+    fell_back: tuple[str, ...] = ()
     seen_at: datetime
     pid: int

@@ -76,6 +76,13 @@ class LoraModel:
         features = feature(hidden.float(), mask, self.base.pooling)  # (B, d)
         return nn.functional.linear(features, self._head_weight, self._head_bias)
 
+    @torch.inference_mode()
+    def features(self, texts: Sequence[str]) -> Tensor:
+        """(N, d), fp32 on the CPU, each of norm √d."""
+        input_ids, mask = self.base.collate(self.base.tokenize(texts))  # (N, T)
+        hidden = self._body(input_ids=input_ids, attention_mask=mask).last_hidden_state  # (N, T, d)
+        return feature(hidden.float(), mask, self.base.pooling).cpu()
+
     def predict(self, texts: Sequence[str], batch_tokens: int = 4096) -> Tensor:
         """Logits (N, R), fp32 on the CPU, in the order of `texts`; batches of at most `batch_tokens` padded tokens."""
         return self.predict_tokens(self.base.tokenize(texts), batch_tokens)

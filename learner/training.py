@@ -70,6 +70,9 @@ class Training:
         lessons = self._lessons(fresh), self._lessons(replayed)
         self._model.load(parent.weights)
         result = run_update(self._model, self._mended(self._state_of(parent)), *lessons, section, cycle.seed)
+        if self._section.fast.enabled:
+            names = self._model.features(self._section.labels).half()
+            result = replace(result, weights=replace(result.weights, names=names))
         state = self._strategy.remember(result.state, fresh, retired, section, np.random.default_rng([cycle.seed, 1]))
         return Candidate(result=result, state=state, probe=self._model.predict(PROBE_TEXTS, EVALUATION_BATCH_TOKENS))
 

@@ -4,12 +4,17 @@ A further part is a name here, and whoever writes and reads it. Publishing, rete
 the check of what must be there go by `Manifest.parts` and know no name.
 """
 
-__all__ = ["BODY", "HEAD", "RECIPE", "TRAINER_STATE"]
+__all__ = ["BODY", "FAST_STATE", "HEAD", "NAMES", "RECIPE", "TRAINER_STATE"]
 
 BODY = "body"
 """The LoRA tensors (`driftline.artefact.weights`)."""
 HEAD = "head"
 """The linear head's tensors (`driftline.artefact.weights`)."""
+FAST_STATE = "fast_state"
+"""The feed's fast state as it was when the version was made (`learner.fast.state`): what a rollback goes back to."""
+NAMES = "names"
+"""How the body sees the names of the labels (`driftline.artefact.weights`), for the fast clock and for serving;
+versions of before have none, and imported ones."""
 TRAINER_STATE = "trainer_state"
 """What the learner goes on from (`learner.trainer_state`); an imported version has none."""
 RECIPE = "recipe"

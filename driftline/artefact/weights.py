@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from driftline.artefact.parts import BODY, HEAD
+from driftline.artefact.parts import BODY, HEAD, NAMES
 from driftline.errors import ArtefactError
 from driftline.records import Manifest
 from driftline.tasks import task_named
@@ -51,12 +51,14 @@ class Weights:
     """What an adapter is made of, fp32.
 
     `body` maps "<module path inside AutoModel>.lora_A" to (r, in) and ".lora_B" to (out, r); `head_weight` is (R, d)
-    and `head_bias` (R,), with as many rows R as the task has for the labels.
+    and `head_bias` (R,), with as many rows R as the task has for the labels. `names` (C, d) fp16: the features of the
+    labels' names by this body; None where nobody computed them.
     """
 
     body: dict[str, Tensor]
     head_weight: Tensor
     head_bias: Tensor
+    names: Tensor | None = None
 
 
 def pack_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
@@ -104,15 +106,21 @@ def pack_head(weights: Weights) -> bytes:
 
 def pack_parts(weights: Weights) -> dict[str, bytes]:
     """The parts that weights make, by name."""
-    return {BODY: pack_body(weights), HEAD: pack_head(weights)}
+    parts = {BODY: pack_body(weights), HEAD: pack_head(weights)}
+    return parts if weights.names is None else parts | {NAMES: pack_tensors({NAMES: weights.names})}
 
 
-def unpack(body: bytes, head: bytes) -> Weights:
-    """Both blobs back into weights. ArtefactError(unreadable) for no safetensors, (wrong_shape) for another head."""
+def unpack(body: bytes, head: bytes, names: bytes | None = None) -> Weights:
+    """The blobs back into weights. ArtefactError(unreadable) for no safetensors, (wrong_shape) for another head."""
     tensors, _ = unpack_tensors(head)
     if set(tensors) != {HEAD_WEIGHT, HEAD_BIAS}:
         raise ArtefactError("wrong_shape", f"the head holds {sorted(tensors)}, expected {[HEAD_BIAS, HEAD_WEIGHT]}")
-    return Weights(body=unpack_tensors(body)[0], head_weight=tensors[HEAD_WEIGHT], head_bias=tensors[HEAD_BIAS])
+    return Weights(
+        body=unpack_tensors(body)[0],
+        head_weight=tensors[HEAD_WEIGHT],
+        head_bias=tensors[HEAD_BIAS],
+        names=None if names is None else unpack_tensors(names)[0].get(NAMES),
+    )
 
 
 def check_weights(
@@ -127,7 +135,9 @@ def check_weights(
     tensors = {**weights.body, HEAD_WEIGHT: weights.head_weight, HEAD_BIAS: weights.head_bias}
     _refuse_other_keys(set(tensors), set(expected), manifest)
     for name, tensor in tensors.items():
-        _check_tensor(name, tensor, expected[name], manifest)
+        _check_tensor(name, tensor, expected[name], torch.float32, manifest)
+    if weights.names is not None:
+        _check_tensor(NAMES, weights.names, (len(manifest.labels), hidden_size), torch.float16, manifest)
 
 
 def _expected_shapes(
@@ -151,10 +161,10 @@ def _refuse_other_keys(found: set[str], expected: set[str], manifest: Manifest) 
         )
 
 
-def _check_tensor(name: str, tensor: Tensor, shape: tuple[int, ...], manifest: Manifest) -> None:
-    if tuple(tensor.shape) != shape or tensor.dtype is not torch.float32:
+def _check_tensor(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype, manifest: Manifest) -> None:
+    if tuple(tensor.shape) != shape or tensor.dtype is not dtype:
         found = f"{tuple(tensor.shape)} {tensor.dtype}"
-        raise ArtefactError("wrong_shape", f"{_name(manifest)}: {name} is {found}, expected {shape} torch.float32")
+        raise ArtefactError("wrong_shape", f"{_name(manifest)}: {name} is {found}, expected {shape} {dtype}")
     if not math.isfinite(float(tensor.sum())) and not bool(torch.isfinite(tensor).all()):
         raise ArtefactError("not_finite", f"{_name(manifest)}: {name} holds NaN or infinite numbers")
 

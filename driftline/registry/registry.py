@@ -19,7 +19,7 @@ import structlog
 from driftline.artefact.manifest import SignedManifest, decode_manifest, decode_signed, encode_signed
 from driftline.errors import ArtefactError, RegistryUnavailable, UnknownVersion
 from driftline.names import Keys
-from driftline.records import LEARNER_ROLE, AuditEntry, LiveRecord, Manifest, PublishOutcome, ReplicaStatus
+from driftline.records import ADAPT_ROLE, LEARNER_ROLE, AuditEntry, LiveRecord, Manifest, PublishOutcome, ReplicaStatus
 from driftline.registry.blobs import Blobs
 from driftline.registry.client import Client, run_script
 from driftline.registry.fields import (
@@ -347,7 +347,11 @@ class Registry:
 
     def replicas(self) -> list[ReplicaStatus]:
         """Replicas heard of within the last 5 s, by name; no learners."""
-        return [status for status in self._heard_of() if status.role != LEARNER_ROLE]
+        return [status for status in self._heard_of() if status.role not in (LEARNER_ROLE, ADAPT_ROLE)]
+
+    def fast_clocks(self) -> list[ReplicaStatus]:
+        """The processes that keep fast clocks, heard of within the last 5 s."""
+        return [status for status in self._heard_of() if status.role == ADAPT_ROLE]
 
     def stopped_feeds(self) -> dict[str, str]:
         """Feeds that a learner heard of within the last 5 s cannot go on with → why."""

@@ -1,0 +1,34 @@
+"""The mixture that a feed's config asks for: the same for the fast clock, for serving and in the laboratory. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from driftline.config import FastConfig
+from driftline.experts import EXPERTS, Expert, Mixture
+from driftline.experts.linear import Linear
+
+__all__ = ["are_words", "mixture_of"]
+
+LEAST_LETTERS = 3
+
+
+def mixture_of(section: FastConfig) -> Mixture:
+    """The chosen experts, in the order of `EXPERTS`, bounded as the config says."""
+    return Mixture(
+        experts={name: _bounded(expert, section) for name, expert in EXPERTS.items() if name in section.experts}
+    )
+
+
+def are_words(labels: Sequence[str]) -> bool:
+    """Whether label names look as if they said something: each has a run of three letters or more, or letters of a
+    script that needs fewer."""
+    return all(_is_word(label) for label in labels)
+
+
+def _is_word(label: str) -> bool:
+    letters = [character for character in label if character.isalpha()]
+    return len(letters) >= LEAST_LETTERS or any(ord(character) > 0x2E80 for character in letters)
+
+
+def _bounded(expert: Expert, section: FastConfig) -> Expert:
+    return replace(expert, budget_bytes=section.budget_bytes) if isinstance(expert, Linear) else expert
