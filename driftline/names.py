@@ -13,7 +13,8 @@ DEAD_LETTER_REASONS = {
     "missing_field": "a mapped field is absent or null",
     "wrong_type": "a mapped field has the wrong type",
     "bad_timestamp": "the timestamp cannot be read, and the record has none of its own",
-    "unknown_label": "the label is not one of the feed's labels, also not by label_map and fold_labels",
+    "unknown_label": "the label is none of the feed's labels, or was given up, also by label_map and fold_labels: mend "
+    "these, start the processes again, then `driftline dead-letters retry`",
     "empty_text": "nothing is left of the text after cleaning",
     "text_too_long": "the text is longer than max_text_bytes",
     RECORD_TOO_LARGE: "the record is larger than ingest.max_record_bytes; its bytes are not kept",

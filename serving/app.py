@@ -312,8 +312,8 @@ class _Labeller:
         names = self._names[feed]
         label = names.known(str(one.label))
         if label is None:
-            message = f"{key}.label = {one.label!r:.80} is no label of feed {feed!r}"
-            raise BadInput("unknown_label", f"{message}; its labels: {', '.join(names.labels)}")
+            message = f"{key}.label = {one.label!r:.80} {names.refusal(str(one.label))}"
+            raise BadInput("unknown_label", f"feed {feed!r}: {message}")
         if labeller_name(one.labeller) in refused:
             message = f"{key}.labeller = {one.labeller!r:.80} is among labels.trusted, whose labels correct all others"
             remedy = "send it with the token of DRIFTLINE_ADMIN_TOKEN, or leave the labeller out"

@@ -70,7 +70,7 @@ class Fields:
             return None
         label = names.known(given)
         if label is None:
-            raise Unusable("unknown_label", f"field {path!r} is not one of the feed's labels: {names.in_words()}")
+            raise Unusable("unknown_label", f"field {path!r} {names.refusal(given)}")
         return label
 
     def required_label(self, path: str, names: LabelNames) -> str:

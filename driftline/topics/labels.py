@@ -17,6 +17,8 @@ class Named(Protocol):
     @property
     def labels(self) -> tuple[str, ...]: ...
     @property
+    def retired_labels(self) -> tuple[str, ...]: ...
+    @property
     def label_map(self) -> Mapping[str, str]: ...
     @property
     def fold_labels(self) -> bool: ...
@@ -26,12 +28,19 @@ class LabelNames:
     """The names under which a feed's labels may come."""
 
     def __init__(
-        self, labels: Iterable[str], label_map: Mapping[str, str] | None = None, *, fold: bool = False
+        self,
+        labels: Iterable[str],
+        label_map: Mapping[str, str] | None = None,
+        *,
+        fold: bool = False,
+        retired: Iterable[str] = (),
     ) -> None:
-        """`fold`: without regard to case and blanks. ValueError, naming both, if two labels could not be told apart."""
+        """`fold`: without regard to case and blanks. `retired`: what was given up, which is only told apart from what
+        never was a label. ValueError, naming both, if two labels could not be told apart."""
         self.labels = tuple(labels)
         self._known = frozenset(self.labels)
         self._fold = fold
+        self._retired = {self._key(label): label for label in retired}
         self._names: dict[str, str] = {}
         for given, name in [*((label, label) for label in self.labels), *(label_map or {}).items()]:
             other = self._names.setdefault(self._key(given), name)
@@ -44,7 +53,7 @@ class LabelNames:
     @classmethod
     def of(cls, feed: "Named") -> Self:
         """The names that a feed's config sets."""
-        return cls(feed.labels, feed.label_map, fold=feed.fold_labels)
+        return cls(feed.labels, feed.label_map, fold=feed.fold_labels, retired=feed.retired_labels)
 
     def known(self, given: str) -> str | None:
         """The feed's label that is meant; None if it is none of them."""
@@ -56,12 +65,22 @@ class LabelNames:
         renamed or given up since."""
         return self._names.get(given) or self._names.get(self._key(given), given)
 
-    def in_words(self) -> str:
-        """The feed's labels, the first ten of them."""
-        return in_words(self.labels)
+    def refusal(self, given: str) -> str:
+        """Why a label that is not `known` is none, and what to do; put after the name of what holds it. It quotes the
+        config only, never what was given."""
+        retired = self._retired.get(self._key(self.served(given)))
+        if retired is not None:
+            return given_up(retired)
+        return f"is not one of the feed's labels: {in_words(self.labels)}"
 
     def _key(self, given: str) -> str:
         return "".join(given.casefold().split()) if self._fold else given
+
+
+def given_up(label: str) -> str:
+    """What is the matter with a label of a class that was given up, and what to do."""
+    again = "to take such labels in again, put it back into labels (docs/labels.md)"
+    return f"is of {label!r:.80}, a class that was given up (retired_labels): {again}"
 
 
 def in_words(labels: Sequence[str]) -> str:

@@ -110,6 +110,9 @@ def test_a_retired_class_is_withdrawn_held_out_ones_too_and_counted(path: Path) 
     assert (found.withdrawn, found.examples, found.labels_waiting) == (10, 30, 2)
     assert found.by_reason == {"unknown_label": 1}, "the label that waited for its event"
     with closing(Buffer.open(path, config, KEY)) as buffer:
+        [row] = buffer.letters.newest(FEED, 10)
+    assert row.letter.detail.startswith("field 'label' is of 'neu', a class that was given up (retired_labels): ")
+    with closing(Buffer.open(path, config, KEY)) as buffer:
         gone = {seq for (seq,) in rows(path, "SELECT seq FROM events WHERE label = 'neu'")}
         assert buffer.labels.withdrawn(FEED, range(100)) == gone
         assert gone.isdisjoint(one.seq for one in buffer.ledger.fresh(FEED, 100))

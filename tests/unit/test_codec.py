@@ -298,6 +298,18 @@ def test_an_unknown_label_names_the_known_ones_and_not_itself() -> None:
     assert "150 in all" in detail
 
 
+def test_a_label_that_was_given_up_is_told_apart_from_one_that_never_was_one() -> None:
+    given_up = FEED.model_copy(update={"labels": ("negative", "positive"), "retired_labels": ("Neutral",)})
+    renamed = given_up.model_copy(update={"label_map": {"meh": "Neutral"}, "fold_labels": True})
+    for section, label in ((given_up, "Neutral"), (renamed, "neutral"), (renamed, "MEH")):
+        reason, detail = refusal(event(document(text="good", label=label), section).refused_label)
+        assert reason == "unknown_label"
+        assert detail.startswith("field 'label' is of 'Neutral', a class that was given up (retired_labels): ")
+        assert "put it back into labels (docs/labels.md)" in detail
+    _, detail = refusal(event(document(text="good", label="neutral"), given_up).refused_label)
+    assert detail == "field 'label' is not one of the feed's labels: negative, positive"
+
+
 def test_what_other_writers_of_json_do_is_tolerated() -> None:
     assert event(raw(b'\xef\xbb\xbf{"text": "good"}')).text == "good"
     assert event(raw(b'{"text": "good", "score": NaN, "other": Infinity}')).text == "good"

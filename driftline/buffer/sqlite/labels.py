@@ -16,7 +16,7 @@ from driftline.buffer.states import FRESH, HOLDOUT, WITHDRAWN, to_micros
 from driftline.errors import BufferStoreError
 from driftline.label_change import change_of, current_name, require_consent
 from driftline.records import DeadLetter, Position
-from driftline.topics.labels import in_words
+from driftline.topics.labels import given_up, in_words
 
 _LABELLED = (
     ("events", "label"),
@@ -159,7 +159,7 @@ class _Adoption:
         return DeadLetter(
             feed=self._rules.feed,
             reason="unknown_label",
-            detail=f"{label!r:.80} was given up (retired_labels) while this label waited for its event",
+            detail=f"field 'label' {given_up(label)}",
             position=Position(topic=topic, partition=partition, offset=offset),
             value=value,
         )
