@@ -5,7 +5,7 @@ is refused (RegistryConflict) if somebody else was faster. Replicas follow withi
 probe aside, is not made live.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,7 +33,7 @@ from driftline.config import Config, load_config
 from driftline.errors import DriftlineError, RegistryConflict, UnknownVersion, UsageError
 from driftline.names import StateFiles
 from driftline.phrases import count_of
-from driftline.records import LiveRecord
+from driftline.records import AuditEntry, LiveRecord, iso
 
 if TYPE_CHECKING:
     from driftline.registry import Registry
@@ -55,6 +55,7 @@ RollbackArgument = Annotated[
         "promoted, so that rollbacks never go round in circles.",
     ),
 ]
+NOTHING_TO_LEARN = "there was nothing to learn again: no example is set aside"
 RelearnOption = Annotated[
     bool, typer.Option("--relearn", help="Make examples fresh again that only versions left behind learned.")
 ]
@@ -118,7 +119,8 @@ def pause(
     name, loaded = chosen_feed(config, feed)
     with open_registry(loaded) as registry:
         live = registry.pause(name, actor=choose_actor(actor), reason=reason, at=datetime.now(UTC))
-    _show(live, f"{name} is paused; version {live.version} stays live: `{to_type('resume')}` goes on", as_json)
+        paused = _paused_in_words(standing_pauses(registry.audit(name)))
+    _show(live, f"{name} {paused}; version {live.version} stays live: `{to_type('resume')}` goes on", as_json)
 
 
 def resume(
@@ -136,10 +138,11 @@ def resume(
         relearned = _relearn(loaded, name, registry, by) if relearn else 0
         before = registry.live(name)
         if not before.paused:
-            _show(before, f"{name} was not paused; version {before.version} stays live", as_json)
+            nothing = f"; {NOTHING_TO_LEARN}" if relearn else ""
+            _show(before, f"{name} was not paused; version {before.version} stays live{nothing}", as_json)
             return
         live = registry.resume(name, actor=by, reason=reason, at=datetime.now(UTC))
-    more = f"; {count_of(relearned, 'example')} will be learned again" if relearn else _set_aside(loaded, name)
+    more = f"; {_relearned(relearned)}" if relearn else _set_aside(loaded, name)
     _show(live, f"{name} goes on from version {live.version}{more}", as_json)
 
 
@@ -237,8 +240,34 @@ def _not_the_last(last: int | None, before: LiveRecord, live: LiveRecord) -> str
     return f"\n{chosen}; the last change came from {last}: `{to_type(f'rollback {last}')}` goes to that one"
 
 
+def standing_pauses(audit: Iterable[AuditEntry]) -> list[AuditEntry]:
+    """Those entries, in order, by which a feed is paused: the one whose reason stands, then those that came on top
+    and changed nothing. A rollback pauses with a reason of its own, whatever stood before. [] if it is not paused."""
+    standing: list[AuditEntry] = []
+    for entry in audit:
+        if entry.action in ("resumed", "rolled_back"):
+            standing = []
+        if entry.action in ("paused", "rolled_back"):
+            standing.append(entry)
+    return standing
+
+
+def _paused_in_words(standing: list[AuditEntry]) -> str:
+    """Right after a pause, which is the last of those that stand."""
+    if len(standing) < 2:
+        return "is paused"
+    first = standing[0]
+    since = iso(first.at.replace(microsecond=0))
+    kept = f"the reason that was given now stands in the audit (`{to_type('history')}`)"
+    return f"was already paused by {first.actor} since {since}: {first.reason}; {kept}"
+
+
 def _pause_in_words(live: LiveRecord) -> str:
     return f"; automatic promotion is paused: `{to_type('resume')}`" if live.paused else ""
+
+
+def _relearned(count: int) -> str:
+    return f"{count_of(count, 'example')} will be learned again" if count else NOTHING_TO_LEARN
 
 
 def _set_aside(config: Config, feed: str) -> str:
@@ -265,10 +294,10 @@ def _show(live: LiveRecord, sentence: str, as_json: bool) -> None:
 
 
 def _relearn(config: Config, feed: str, registry: "Registry", actor: str) -> int:
-    """Work out what only rolled-back versions learned, and make it fresh. Both steps may be repeated.
+    """Work out what only rolled-back versions learned, and make it fresh; returns how many. Both may be repeated.
 
-    Only while the feed is paused, by this if it is not, so that no update starts in between; RegistryConflict if what
-    is live changed.
+    Only while the feed is paused, by this if it is not (and there is anything to do), so that no update starts in
+    between; RegistryConflict if what is live changed.
     """
     from driftline.assembly.wiring import open_buffer
 
@@ -278,23 +307,30 @@ def _relearn(config: Config, feed: str, registry: "Registry", actor: str) -> int
             "on the learner's machine with the learner's config (state.path), or resume without --relearn"
         )
     live = registry.live(feed)
-    paused_here = not live.paused
-    if paused_here:
-        live = registry.pause(feed, actor=actor, reason="while resume --relearn works", at=datetime.now(UTC))
-    try:
-        with closing(open_buffer(config)) as buffer:
+    with closing(open_buffer(config)) as buffer:
+        buffer.ledger.reconcile(feed, live.version, live.revision)
+        if not buffer.counts(feed).set_aside:
+            return 0
+        with _paused(registry, live, actor) as live:
             buffer.ledger.reconcile(feed, live.version, live.revision)
             require_unchanged(registry, live)
             count = buffer.ledger.relearn(feed)
             require_unchanged(registry, live)
-    except BaseException:
-        if paused_here:
-            with suppress(
-                DriftlineError
-            ):  # the first error is the one to tell; `status` shows the pause and its reason
-                registry.resume(feed, actor=actor, reason="resume --relearn failed", at=datetime.now(UTC))
-        raise
     return count
+
+
+@contextmanager
+def _paused(registry: "Registry", live: LiveRecord, actor: str) -> Iterator[LiveRecord]:
+    """The live record of the feed, paused for this if it was not; it stays so, but for an error."""
+    if live.paused:
+        yield live
+        return
+    try:
+        yield registry.pause(live.feed, actor=actor, reason="while resume --relearn works", at=datetime.now(UTC))
+    except BaseException:
+        with suppress(DriftlineError):  # the first error is the one to tell; `status` shows the pause and its reason
+            registry.resume(live.feed, actor=actor, reason="resume --relearn failed", at=datetime.now(UTC))
+        raise
 
 
 def require_unchanged(registry: "Registry", live: LiveRecord) -> None:

@@ -1,4 +1,4 @@
--- Pause or resume automatic promotion. The revision stays (the version does); the audit id is <revision>-<1, 2, …>.
+-- Pause or resume automatic promotion. A pause of what is paused keeps the first reason. The revision stays (the version does); the audit id is <revision>-<1, 2, …>.
 -- KEYS: live, audit   ARGV: the call as JSON
 local call = cjson.decode(ARGV[1])
 local live = read_live(KEYS[1])
@@ -9,9 +9,9 @@ local failed = write_audit(KEYS[2], live.revision .. '-' .. note, {
   action = call.action, version = live.version, from_version = live.version, revision = live.revision,
   actor = call.actor, reason = call.reason, at = call.at})
 if failed then return failed end
-if call.pause then
+if call.pause and live.paused ~= '1' then
   redis.call('HSET', KEYS[1], 'paused', 1, 'pause_reason', call.reason)
-else
+elseif not call.pause then
   redis.call('HSET', KEYS[1], 'paused', 0)
   redis.call('HDEL', KEYS[1], 'pause_reason')
 end

@@ -202,7 +202,8 @@ class Registry:
         return self._switch(feed, {**change, **signature(actor, reason, at), "expected_revision": expected_revision})
 
     def pause(self, feed: str, *, actor: str, reason: str, at: datetime) -> LiveRecord:
-        """Stop automatic promotion until `resume`. The revision stays. Idempotent but for the audit entry."""
+        """Stop automatic promotion until `resume`. The revision stays. Of a paused feed the first reason stays, too:
+        the new one is in the audit only."""
         return self._pause(feed, {"action": "paused", "pause": True, **signature(actor, reason, at)})
 
     def resume(self, feed: str, *, actor: str, reason: str, at: datetime) -> LiveRecord:

@@ -158,12 +158,13 @@ def test_promote_rollback_pause_and_resume(
     assert not files.buffer.exists()
     assert not files.holdout_key.exists()
     open_buffer(running).close()
-    assert driftline("resume", "--relearn").code == 0
+    nothing = "there was nothing to learn again: no example is set aside"
+    assert driftline("resume", "--relearn").out == f"reviews goes on from version 1; {nothing}\n"
     assert "was not paused" in driftline("resume").out
     assert not live(driftline)["paused"]
     again = driftline("resume", "--relearn")
-    assert (again.code, "0 examples will be learned again" in again.out) == (0, True), "it pauses for itself"
-    assert driftline("pause", "--reason", "holiday").code == 0
+    assert (again.code, again.out) == (0, f"reviews was not paused; version 1 stays live; {nothing}\n")
+    assert driftline("pause", "--reason", "holiday", "--actor", "bo").code == 0
     assert live(driftline)["paused"]
     refused = driftline("update-now")
     assert (refused.code, "paused" in refused.err) == (1, True)
@@ -175,9 +176,7 @@ def test_promote_rollback_pause_and_resume(
         "rolled_back",
         "resumed",
         "paused",
-        "resumed",
-        "paused",
-    ]
+    ], "what does nothing leaves no entry"
     assert (document["audit"][0]["actor"], document["audit"][0]["reason"]) == ("ana", "looks right")
     assert [version["decision"] for version in document["versions"]] == ["rejected", "rejected"]
     shown = driftline("history").out
@@ -186,6 +185,48 @@ def test_promote_rollback_pause_and_resume(
     assert [version["withdrawn"] for version in document["versions"]] == [False, True]
     assert "imported, not judged by the gate" in shown
     assert "rejected" not in shown
+
+
+@pytest.mark.usefixtures("running")
+def test_a_second_pause_says_whose_reason_stands(driftline: Driftline) -> None:
+    first = driftline("pause", "--reason", "refunds are wrong", "--actor", "ana")
+    assert first.out == "reviews is paused; version 0 stays live: `driftline resume` goes on\n"
+    second = driftline("pause", "--reason", "holiday", "--actor", "bo")
+    assert second.code == 0
+    assert re.match(
+        r"reviews was already paused by ana since \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ: refunds are wrong; the reason that "
+        r"was given now stands in the audit \(`driftline history`\); version 0 stays live",
+        second.out,
+    )
+    assert live(driftline)["pause_reason"] == "refunds are wrong"
+    audit = json.loads(driftline("history", "--json").out)["audit"]
+    assert [(one["actor"], one["reason"]) for one in audit] == [("ana", "refunds are wrong"), ("bo", "holiday")]
+    assert driftline("resume").code == 0
+    assert driftline("pause").out.startswith("reviews is paused; ")
+
+
+def learned_by_a_version_that_was_live(config: Config) -> int:
+    """Examples in the buffer whose only version, 1, is not what Redis names as live; returns how many."""
+    with closing(open_buffer(config)) as buffer:
+        events = [buffers.event(f"e{i}", i, label="good") for i in range(20)]
+        answers = [buffers.prediction(f"e{i}", None, 0, i) for i in range(20)]
+        buffer.intake.append([*events, *answers], {}, SystemClock().now())
+        fresh = [one.seq for one in buffer.ledger.fresh("reviews", 20)]
+        buffer.ledger.take(buffers.cycle(1, fresh))
+        buffer.ledger.ack("cycle-1", "promoted")
+        buffer.ledger.reconcile("reviews", 1, 0)
+    return len(fresh)
+
+
+def test_examples_set_aside_are_learned_again_also_of_a_feed_that_is_not_paused(
+    driftline: Driftline, running: Config
+) -> None:
+    lost = learned_by_a_version_that_was_live(running)
+    told = driftline("resume", "--relearn").out
+    assert told == f"reviews goes on from version 0; {lost} examples will be learned again\n"
+    audit = json.loads(driftline("history", "--json").out)["audit"]
+    assert [one["action"] for one in audit] == ["paused", "resumed"], "it pauses for itself"
+    assert live(driftline)["counts"]["fresh"] == lost
 
 
 def test_a_rollback_that_goes_further_than_one_change_says_so(

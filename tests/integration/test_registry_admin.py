@@ -119,6 +119,15 @@ def test_of_many_admins_at_once_one_wins(publisher: Publisher, registry: Registr
     assert len(registry.audit(FEED)) == 6
 
 
+def test_a_second_pause_keeps_the_first_reason_and_stands_in_the_audit(registry: Registry) -> None:
+    registry.pause(FEED, actor="ana", reason="freeze", at=NOW)
+    live = registry.pause(FEED, actor="bo", reason="holiday", at=NOW + timedelta(hours=1))
+    assert (live.paused, live.pause_reason) == (True, "freeze")
+    assert [(entry.actor, entry.reason) for entry in registry.audit(FEED)] == [("ana", "freeze"), ("bo", "holiday")]
+    registry.resume(FEED, **WHO)
+    assert registry.pause(FEED, actor="bo", reason="holiday", at=NOW).pause_reason == "holiday"
+
+
 def test_pause_and_resume_keep_the_revision_and_rise_in_the_audit(publisher: Publisher, registry: Registry) -> None:
     registry.pause(FEED, **WHO)
     registry.resume(FEED, **WHO)
