@@ -101,7 +101,7 @@ def _feed_view(
     """`stopped`: why nothing is learned. `cut_off`: why nothing comes in."""
     section = config.feed[feed]
     problems_before = len(problems)
-    counts, prequential = _buffer_view(config, feed, problems)
+    counts, prequential, seen = _buffer_view(config, feed, problems)
     awaits = awaited(counts, live, section)
     if len(problems) > problems_before:
         awaits = "unknown: the buffer cannot be read"
@@ -119,6 +119,7 @@ def _feed_view(
         "awaited": awaits,
         "stopped": stopped,
         "counts": counts,
+        "counts_at_revision": seen,
         "dead_letters": counts.by_reason if counts else {},
         "prequential": prequential,
         "warnings": _warnings(config, feed, live),
@@ -141,16 +142,20 @@ def _warnings(config: Config, feed: str, live: LiveRecord | None) -> list[str]:
         return []
 
 
-def _buffer_view(config: Config, feed: str, problems: list[str]) -> tuple["FeedCounts | None", dict[str, Any]]:
+def _buffer_view(
+    config: Config, feed: str, problems: list[str]
+) -> tuple["FeedCounts | None", dict[str, Any], int | None]:
+    """The counts, how good the answers are, and the revision of the live record by which examples are counted."""
     try:
         buffer = existing_buffer(config)
         if buffer is None:
-            return None, dict(NO_ANSWERS)
+            return None, dict(NO_ANSWERS), None
         with closing(buffer):
-            return buffer.counts(feed), prequential_accuracy(buffer, feed, config.feed[feed])
+            seen = buffer.ledger.seen_revision(feed)  # first: the counts are as of this one, or a later one
+            return buffer.counts(feed), prequential_accuracy(buffer, feed, config.feed[feed]), seen
     except (DriftlineError, OSError) as error:
         problems.append(f"buffer: {error}")
-        return None, dict(NO_ANSWERS)
+        return None, dict(NO_ANSWERS), None
 
 
 def prequential_accuracy(buffer: "Buffer", feed: str, section: FeedConfig) -> dict[str, Any]:
@@ -246,7 +251,7 @@ def _show_feed(name: str, view: dict[str, Any]) -> None:
     counts: FeedCounts | None = view["counts"]
     if counts is not None:
         say(f"  events      {counts.event_records:,} = {_balance(counts)}")
-        say(f"  examples    {_states(counts)}")
+        say(f"  examples    {_states(counts)}{_as_of(view['counts_at_revision'], revision)}")
         if noted := _noted(counts):
             say(f"  noted       {noted}")
     if counts is not None and counts.by_reason:
@@ -301,6 +306,13 @@ def _states(counts: "FeedCounts") -> str:
     parts = (*learnable, "set_aside", "withdrawn", "awaiting_prediction")
     known = [(part.replace("_", " ").replace("holdouts", "held out"), getattr(counts, part)) for part in parts]
     return ", ".join(f"{n:,} {part}" for part, n in known if n) or "none"
+
+
+def _as_of(seen: int | None, live: int | None) -> str:
+    """That what is live was changed since examples were last sorted by it, which is the learner's work."""
+    if seen is None or live is None or seen >= live:
+        return ""
+    return f" (as of before revision {live}: the learner's next look works out what it makes of them)"
 
 
 def _show_replicas(replicas: list[ReplicaStatus]) -> None:

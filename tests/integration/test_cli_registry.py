@@ -229,6 +229,25 @@ def test_examples_set_aside_are_learned_again_also_of_a_feed_that_is_not_paused(
     assert live(driftline)["counts"]["fresh"] == lost
 
 
+def test_status_says_that_examples_are_counted_as_of_before_a_rollback(driftline: Driftline, running: Config) -> None:
+    def shown() -> str:
+        return next(line for line in driftline("status").out.splitlines() if line.startswith("  examples"))
+
+    learned = learned_by_a_version_that_was_live(running)
+    assert "as of" not in shown()
+    with closing(build_registry(running)) as registry:
+        at = registry.rollback(
+            "reviews", 0, expected_revision=0, actor="ana", reason="wrong", at=SystemClock().now()
+        ).revision
+    assert f"{learned} learned" in shown()
+    assert f"(as of before revision {at}: the learner's next look works out what it makes of them)" in shown()
+    assert (live(driftline)["revision"], live(driftline)["counts_at_revision"]) == (at, 0)
+    with closing(open_buffer(running)) as buffer:  # as the learner does at each turn
+        buffer.ledger.reconcile("reviews", 0, at)
+    assert f"{learned} set aside" in shown()
+    assert "as of" not in shown()
+
+
 def test_a_rollback_that_goes_further_than_one_change_says_so(
     driftline: Driftline, running: Config, tmp_path: Path, tiny_base_dir: Path
 ) -> None:
