@@ -118,9 +118,9 @@ def forwards(base: Base, versions: Sequence[Weights]) -> dict[str, Callable[[Bat
     mix = [row % len(versions) for row in range(ROWS)]
     return {
         "plain base": partial(plain, base),
-        "bank, one version, merged": lambda batch: merged.forward(*batch, [1] * len(batch[0])),
-        "bank, one version, stacked": lambda batch: stacked.forward(*batch, [1] * len(batch[0])),
-        "bank, eight versions mixed": lambda batch: stacked.forward(*batch, [1 + v for v in mix[: len(batch[0])]]),
+        "bank, one version, merged": lambda batch: merged.forward(*batch, [1] * len(batch[0]))[0],
+        "bank, one version, stacked": lambda batch: stacked.forward(*batch, [1] * len(batch[0]))[0],
+        "bank, eight versions mixed": lambda batch: stacked.forward(*batch, [1 + v for v in mix[: len(batch[0])]])[0],
         "PEFT, one adapter": lambda batch: peft.one(batch, 0),
         "PEFT, eight adapter_names mixed": lambda batch: peft.mixed(batch, mix[: len(batch[0])]),
     }

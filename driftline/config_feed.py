@@ -201,6 +201,9 @@ class FeedServeConfig(Section):
     """Answer every event of the events topic on the predictions topic. false: the feed is used over HTTP only."""
     collect: bool = False
     """Keep inputs of /predict that have an id: their prediction and event go to the topics."""
+    features: bool = True
+    """Send each text's feature with its prediction (1 kB for 384 numbers) where the fast clock is enabled. false: the
+    fast clock learns from words and characters alone, since ridge needs features."""
 
 
 class FeedConfig(Section):

@@ -99,6 +99,13 @@ LIVE_PULSE = Gauge("driftline_live_pulse", "The fast state this process answers 
 PULSE_APPLY_MS = Histogram(
     "driftline_pulse_apply_ms", "How long a pulse held the mixing", buckets=_MILLISECONDS, registry=SERVING
 )
+MIXING_MS = Histogram(
+    "driftline_mixing_ms", "Mixing requests that waited together", buckets=_MILLISECONDS, registry=SERVING
+)
+MIXING_FAILURES = Counter(
+    "driftline_mixing_failures_total", "Times that mixing failed, and the head alone answered", ["feed"],
+    registry=SERVING,
+)  # fmt: skip
 RESIDENT_VERSIONS = Gauge("driftline_resident_versions", "Versions in the bank's slots", registry=SERVING)
 COLLECTED = Counter(
     "driftline_collected_total", "Inputs of /predict: kept, overflowed, lost", ["feed", "outcome"], registry=SERVING

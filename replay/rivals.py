@@ -10,7 +10,7 @@ from driftline.base import Base
 from driftline.records import Example
 from replay.baselines import LastLabel, Majority, OnlineHead
 from replay.frozen_mixture import FrozenMixture
-from serving.engine import Engine
+from serving.engine import Asked, Engine
 
 
 class Rivals:
@@ -64,7 +64,10 @@ class Rivals:
     def _first(self, texts: list[str]) -> list[str | None]:
         if self.first_version is None:
             return [None] * len(texts)
-        return [answer.label for answer in self._engine.predict(self._feed, texts, self.first_version)]
+        answers = self._engine.predict(
+            self._feed, texts, self.first_version, Asked.HEAD
+        )  # frozen: no pulse is mixed in
+        return [answer.label for answer in answers]
 
     def learn(self, examples: list[Example]) -> None:
         """Learn from labelled examples, in their order; hold-outs are left out."""

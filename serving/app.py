@@ -259,6 +259,8 @@ class _Predictor:
                     adapter_version=answer.adapter_version,
                     replica=replica,
                     predicted_at=now,
+                    pulse=answer.pulse,
+                    feature=answer.feature if self._parts.feeds[feed].serve.features else None,
                 ),
                 one.text,
             )

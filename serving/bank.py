@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
@@ -30,12 +32,14 @@ Merged = Mapping[str, Tensor]
 class Adapter:
     """One version's weights, ready for a slot: scaling folded into B, fp32.
 
-    `body` maps a module path to A (r, in) and B (out, r); `head_weight` is (R, d), `head_bias` (R,).
+    `body` maps a module path to A (r, in) and B (out, r); `head_weight` is (R, d), `head_bias` (R,). `names`: the
+    features (C, d) of the label names by this body, fp32; None of versions of before.
     """
 
     body: Mapping[str, tuple[Tensor, Tensor]]
     head_weight: Tensor
     head_bias: Tensor
+    names: NDArray[np.float32] | None = None
 
     @property
     def rank(self) -> int:
@@ -57,6 +61,7 @@ def pack(weights: "Weights", scaling: float, device: torch.device) -> Adapter:
         body=body,
         head_weight=weights.head_weight.to(device, torch.float32),
         head_bias=weights.head_bias.to(device, torch.float32),
+        names=None if weights.names is None else weights.names.float().numpy(),
     )
 
 
@@ -184,8 +189,9 @@ class AdapterBank:
         else:
             self._merged[slot] = merged
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, slots: Sequence[int]) -> Tensor:
-        """Logits (B, C_max) fp32 on the base's device; row i with slot `slots[i]`; classes beyond a version's are 0.
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, slots: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Logits (B, C_max) and features (B, d), fp32 on the base's device; row i with slot `slots[i]`; classes beyond
+        a version's are 0.
 
         `input_ids` and `attention_mask` are (B, T), right-padded. After an exception the bank is as before.
         """
@@ -200,12 +206,12 @@ class AdapterBank:
                 context.merged = self._merged.get(single)
             with torch.inference_mode():
                 hidden = self._model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-                return self._head(feature(hidden, attention_mask, self._base.pooling), index, single)
+                features = feature(hidden, attention_mask, self._base.pooling).float()  # (B, d)
+                return self._head(features, index, single), features
         finally:
             context.clear()
 
     def _head(self, features: Tensor, index: Tensor, single: int | None) -> Tensor:
-        features = features.float()  # (B, d)
         if single is not None:
             return functional.linear(features, self._head_weight[single], self._head_bias[single])
         logits = torch.bmm(self._head_weight[index], features.unsqueeze(2)).squeeze(2)  # (B, C)

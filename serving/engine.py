@@ -1,7 +1,7 @@
 """The engine: admits requests to versions, and swaps what is live.
 
-Guards (invariant 7): a request is answered entirely by the version it was admitted under; a swap changes one reference
-between two batches; a refused version leaves everything as it was.
+Guards (invariant 7): a request is answered entirely by the version it was admitted under, and by one pulse; a swap
+changes one reference between two batches; a refused version leaves everything as it was.
 
 Delivery: every admitted request is answered or failed exactly once, also while closing. Ordering: none between
 requests. Atomicity: `activate` happens or does not. Idempotency: predicting, staging and activating again change
@@ -11,7 +11,7 @@ nothing. Errors: BadInput, Overloaded, NotReady, ServingError, ArtefactError, an
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,18 +20,22 @@ from driftline import metrics
 from driftline.base import Base
 from driftline.config import FeedConfig, ServeConfig
 from driftline.errors import BadInput, ConfigError, ServingError
+from driftline.experts.choice import are_words, mixture_of
 from driftline.records import Manifest
 from driftline.tasks import task_named
-from serving.answers import Answer, Request, version_zero
+from serving.answers import Answer, Asked, Request, version_zero
 from serving.bank import AdapterBank, Merged
+from serving.fast import FastReplica
+from serving.fast_answers import MixedFeed
 from serving.loop import BatchLoop
+from serving.mixing import MixLoop
 from serving.residency import Loader, Residency
 from serving.slots import Resident
 
 if TYPE_CHECKING:
     from driftline.artefact.weights import Weights
 
-__all__ = ["Answer", "Engine", "Loader"]
+__all__ = ["Answer", "Asked", "Engine", "Loader"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +64,11 @@ class Engine:
             max_batch_tokens=section.max_batch_tokens,
             max_queue_inputs=section.max_queue_inputs,
             threads=section.threads,
-            on_done=self._done,
+            on_computed=self._computed,
+            on_failed=self._finish,
         )
+        self._fast = {name: _mixed_feed(name, feed, base) for name, feed in feeds.items() if feed.fast.enabled}
+        self._mixing = MixLoop(self._fast, self._finish)
         self._residency = Residency(base, self._bank, self._loop, section.host_cache_versions)
         self._live = dict.fromkeys(feeds, _Live(0, 0, None))  # guarded by the residency's lock, as is the next
         self._staged: dict[str, Resident] = {}
@@ -69,12 +76,14 @@ class Engine:
         self.pauses_ms: deque[float] = deque(maxlen=10_000)
 
     def start(self) -> None:
-        """Start the engine thread. Once."""
+        """Start the engine's threads. Once."""
         self._loop.start()
+        self._mixing.start()
 
     def close(self) -> None:
-        """Admit nothing more, answer everything admitted, stop the thread. Idempotent."""
+        """Admit nothing more, answer everything admitted, stop the threads. Idempotent."""
         self._loop.close()
+        self._mixing.close()
 
     def use_loader(self, loader: Loader) -> None:
         """Where versions come from that a request names and no slot or cache holds. It checks what it returns."""
@@ -82,8 +91,13 @@ class Engine:
 
     @property
     def alive(self) -> bool:
-        """Whether the engine thread runs and takes requests in."""
-        return self._loop.alive
+        """Whether the engine's threads run and take requests in."""
+        return self._loop.alive and self._mixing.alive
+
+    @property
+    def fast(self) -> dict[str, FastReplica]:
+        """The fast states that are mixed in, of the feeds with a fast clock. Change one by `between_mixes` only."""
+        return {feed: one.replica for feed, one in self._fast.items()}
 
     @property
     def queued_inputs(self) -> int:
@@ -103,16 +117,21 @@ class Engine:
 
     # --- answering
 
-    def predict(self, feed: str, texts: Sequence[str], version: int | None = None) -> list[Answer]:
+    def predict(
+        self, feed: str, texts: Sequence[str], version: int | None = None, asked: Asked = Asked.MIXTURE
+    ) -> list[Answer]:
         """Answers in the order of `texts`, all by one version (None: the live one). Blocks.
 
         Texts that fit one token budget together form one batch if nothing else waits, so a lone caller's batches are
         the same every time. Errors as `submit`, and ServingError if the batch failed.
         """
-        return self.submit(feed, texts, version).result()
+        return self.submit(feed, texts, version, asked).result()
 
-    def submit(self, feed: str, texts: Sequence[str], version: int | None = None) -> "Future[list[Answer]]":
-        """Admit a request; it is answered by the version that is live now, or the one named.
+    def submit(
+        self, feed: str, texts: Sequence[str], version: int | None = None, asked: Asked = Asked.MIXTURE
+    ) -> "Future[list[Answer]]":
+        """Admit a request; it is answered by the version that is live now, or the one named, with the newest fast state
+        where the feed has one (`serving.fast_answers`).
 
         Texts are taken as they are (clean them before). May block to load a version that is not resident. BadInput for
         an unknown feed, Overloaded when the queue or all slots are full, NotReady when the engine does not run,
@@ -120,33 +139,78 @@ class Engine:
         """
         self.labels(feed)
         self._loop.check_room(len(texts))
-        if not texts or (self.active(feed)[0] if version is None else version) == 0:
+        mixed = self._is_mixed(feed, asked)
+        if not texts or (not mixed and (self.active(feed)[0] if version is None else version) == 0):
             return self._version_zero(feed, len(texts))
         tokens = self._base.tokenize(texts)
-        resident = self._pin_live(feed) if version is None else self._residency.bring(feed, version)
-        if resident is None:  # rolled back to version 0 meanwhile
+        resident = self._pinned(feed, version)
+        if resident is None and not mixed:  # rolled back to version 0 meanwhile
             return self._version_zero(feed, len(texts))
-        request = Request(resident, [None] * len(tokens), left=len(tokens))
+        request = self._request(feed, texts, resident, asked)
         request.future.set_running_or_notify_cancel()  # cannot be cancelled any more: it is unpinned exactly once
         try:
             self._loop.add(request, tokens)
         except ServingError:
-            self._residency.unpin(resident)
+            if resident is not None:
+                self._residency.unpin(resident)
             raise
         return request.future
+
+    def between_mixes(self, work: Callable[[], None]) -> None:
+        """Run `work` while no answer is mixed; waits for it. NotReady when the engine does not run."""
+        self._mixing.between(work)
+
+    def _is_mixed(self, feed: str, asked: Asked) -> bool:
+        return feed in self._fast and asked is not Asked.HEAD
 
     def _version_zero(self, feed: str, count: int) -> "Future[list[Answer]]":
         metrics.ANSWERS.labels(feed, "_none").inc(count)
         return version_zero(self._tasks[feed], self.labels(feed), count)
 
-    def _done(self, request: Request) -> None:
-        """Its last row is answered, or it failed."""
-        feed = request.resident.feed
-        self._residency.unpin(request.resident)
-        if request.left == 0:
-            named = Counter(answer.label for answer in request.answers if answer is not None)
-            for label, n in named.items():
-                metrics.ANSWERS.labels(feed, label if label in self._labels[feed] else "_other").inc(n)
+    def _pinned(self, feed: str, version: int | None) -> Resident | None:
+        """The resident of the version, or (None) of the live one, pinned; None for version 0."""
+        if version is None:
+            return self._pin_live(feed)
+        return self._residency.bring(feed, version) if version else None
+
+    def _request(self, feed: str, texts: Sequence[str], resident: Resident | None, asked: Asked) -> Request:
+        manifest = None if resident is None else resident.manifest
+        return Request(
+            feed=feed,
+            texts=texts,
+            resident=resident,
+            labels=self._labels[feed] if manifest is None else manifest.labels,
+            task=self._tasks[feed] if manifest is None else task_named(manifest.task),
+            asked=asked,
+            mixed=self._is_mixed(feed, asked),
+            results=[None] * len(texts),
+            left=len(texts),
+        )
+
+    def _computed(self, request: Request) -> None:
+        """The engine is through with it; called on its thread."""
+        if request.mixed:
+            self._mixing.add(request)
+        else:
+            self._finish(request, request.answers)
+
+    def _finish(self, request: Request, result: "list[Answer] | ServingError") -> None:
+        """The only place where a request gets what it waits for."""
+        if request.resident is not None:
+            self._residency.unpin(request.resident)
+        if isinstance(result, ServingError):
+            metrics.FAILED_INPUTS.labels(request.feed).inc(len(request.texts))
+            request.future.set_exception(result)
+            return
+        metrics.ANSWERED_INPUTS.labels(request.feed).inc(len(result))
+        for label, n in Counter(answer.label for answer in result).items():
+            metrics.ANSWERS.labels(request.feed, self._shown(request.feed, label)).inc(n)
+        request.future.set_result(result)
+
+    def _shown(self, feed: str, label: str | None) -> str:
+        if label is None:
+            return "_none"
+        return label if label in self._labels[feed] else "_other"
 
     def active(self, feed: str) -> tuple[int, int]:
         """(version, revision) that new requests of the feed are answered by."""
@@ -232,3 +296,9 @@ class Engine:
         metrics.SWAP_PAUSE_MS.observe(pause_ms)
         metrics.LIVE_VERSION.labels(feed).set(live.version)
         metrics.LIVE_REVISION.labels(feed).set(live.revision)
+
+
+def _mixed_feed(name: str, feed: FeedConfig, base: Base) -> MixedFeed:
+    names = base.features(feed.labels).numpy() if "names" in feed.fast.experts else None  # (C, d)
+    replica = FastReplica(name, feed.labels, mixture_of(feed.fast), base.hidden_size)
+    return MixedFeed(replica=replica, base_names=names, are_words=are_words(feed.labels))

@@ -19,7 +19,7 @@ from driftline.experts.packing import unpack_changes, unpack_states
 from driftline.experts.state import Cells, Change, check, write
 from driftline.records import Pulse, Snapshot
 
-__all__ = ["FastReplica"]
+__all__ = ["FastReplica", "Ready"]
 
 
 class Ready(NamedTuple):

@@ -17,7 +17,7 @@ from driftline.artefact.manifest import Trust
 from driftline.artefact.pulse import open_pulse, open_snapshot
 from driftline.errors import ArtefactError, DriftlineError
 from driftline.registry import Registry
-from serving.fast import FastReplica
+from serving.fast import FastReplica, Ready
 
 __all__ = ["Follower"]
 
@@ -40,11 +40,17 @@ class Follower:
         self._feeds = feeds
         self._exclusively = exclusively
         self._failures: dict[str, str] = {}
+        self._looked: set[str] = set()
 
     @property
     def refused(self) -> dict[str, str]:
         """For each feed whose fast state stands still: why."""
         return dict(self._failures)
+
+    def looked(self, feed: str) -> bool:
+        """Whether the feed's pulses were asked for since this process started, if it has any: from then on an answer
+        without them is no accident of the start."""
+        return feed not in self._feeds or feed in self._looked
 
     def sync(self, feed: str) -> int:
         """Take over all pulses that are there; returns the number that the feed stands at then."""
@@ -56,6 +62,7 @@ class Follower:
         except Exception as error:  # whatever a strange pulse breaks, the last good one goes on answering
             log.exception("pulse_failed", feed=feed)
             self._fail(feed, error)
+        self._looked.add(feed)
         return self._feeds[feed].number
 
     def run(self, stop: threading.Event) -> None:
@@ -74,6 +81,9 @@ class Follower:
             else:
                 stop.wait(RETRY_S)
         except DriftlineError:  # Redis is away: `sync` says so
+            stop.wait(RETRY_S)
+        except Exception:  # whatever it was, following must go on
+            log.exception("pulses_not_awaited")
             stop.wait(RETRY_S)
 
     def _catch_up(self, feed: str) -> None:
@@ -101,9 +111,7 @@ class Follower:
         if not replica.follows(pulse):
             raise ArtefactError("out_of_place", f"pulse {number} does not follow pulse {replica.number} that is here")
         ready = replica.read(pulse)
-        started = time.perf_counter()
-        self._exclusively(lambda: replica.take(ready))
-        metrics.PULSE_APPLY_MS.observe((time.perf_counter() - started) * 1000)
+        self._exclusively(lambda: _timed(replica, ready))
         metrics.LIVE_PULSE.labels(replica.feed).set(pulse.number)
 
     def _start_over(self, replica: FastReplica, why: ArtefactError | None) -> bool:
@@ -131,3 +139,9 @@ class Follower:
             log.warning("pulse_refused", feed=feed, pulse=self._feeds[feed].number, reason=reason)
             metrics.REFUSALS.labels(feed, "pulse").inc()
         self._failures[feed] = reason
+
+
+def _timed(replica: FastReplica, ready: Ready) -> None:
+    started = time.perf_counter()
+    replica.take(ready)
+    metrics.PULSE_APPLY_MS.observe((time.perf_counter() - started) * 1000)

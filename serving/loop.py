@@ -6,7 +6,6 @@ fails the requests in it and nothing else; every request that was taken in is an
 Ordering: the oldest waiting row is always in the next batch; jobs go before batches. Closing drains what was taken in.
 """
 
-import math
 import threading
 import time
 from collections import deque
@@ -20,7 +19,7 @@ import torch
 from driftline import metrics
 from driftline.base import Base
 from driftline.errors import NotReady, Overloaded, ServingError
-from serving.answers import Answer, Request, Row, scores_of
+from serving.answers import Request, Result, Row, results_of
 from serving.bank import AdapterBank
 from serving.batches import WINDOW_ROWS, choose_rows
 
@@ -31,7 +30,8 @@ T = TypeVar("T")
 class BatchLoop:
     """A queue of rows and a queue of jobs, and the thread that works them off. Thread-safe.
 
-    `on_done` is called once for each request that has its answer or its error, before the caller sees it.
+    For each request either `on_computed` is called once, when the last of its rows has its result, or `on_failed`;
+    neither may take long.
     """
 
     def __init__(
@@ -42,14 +42,16 @@ class BatchLoop:
         max_batch_tokens: int,
         max_queue_inputs: int,
         threads: int | None,
-        on_done: Callable[[Request], None],
+        on_computed: Callable[[Request], None],
+        on_failed: Callable[[Request, ServingError], None],
     ) -> None:
         self._base = base
         self._bank = bank
         self._max_batch_tokens = max_batch_tokens
         self._max_queue_inputs = max_queue_inputs
         self._threads = threads
-        self._on_done = on_done
+        self._on_computed = on_computed
+        self._on_failed = on_failed
         self._wake = threading.Condition()
         self._rows: deque[Row] = deque()
         self._jobs: deque[Callable[[], None]] = deque()
@@ -111,10 +113,11 @@ class BatchLoop:
             self._wake.notify_all()
         return future.result()
 
-    def forward(self, tokens: Sequence[list[int]], slots: Sequence[int]) -> torch.Tensor:
-        """The heads' outputs (B, R_max), fp32 on the CPU. Engine thread only."""
+    def forward(self, tokens: Sequence[list[int]], slots: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The heads' outputs (B, R_max) and the features (B, d), fp32 on the CPU. Engine thread only."""
         input_ids, attention_mask = self._base.collate(tokens, self._base.device)  # (B, T) each
-        return self._bank.forward(input_ids, attention_mask, slots).cpu()
+        outputs, features = self._bank.forward(input_ids, attention_mask, slots)
+        return outputs.cpu(), features.cpu()
 
     def _check_running(self) -> None:
         if not self.alive:
@@ -158,9 +161,9 @@ class BatchLoop:
     def _answer(self, batch: list[Row]) -> None:
         started = time.perf_counter()
         try:
-            outputs = self.forward([row.tokens for row in batch], [row.request.resident.slot for row in batch])
-            for row, scores in zip(batch, scores_of(outputs, batch), strict=True):
-                self._answer_row(row, scores)
+            outputs, features = self.forward([row.tokens for row in batch], [row.request.slot for row in batch])
+            for row, result in zip(batch, results_of(batch, outputs, features), strict=True):
+                self._take(row, result)
         except Exception as error:
             log.exception("batch_failed", rows=len(batch))
             self._fail(batch, f"the batch failed: {type(error).__name__}")
@@ -170,31 +173,27 @@ class BatchLoop:
         metrics.BATCH_ROWS.observe(len(batch))
         metrics.BATCH_SECONDS.observe(seconds)
 
-    def _answer_row(self, row: Row, scores: dict[str, float]) -> None:
+    def _take(self, row: Row, result: Result | None) -> None:
         request = row.request
         if request.future.done():  # another row of it failed
             return
-        resident = request.resident
-        if any(map(math.isnan, scores.values())):  # finite weights can still overflow on some text
-            self._fail([row], f"version {resident.version} of feed {resident.feed!r} gives no finite scores for a text")
+        if result is None:
+            message = f"version {request.version} of feed {request.feed!r} gives no finite scores for a text"
+            self._fail([row], message)
             return
-        label = request.task.label(scores)
-        request.answers[row.index] = Answer(label=label, scores=scores, adapter_version=resident.version)
+        request.results[row.index] = result
         request.left -= 1
         if request.left == 0:
-            metrics.ANSWERED_INPUTS.labels(resident.feed).inc(len(request.answers))
-            self._on_done(request)
-            request.future.set_result([answer for answer in request.answers if answer is not None])
+            self._on_computed(request)
 
     def _fail(self, rows: Sequence[Row], message: str) -> None:
         """Fail the requests of these rows, and take their other rows off the queue."""
-        requests = {id(row.request): row.request for row in rows if not row.request.future.done()}
+        waiting = [row.request for row in rows if row.request.left and not row.request.future.done()]
+        requests = {id(request): request for request in waiting}
         with self._wake:
             self._rows = deque(row for row in self._rows if id(row.request) not in requests)
         for request in requests.values():
-            metrics.FAILED_INPUTS.labels(request.resident.feed).inc(len(request.answers))
-            self._on_done(request)
-            request.future.set_exception(ServingError(message))
+            self._on_failed(request, ServingError(message))
 
     def _abandon(self, error: BaseException) -> None:
         """The thread dies of a bug: nobody may wait for it for ever."""

@@ -113,6 +113,8 @@ class ReplicaReply(msgspec.Struct, frozen=True):
     serving: dict[str, int]
     revisions: dict[str, int]
     refused: dict[str, str]
+    pulses: dict[str, int]
+    fell_back: list[str]
     seen_at: str
     pid: int
 

@@ -160,10 +160,10 @@ class Residency:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits from the stacks and from the merged weights. Runs on the engine thread."""
         self._bank.put(slot, adapter)
-        stacked = self._loop.forward(tokens, [slot] * len(tokens))
+        stacked, _ = self._loop.forward(tokens, [slot] * len(tokens))
         self._bank.use_merged(slot, merged)
         try:
-            return stacked, self._loop.forward(tokens, [slot] * len(tokens))
+            return stacked, self._loop.forward(tokens, [slot] * len(tokens))[0]
         finally:
             self._bank.use_merged(slot, None)
 

@@ -51,6 +51,7 @@ class Scorer:
         self._engine = engine
         self.feed = feed
         self._codec = Codec(feed, section)
+        self._features = section.serve.features
         self._names = names
         self._replica = replica
         self._clock = clock
@@ -125,6 +126,8 @@ class Scorer:
             occurred_at=event.occurred_at,
             source=event.source,
             text_sha256=text_sha256(event.text),
+            pulse=answer.pulse,
+            feature=answer.feature if self._features else None,
         )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from driftline.artefact.fit import check_fit
 from driftline.artefact.manifest import Trust
-from driftline.artefact.parts import BODY, HEAD
+from driftline.artefact.parts import BODY, HEAD, NAMES
 from driftline.artefact.weights import Weights, check_weights, unpack
 from driftline.base import Base, lora_targets, target_shapes
 from driftline.errors import ArtefactError, ConfigError
@@ -33,7 +33,8 @@ class Verifier:
         base = self.base
         check_fit(manifest, fingerprint=base.fingerprint, pooling=base.pooling, max_tokens=base.max_tokens)
         shapes = _target_shapes(manifest, base)
-        weights = unpack(self.registry.get_part(manifest, BODY), self.registry.get_part(manifest, HEAD))
+        names = self.registry.get_part(manifest, NAMES) if NAMES in manifest.parts else None
+        weights = unpack(self.registry.get_part(manifest, BODY), self.registry.get_part(manifest, HEAD), names)
         check_weights(weights, manifest, shapes, base.hidden_size)
         return manifest, weights
 

@@ -1,8 +1,9 @@
-"""Keeps the engine at what the registry names as live. Guards invariant 7 for a replica's whole life.
+"""Keeps the engine at what the registry names as live, and at the newest pulses (`serving.follow`, in a thread beside).
+Guards invariant 7 for a replica's whole life.
 
 The live record is the truth; what `wait_for_change` says is a hint, so the record is read again after every wake-up,
 every timeout and every reconnect. Any failure leaves the incumbent serving and is logged, counted and told in /readyz,
-the status and the heartbeat.
+the status and the heartbeat. A fast state that cannot be had holds up nothing.
 
 Ordering: revisions only rise; an older one is refused as registry_lost. Idempotency: `sync` may be called at any time.
 Errors: `sync` raises none; `load_version` raises what the checks raise.
@@ -28,6 +29,7 @@ from driftline.journal import Journal
 from driftline.records import LiveRecord, Manifest, ReplicaStatus
 from driftline.registry import Registry
 from serving.engine import Engine
+from serving.follow import Follower
 from serving.seen import SeenRevisions
 from serving.stage import Verifier
 
@@ -74,6 +76,7 @@ class Watcher:
         self._registry = registry
         self._engine = engine
         self._verifier = Verifier(registry, trust, base)
+        self.follower = Follower(registry, trust, engine.fast, engine.between_mixes)
         self._feeds = tuple(feeds)
         self._replica, self._role, self.url = replica, role, url
         self._heartbeat_s = heartbeat_s
@@ -89,16 +92,20 @@ class Watcher:
 
     @property
     def refused(self) -> dict[str, str]:
-        """For each feed that is not at what the registry names as live: why."""
-        return {feed: failure.reason for feed, failure in dict(self._failures).items()}
+        """For each feed that is not at what the registry names as live, or whose fast state stands still: why."""
+        standing = {
+            feed: f"its fast state stays at pulse {self._engine.fast[feed].number}: {reason}"
+            for feed, reason in self.follower.refused.items()
+        }
+        return standing | {feed: failure.reason for feed, failure in dict(self._failures).items()}
 
     def ready(self, feed: str) -> bool:
-        """Whether the feed has been at the live version since this process started."""
-        return feed in self._caught_up
+        """Whether the feed has been at the live version since this process started, and its pulses were asked for."""
+        return feed in self._caught_up and self.follower.looked(feed)
 
     def all_ready(self) -> bool:
         """Whether all feeds are ready."""
-        return self._caught_up.issuperset(self._feeds)
+        return all(map(self.ready, self._feeds))
 
     def status(self) -> ReplicaStatus:
         """What the heartbeat tells."""
@@ -110,6 +117,8 @@ class Watcher:
             serving={feed: version for feed, (version, _) in active.items()},
             revisions={feed: revision for feed, (_, revision) in active.items()},
             refused=self.refused,
+            pulses={feed: one.number for feed, one in self._engine.fast.items()},
+            fell_back=tuple(sorted(feed for feed, one in self._engine.fast.items() if one.fell_back)),
             seen_at=self._clock.now(),
             pid=os.getpid(),
         )
@@ -136,9 +145,14 @@ class Watcher:
         return False
 
     def run(self, stop: threading.Event) -> None:
-        """Follow all feeds and send heartbeats until `stop` is set. Returns within about a second of that."""
-        heart = threading.Thread(target=self._beat, args=(stop,), name="heartbeat", daemon=True)
-        heart.start()
+        """Follow all feeds and their pulses and send heartbeats until `stop` is set. Returns within about a second of
+        that."""
+        beside = [
+            threading.Thread(target=self._beat, args=(stop,), name="heartbeat", daemon=True),
+            threading.Thread(target=self.follower.run, args=(stop,), name="pulses", daemon=True),
+        ]
+        for thread in beside:
+            thread.start()
         while not stop.is_set():
             for feed in self._feeds:
                 self.sync(feed)
@@ -149,7 +163,8 @@ class Watcher:
             except Exception:  # whatever it was, following must go on
                 log.exception("watch_failed")
                 stop.wait(RECONNECT_S)
-        heart.join()
+        for thread in beside:
+            thread.join()
 
     def _follow(self, feed: str, live: LiveRecord) -> bool:
         if not self._worth_trying(feed, live):

@@ -48,9 +48,14 @@ class Mixer:
 
     def mix(self, scoring: Arrays, scores: Scores) -> NDArray[np.float64]:
         """(N, C) logits. An expert counts for the rows that it knows: the others hold zeros."""
-        ripe = ripeness(scoring[SEEN])  # (C,)
-        weighed = [scoring[name][ripe] * partial.values for name, partial in scores.items()]
+        weights = self.weights(scoring, tuple(scores))
+        weighed = [weights[name] * partial.values for name, partial in scores.items()]
         return np.add.reduce(weighed) + scoring[BIAS]
+
+    def weights(self, scoring: Arrays, experts: Sequence[str]) -> Arrays:
+        """(C,) for each expert: what its score of each class is weighed with."""
+        ripe = ripeness(scoring[SEEN])  # (C,)
+        return {name: scoring[name][ripe] for name in experts}
 
     def learn(self, state: ExpertState, scores: Scores, targets: Targets) -> Step:
         """One step against the gradient of the block's mean log-loss; then the classes' counts grow."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from driftline.experts.block import Block, Partial
 from driftline.experts.expert import Expert, Targets
-from driftline.experts.mixer import Mixer
+from driftline.experts.mixer import BIAS, Mixer
 from driftline.experts.state import Arrays, ExpertState, Step, apply
 
 __all__ = ["MIXER", "Mixed", "Mixture", "advance", "scoring_of"]
@@ -28,6 +28,10 @@ class Mixed:
     """(N, C)"""
     scores: dict[str, Partial]
     """(N, C) of each expert."""
+    weights: Arrays
+    """(C,) of each expert: the logits are the sum of weight times score, plus the bias."""
+    bias: NDArray[np.float64]
+    """(C,)"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +54,13 @@ class Mixture:
     def score(self, scoring: Mapping[str, Arrays], block: Block) -> Mixed:
         """How these texts are answered."""
         scores = {name: expert.score(scoring[name], block) for name, expert in self.experts.items()}
-        return Mixed(logits=self.mixer.mix(scoring[MIXER], scores), scores=scores)
+        mixer = scoring[MIXER]
+        return Mixed(
+            logits=self.mixer.mix(mixer, scores),
+            scores=scores,
+            weights=self.mixer.weights(mixer, tuple(scores)),
+            bias=mixer[BIAS].copy(),
+        )
 
     def learn(self, states: Mapping[str, ExpertState], block: Block, targets: Targets) -> dict[str, Step]:
         """What these labelled texts change, everywhere."""

@@ -32,7 +32,7 @@ def put(bank: AdapterBank, base: Base, slot: int, weights: Weights) -> None:
 
 
 def forward(bank: AdapterBank, base: Base, slots: Sequence[int], texts: Sequence[str] = TEXTS) -> torch.Tensor:
-    return bank.forward(*base.collate(base.tokenize(texts)), slots)
+    return bank.forward(*base.collate(base.tokenize(texts)), slots)[0]
 
 
 def expected(folder: Path, base: Base, weights: Weights, texts: Sequence[str] = TEXTS) -> torch.Tensor:

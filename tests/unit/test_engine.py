@@ -370,7 +370,7 @@ def test_a_failing_batch_fails_its_requests_only(
     forward = engine._bank.forward
     failures = iter([True, False, False])
 
-    def sometimes(*args: Any) -> torch.Tensor:
+    def sometimes(*args: Any) -> tuple[torch.Tensor, torch.Tensor]:
         if next(failures):
             raise RuntimeError("out of memory")
         return forward(*args)
@@ -387,7 +387,12 @@ def test_weights_that_overflow_on_a_text_fail_that_request(
 ) -> None:
     serve(engine, versions, 1, 1)
     forward = engine._bank.forward
-    engine._bank.forward = lambda *args: forward(*args) * float("nan")  # type: ignore[method-assign]
+
+    def overflowing(*args: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        outputs, features = forward(*args)
+        return outputs * float("nan"), features
+
+    engine._bank.forward = overflowing  # type: ignore[method-assign]
     with pytest.raises(ServingError, match="no finite scores"):
         engine.predict("f", TEXTS)
     engine._bank.forward = forward  # type: ignore[method-assign]
