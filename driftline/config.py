@@ -196,6 +196,8 @@ class MetricsConfig(Section):
     """Port of ingest's metrics; unset: they are not shown."""
     learn_port: Port | None = None
     """Port of the learner's metrics; unset: they are not shown."""
+    adapt_port: Port | None = None
+    """Port of the fast clock's metrics; unset: they are not shown."""
     score_port: Port | None = None
     """Port of the scorer's metrics; unset: they are not shown."""
 

@@ -174,6 +174,8 @@ class FastConfig(Section):
     """How long labels wait for others to be learned with."""
     budget_bytes: Annotated[int, Field(ge=1 << 16)] = 32 << 20
     """What the weights of words, and of chars, may take each, whatever the number of classes."""
+    max_pulse_bytes: Annotated[int, Field(ge=1 << 12)] = 4 << 20
+    """A block that changes more is halved; where one text alone does, a snapshot goes in the pulse's place."""
     snapshot_pulses: Annotated[int, Field(ge=1, le=4096)] = 64
     """A whole state is kept after so many pulses, for replicas that start and for the fast clock itself."""
     patience: Annotated[float, Field(ge=1000)] = 1e6

@@ -1,5 +1,6 @@
 """Names that several rooms must agree on: Redis keys, files under the state folder, reason codes."""
 
+import hashlib
 from pathlib import Path
 from typing import Literal
 
@@ -100,3 +101,8 @@ class StateFiles:
         self.holdout_key = state / "keys" / "holdout.key"
         self.supervisor = state / "up.json"
         self.seen_revisions = state / "seen-revisions"
+        self._names = state / "names"
+
+    def names_of(self, what: str) -> Path:
+        """Where the features of some label names are kept."""
+        return self._names / f"{hashlib.sha256(what.encode()).hexdigest()[:32]}.npy"

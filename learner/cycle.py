@@ -231,7 +231,7 @@ class Learner:
         judged = Judged(
             cycle=cycle,
             recipe=recipe,
-            parts=self._shop.versions.store(candidate.result.weights, candidate.state, recipe),
+            parts=self._shop.versions.store(candidate.result.weights, candidate.state, recipe, self._fast_state()),
             probe=candidate.probe,
             decision=decision,
             evaluation=exam.figures(answers),
@@ -249,6 +249,11 @@ class Learner:
             mean_loss=candidate.result.mean_loss,
         )
         return report, outcome
+
+    def _fast_state(self) -> bytes | None:
+        """As it was kept last, which may be some pulses ago."""
+        kept = self._shop.buffer.fast.kept(self.feed) if self._section.fast.enabled else None
+        return None if kept is None else kept.state
 
     def _broken_words(self, cycle: Cycle) -> float | None:
         sample = self._shop.buffer.ledger.examples(self.feed, cycle.plan.fresh[:SAMPLE_TEXTS])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from driftline.artefact.fit import check_fit
 from driftline.artefact.manifest import Trust
-from driftline.artefact.parts import BODY, HEAD, RECIPE, TRAINER_STATE
+from driftline.artefact.parts import BODY, FAST_STATE, HEAD, RECIPE, TRAINER_STATE
 from driftline.artefact.recipe import Recipe, encode_recipe
 from driftline.artefact.weights import Weights, check_weights, pack_parts, unpack
 from driftline.base import target_shapes
@@ -59,9 +59,16 @@ class Versions:
             self._recent.pop(next(iter(self._recent)))
         return found
 
-    def store(self, weights: Weights, state: TrainerState, recipe: Recipe) -> dict[str, str]:
-        """Upload a candidate's parts; what its manifest says of them. Idempotent, invisible until one does."""
+    def store(
+        self, weights: Weights, state: TrainerState, recipe: Recipe, fast_state: bytes | None = None
+    ) -> dict[str, str]:
+        """Upload a candidate's parts; what its manifest says of them. Idempotent, invisible until one does.
+
+        `fast_state`: the feed's, packed, for the way back to this version; None of a feed without fast clock.
+        """
         parts = {**pack_parts(weights), TRAINER_STATE: pack_state(state), RECIPE: encode_recipe(recipe)}
+        if fast_state is not None:
+            parts[FAST_STATE] = fast_state
         return {name: self._registry.put_blob(self._feed, data) for name, data in parts.items()}
 
     def _fetch(self, version: int) -> Version:

@@ -11,7 +11,8 @@ BODY = "body"
 HEAD = "head"
 """The linear head's tensors (`driftline.artefact.weights`)."""
 FAST_STATE = "fast_state"
-"""The feed's fast state as it was when the version was made (`learner.fast.state`): what a rollback goes back to."""
+"""The feed's fast state as it was kept last before the version was made (`learner.fast.state`): what a rollback goes
+back to."""
 NAMES = "names"
 """How the body sees the names of the labels (`driftline.artefact.weights`), for the fast clock and for serving;
 versions of before have none, and imported ones."""

@@ -1,4 +1,4 @@
-"""The four processes, from a config to drained: ingest, learn, serve, score.
+"""The processes, from a config to drained: ingest, learn, adapt, serve, score.
 
 None of them needs its topics' cluster to start: ingest and score wait for it, serve answers without it.
 """
@@ -47,6 +47,15 @@ def run_learner(config: Config) -> None:
     stop, shown = stop_on_signals(), config.metrics
     with metrics.exposed(metrics.LEARNER, shown.host, shown.learn_port, "metrics.learn_port"):
         wiring.build_learner_service(config).run(stop)
+
+
+def run_adapt(config: Config) -> None:
+    """The fast clocks of all feeds that have one, until SIGTERM or SIGINT."""
+    from driftline.assembly.fast_clock import run_fast_clocks
+
+    stop, shown = stop_on_signals(), config.metrics
+    with metrics.exposed(metrics.ADAPT, shown.host, shown.adapt_port, "metrics.adapt_port"):
+        run_fast_clocks(config, stop)
 
 
 def run_serve(config: Config) -> None:

@@ -8,12 +8,15 @@ from driftline.records import DeadLetter, Position
 
 @dataclass(slots=True)
 class Answer:
-    """A served prediction, and where it stood on the predictions topic."""
+    """A served prediction, and where it stood on the predictions topic. `arrived`: with this batch, or waiting for the
+    event until now, so that `feature` is what came with it; of an answer that was stored before it is not read."""
 
     label: str | None
     version: int
     partition: int | None
     offset: int | None
+    feature: bytes | None = None
+    arrived: bool = True
 
     def before(self, other: "Answer") -> bool:
         """Whether this one stands earlier in the same partition."""
@@ -87,4 +90,5 @@ class Batch:
     used_predictions: list[int] = field(default_factory=list)
     letters: list[tuple[str, DeadLetter]] = field(default_factory=list)
     corrected: list[Corrected] = field(default_factory=list)
+    due: list[Entry] = field(default_factory=list)
     retried: bool = False

@@ -23,7 +23,8 @@ class FeedCounts:
     `times_fell_back` counts records whose own time could not be read. `returned` are those of the fresh ones that a
     rejected cycle gave back. `unlabelled` includes the `overflowed` ones, which the full waiting room let go early.
     `by_reason` counts dead letters of all kinds that are not resolved; `letters_let_go` of them were sent and are kept
-    no longer. `letter_bytes`: of all letters that are kept.
+    no longer. `letter_bytes`: of all letters that are kept. `due`: examples that the fast clock
+    has not learned yet; `features`: those kept for it, also of events that wait for their label.
     """
 
     event_records: int = 0
@@ -55,4 +56,6 @@ class FeedCounts:
     times_fell_back: int = 0
     letters_let_go: int = 0
     letter_bytes: int = 0
+    due: int = 0
+    features: int = 0
     by_reason: dict[str, int] = field(default_factory=dict)

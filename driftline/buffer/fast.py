@@ -48,20 +48,25 @@ class FastClockBooks(Protocol):
     """From the buffer to the fast clock, and what became of it.
 
     Delivery: an example is due until a pulse that learned it is recorded; hold-outs, withdrawn and set-aside examples
-    never are. It becomes due once its answer came or was waited for in vain, also after its label was corrected.
+    never are. It becomes due once its answer came or was waited for in vain, and again when its label is corrected or
+    when what was set aside is to be learned again. Features are kept as long as their example is due.
     Ordering: by number among those that are due. Atomicity: each call is one transaction, durable when it returns.
     Idempotency: a pulse that is recorded already is refused, so nothing is learned twice. Errors: BufferFull (nothing
-    was written: try again), BufferStoreError for what contradicts the books.
+    was written: try again), BufferStoreError for what contradicts the books, or where another process has adopted other
+    labels.
     """
 
     def due(self, feed: str, limit: int) -> list[Lesson]:
-        """The first examples that the fast clock has not learned."""
+        """The first examples that the fast clock has not learned, by number."""
+
+    def due_count(self, feed: str) -> int:
+        """How many there are."""
 
     def record(self, feed: str, pulse: Pulse, sealed: bytes, lessons: Sequence[Lesson]) -> None:
         """The next pulse, and what it learned, which is due no more. BufferStoreError if it is not the next."""
 
     def keep(self, feed: str, kept: KeptState) -> None:
-        """The state to go on from; what only older ones needed is dropped, features that were learned with it."""
+        """The state to go on from: of the newest pulse, or of a new epoch's first. What led to it is dropped."""
 
     def kept(self, feed: str) -> KeptState | None:
         """The state to go on from; None before the first."""

@@ -14,7 +14,8 @@ The rules (DESIGN §2 and invariants 3 and 4):
   by their times. Labels that wait for their event replace each other in the same way. The label of a withdrawn example
   yields to any of the feed's.
 - The first prediction in topic order counts, also when it comes late, or again out of order after a retry.
-- An example is fresh once its prediction came, at once where none is awaited, and never if its text is held out.
+- An example is fresh once its prediction came, at once where none is awaited, and never if its text is held out. Then
+  it is due for the fast clock, and again whenever its label is corrected.
 """
 
 from collections import defaultdict
@@ -33,6 +34,7 @@ from driftline.buffer.states import (
     REMEMBERED,
     RETIRED,
     STATE_COUNTERS,
+    TAKEN,
     WITHDRAWN,
     to_micros,
 )
@@ -197,6 +199,8 @@ class Joining:
             self._move(entry, FRESH)
         elif entry.state == WITHDRAWN:  # its label is among the feed's again
             self._move(entry, FRESH if entry.holdout is None else HOLDOUT)
+        elif entry.state in (FRESH, TAKEN):
+            self.batch.due.append(entry)
         self._count("corrected")
 
     def _refuse_label(self, label: WaitingLabel, detail: str) -> None:
@@ -219,6 +223,7 @@ class Joining:
             prediction.adapter_version,
             position.partition if position else None,
             position.offset if position else None,
+            prediction.feature if self._rules.fast else None,
         )
         entry = self.batch.entries.get(prediction.event_id)
         if entry is not None:
@@ -261,6 +266,8 @@ class Joining:
         self._count(STATE_COUNTERS[entry.state], -1)
         self._count(STATE_COUNTERS[state])
         entry.state = state
+        if state == FRESH:
+            self.batch.due.append(entry)
 
     def _touch(self, entry: Entry) -> None:
         if entry.arrival is not None:

@@ -9,7 +9,7 @@ from driftline.config import FeedConfig, FeedTopics, IngestConfig, LabelsConfig
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedRules:
     """How one feed's records are joined, held out and bounded. Waits in seconds, bounds in rows of this feed.
-    `trusted`: labellers whose labels correct those of all others."""
+    `trusted`: labellers whose labels correct those of all others. `fast`: whether it has a fast clock."""
 
     feed: str
     topics: FeedTopics
@@ -31,6 +31,7 @@ class FeedRules:
     max_attempts: int = 3
     on_conflict: str = "last"
     trusted: frozenset[str] = frozenset()
+    fast: bool = False
 
 
 def feed_rules(
@@ -59,4 +60,5 @@ def feed_rules(
         max_attempts=feed.learner.max_attempts,
         on_conflict=labels.on_conflict,
         trusted=frozenset(labels.trusted),
+        fast=feed.fast.enabled,
     )

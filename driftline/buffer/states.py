@@ -24,6 +24,9 @@ HOLDOUT = 8
 WITHDRAWN = 9
 """Its label is not among the feed's any more (`retired_labels`): nothing trains on it and nothing is measured on it."""
 
+UNLEARNABLE = (PENDING, AWAITING, SET_ASIDE, HOLDOUT, WITHDRAWN)
+"""Not yet, not now, or never to be learned by either clock."""
+
 STATE_COUNTERS = {
     PENDING: "pending",
     AWAITING: "awaiting_prediction",

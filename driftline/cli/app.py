@@ -29,6 +29,7 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "up": up,
         "ingest": processes.ingest,
         "learn": processes.learn,
+        "adapt": processes.adapt,
         "serve": processes.serve,
         "score": processes.score,
         "stop": processes.stop,

@@ -43,6 +43,7 @@ SAMPLES: dict[str, Any] = {
     "base.revision": "main",
     "metrics.ingest_port": 9101,
     "metrics.learn_port": 9102,
+    "metrics.adapt_port": 9104,
     "metrics.score_port": 9103,
     "serve.threads": 2,
     "learner.threads": 2,

@@ -38,9 +38,11 @@ def _metrics_ports(config: Config) -> list[Port]:
     """Where the processes that `up` starts show their metrics, as far as the config wants it."""
     shown = config.metrics
     scores = any(feed.serve.score for feed in config.feed.values())
+    adapts = any(feed.fast.enabled for feed in config.feed.values())
     named = {
         "metrics.ingest_port": shown.ingest_port,
         "metrics.learn_port": shown.learn_port,
+        "metrics.adapt_port": shown.adapt_port if adapts else None,
         "metrics.score_port": shown.score_port if scores else None,
     }
     return [(key, shown.host, port) for key, port in named.items() if port is not None]

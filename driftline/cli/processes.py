@@ -1,4 +1,4 @@
-"""One verb per process: `ingest`, `learn`, `serve`, `score`; and `stop` for the embedded Redis.
+"""One verb per process: `ingest`, `learn`, `adapt`, `serve`, `score`; and `stop` for the embedded Redis.
 
 Each runs until SIGTERM or SIGINT, then finishes what it has in hand and exits 0.
 """
@@ -36,6 +36,14 @@ def learn(config: ConfigOption = DEFAULT_CONFIG) -> None:
     from driftline.assembly.run import run_learner
 
     run_learner(load_config(config))
+
+
+def adapt(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Learn from each label within seconds: the fast clock of every feed that has one (`[feed.NAME.fast]`)."""
+    configure_logging(process="adapt")
+    from driftline.assembly.run import run_adapt
+
+    run_adapt(load_config(config))
 
 
 def serve(

@@ -34,7 +34,7 @@ DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def up(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Run ingest, learn, serve and score as supervised processes, and the embedded Redis."""
+    """Run ingest, learn, adapt, serve and score as supervised processes, and the embedded Redis."""
     configure_logging(process="up")
     loaded = load_config(config)
     files = state_files(loaded)
@@ -102,8 +102,10 @@ def is_ready(url: str) -> bool:
 
 
 def commands(config: Config, path: Path) -> dict[str, list[str]]:
-    """The child processes by name. The scorer only if a feed wants it."""
+    """The child processes by name. The scorer and the fast clock only if a feed wants them."""
     verbs = ["ingest", "learn", "serve"]
+    if any(feed.fast.enabled for feed in config.feed.values()):
+        verbs.insert(2, "adapt")
     if any(feed.serve.score for feed in config.feed.values()):
         verbs.append("score")
     return {verb: [sys.executable, "-m", "driftline.cli", verb, "-c", str(path.absolute())] for verb in verbs}

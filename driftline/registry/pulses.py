@@ -47,14 +47,16 @@ class Pulses:
             raise PulseGap(f"feed {feed}: Redis is at pulse {int(rest[0])}, so {number} is not the next")
         return bool(status == b"done")
 
-    def put_snapshot(self, feed: str, number: int, sealed: bytes, state: str, *, kept: int, lease: Lease) -> None:
+    def put_snapshot(
+        self, feed: str, number: int, sealed: bytes, state: str, *, kept: int, lease: Lease, in_place: bool = False
+    ) -> None:
         """Name the snapshot of the state after the pulse `number`, whose bytes are the blob `state`.
 
-        The last `kept` pulses stay beside it, for replicas that are a little behind. ArtefactError(missing_blob): put
-        the blob again.
+        The last `kept` pulses stay beside it, for replicas that are a little behind. `in_place`: that pulse will not be
+        published. ArtefactError(missing_blob): put the blob again.
         """
         blobs = [self._keys.blobs(feed), self._keys.blob(feed, state)]
-        reply = self._run("publish_snapshot", feed, lease, blobs, number, sealed, state, kept)
+        reply = self._run("publish_snapshot", feed, lease, blobs, number, sealed, state, kept, int(in_place))
         if reply[0] == b"missing_blob":
             raise ArtefactError("missing_blob", f"feed {feed}: the snapshot {state[:12]} is not in the registry")
 

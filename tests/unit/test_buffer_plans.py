@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from driftline.buffer import Buffer, Corrections, Exams, Intake, Labels, Ledger, Letters
+from driftline.buffer import Buffer, Corrections, Exams, FastClockBooks, Intake, Labels, Ledger, Letters
 from tests.fixtures.buffers import (
     EVENTS,
     FEED,
@@ -22,15 +22,18 @@ from tests.fixtures.buffers import (
     at,
     cycle,
     event,
+    kept,
     label,
     letter,
     prediction,
+    pulse,
     rules,
     up_to,
 )
 
-RULES = rules(holdout_share=0.3, segment_examples=4, segment_holdouts=2, max_segments=2, event_wait_s=50.0)
+RULES = rules(holdout_share=0.3, segment_examples=4, segment_holdouts=2, max_segments=2, event_wait_s=50.0, fast=True)
 GROWING = {"events", "examples", "letters", "cycles", "cycle_examples", "corrections", "labels", "predictions"}
+GROWING |= {"due", "features"}
 """Tables with a row for each event, cycle or letter; others are bounded by feeds, partitions, classes or segments."""
 FACES = {
     "intake": Intake,
@@ -39,6 +42,7 @@ FACES = {
     "letters": Letters,
     "labels": Labels,
     "corrections": Corrections,
+    "fast": FastClockBooks,
 }
 NARROW = ("examples_returned", "cycles_open")
 """Partial indices that hold only what waits: they may be read whole."""
@@ -145,6 +149,18 @@ def use_exams(buffer: Buffer) -> None:
     exams.forget_predictions(FEED, versions={1}, seqs={1})
 
 
+def use_fast(buffer: Buffer) -> None:
+    fast = buffer.fast
+    fast.keep(FEED, kept(1))
+    fast.record(FEED, pulse(2), b"sealed", fast.due(FEED, 4))
+    assert fast.since_kept(FEED)
+    fast.due_count(FEED)
+    fast.last_number(FEED)
+    fast.last_pulse(FEED)
+    fast.kept(FEED)
+    fast.keep(FEED, kept(2))
+
+
 def use_labels(buffer: Buffer) -> None:
     buffer.corrections.labels(FEED, [1, 2])
     assert buffer.corrections.newest(FEED, 3)
@@ -195,7 +211,7 @@ def test_every_statement_follows_an_index(tmp_path: Path) -> None:
     for name, face in watched.items():
         setattr(buffer, name, face)
     with traced(buffer) as said:
-        for use in (use_intake, use_ledger, use_exams, use_labels):
+        for use in (use_intake, use_fast, use_ledger, use_exams, use_labels):
             use(buffer)
     for name, face in watched.items():
         assert face.used == {call for call in vars(FACES[name]) if not call.startswith("_")}

@@ -18,7 +18,7 @@ from driftline.buffer import Buffer
 from driftline.buffer.sqlite import migration
 from driftline.errors import BufferBusy, BufferFull, BufferStoreError
 from driftline.records import Plan
-from tests.fixtures.buffers import EVENTS, FEED, KEY, at, cycle, event, place, rules, up_to
+from tests.fixtures.buffers import EVENTS, FEED, KEY, PREDICTIONS, at, cycle, event, place, prediction, rules, up_to
 
 WITHIN_S = 60.0
 
@@ -186,6 +186,28 @@ def test_a_buffer_of_format_5_goes_on_each_feed_above_its_own_greatest_number(pa
     assert [one.event_id for one in buffer.ledger.examples("other", [31])] == ["new"]
     buffer.ledger.take(cycle(6, [one.seq for one in buffer.ledger.fresh(FEED, 9)], parent=4))
     buffer.close()
+
+
+def test_a_buffer_of_format_6_goes_on_and_its_fast_clock_begins_with_what_comes(path: Path) -> None:
+    made_by_an_earlier_commit(path, 6)
+    config = rules(holdout_share=0.25, prediction_wait_s=1000.0, fast=True)
+    buffer = Buffer.open(path, config, KEY)
+    counts = buffer.counts(FEED)
+    assert (counts.examples, counts.awaiting_prediction, counts.learned, counts.set_aside, counts.taken) == (
+        20,
+        2,
+        4,
+        4,
+        1,
+    )
+    assert (counts.due, buffer.fast.due(FEED, 9), buffer.fast.kept(FEED)) == (0, [], None)
+    answers = [prediction(f"e{i}", "pos", 1, i + 1, feature=b"\0\1") for i in range(16, 20)]
+    buffer.intake.append(answers, up_to(PREDICTIONS, 21), at(9))
+    due = buffer.fast.due(FEED, 9)
+    assert [one.feature for one in due] == [b"\0\1"] * 2
+    buffer.ledger.ack("cycle-3", "promoted")
+    buffer.close()
+    assert tables(path) == tables_of_a_new_file(path)
 
 
 def test_a_version_that_stands_twice_in_an_older_file_keeps_its_number_once(path: Path) -> None:

@@ -8,6 +8,8 @@ from driftline.buffer.holdouts import HoldoutSplit
 from driftline.buffer.intake import IntakeCounts
 from driftline.buffer.joining import Joining
 from driftline.buffer.sqlite import corrections, segments
+from driftline.buffer.sqlite.examples import become_due
+from driftline.buffer.sqlite.fast import keep_features
 from driftline.buffer.sqlite.letters import put, resolve
 from driftline.buffer.sqlite.unit import Unit
 from driftline.buffer.states import PENDING
@@ -55,6 +57,8 @@ class Batches:
         _insert_events(unit, batch.new, self._now)
         _update_events(unit, batch.changed.values())
         _write_examples(unit, batch)
+        become_due(unit, [entry.seq or 0 for entry in batch.due])
+        keep_features(unit, itertools.chain(batch.new, batch.changed.values()))
         corrections.write(unit, batch.corrected, self._now)
         _write_labels(unit, batch, self._now)
         _write_predictions(unit, batch, self._now)
@@ -88,8 +92,8 @@ def load(unit: Unit, records: Sequence[Record]) -> Batch:
         topic, partition, offset = place
         position = Position(topic=topic, partition=partition, offset=offset)
         batch.labels[event_id] = WaitingLabel(label, labelled_at, position, value, row, labeller, bool(trusted))
-    for event_id, row, label, version, partition, offset in _rows(unit, _PREDICTIONS, unknown):
-        batch.predictions[event_id] = WaitingPrediction(Answer(label, version, partition, offset), row)
+    for event_id, row, *answer in _rows(unit, _PREDICTIONS, unknown):
+        batch.predictions[event_id] = WaitingPrediction(Answer(*answer), row)
     return batch
 
 
@@ -102,7 +106,7 @@ _LABELS = """
     SELECT event_id, id, label, labelled_at, topic, "partition", "offset", value, labeller, trusted
     FROM labels WHERE feed = ? AND event_id IN"""
 _PREDICTIONS = """
-    SELECT event_id, id, label, version, "partition", "offset"
+    SELECT event_id, id, label, version, "partition", "offset", feature
     FROM predictions WHERE feed = ? AND event_id IN"""
 
 
@@ -117,7 +121,7 @@ def _entry(row: tuple) -> Entry:
     entry = Entry(*row[:9])
     entry.trusted = bool(row[9])
     if version is not None:
-        entry.answer = Answer(label, version, partition, offset)
+        entry.answer = Answer(label, version, partition, offset, arrived=False)
     return entry
 
 
@@ -199,10 +203,10 @@ def _waiting(label: WaitingLabel) -> tuple:
 def _write_predictions(unit: Unit, batch: Batch, now: int) -> None:
     unit.db.executemany("DELETE FROM predictions WHERE id = ?", [(row,) for row in batch.used_predictions])
     unit.db.executemany(
-        'INSERT INTO predictions (feed, event_id, label, version, "partition", "offset", received_at) '
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        'INSERT INTO predictions (feed, event_id, received_at, label, version, "partition", "offset", feature) '
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         [
-            (unit.feed, event_id, answer.label, answer.version, answer.partition, answer.offset, now)
+            (unit.feed, event_id, now, answer.label, answer.version, answer.partition, answer.offset, answer.feature)
             for event_id, waiting in batch.predictions.items()
             if waiting.row is None
             for answer in (waiting.answer,)

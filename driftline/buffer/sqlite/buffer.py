@@ -11,6 +11,7 @@ from typing import Self
 from driftline.buffer.corrections import Corrections
 from driftline.buffer.counts import FeedCounts
 from driftline.buffer.exams import Exams
+from driftline.buffer.fast import FastClockBooks
 from driftline.buffer.holdouts import HoldoutSplit
 from driftline.buffer.intake import Intake
 from driftline.buffer.labels import Labels
@@ -20,6 +21,7 @@ from driftline.buffer.rules import FeedRules
 from driftline.buffer.sqlite.corrections import SqliteCorrections
 from driftline.buffer.sqlite.counters import read_counts
 from driftline.buffer.sqlite.exams import SqliteExams
+from driftline.buffer.sqlite.fast import SqliteFastClockBooks
 from driftline.buffer.sqlite.intake import SqliteIntake
 from driftline.buffer.sqlite.labels import SqliteLabels
 from driftline.buffer.sqlite.ledger import SqliteLedger
@@ -37,6 +39,7 @@ class Buffer:
     letters: Letters
     labels: Labels
     corrections: Corrections
+    fast: FastClockBooks
 
     def __init__(self, store: Store, rules: Mapping[str, FeedRules], holdout_key: bytes) -> None:
         self._store = store
@@ -48,6 +51,7 @@ class Buffer:
         self.letters = SqliteLetters(work)
         self.labels = SqliteLabels(work)
         self.corrections = SqliteCorrections(work)
+        self.fast = SqliteFastClockBooks(work)
 
     @classmethod
     def open(

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Sequence
 
 from driftline.buffer.sqlite.unit import Unit
-from driftline.buffer.states import AWAITING, FRESH, HOLDOUT, from_micros
+from driftline.buffer.states import AWAITING, FRESH, HOLDOUT, UNLEARNABLE, from_micros
 from driftline.records import Example, ServedAnswer
 
 CHOSEN = "(SELECT value FROM json_each(?))"
@@ -73,13 +73,31 @@ def oldest(unit: Unit, state: int, count: int) -> list[int]:
 
 
 def move(unit: Unit, seqs: Iterable[int], before: int, after: int) -> int:
-    """Change those of these examples that are in state `before`; returns how many."""
-    done = unit.db.execute(
-        f"UPDATE examples SET state = ? WHERE feed = ? AND seq IN {CHOSEN} AND +state = ?",
+    """Change those of these examples that are in state `before`; returns how many. What may be learned from then on is
+    due for the fast clock; what may not any more is not."""
+    moved = unit.db.execute(
+        f"UPDATE examples SET state = ? WHERE feed = ? AND seq IN {CHOSEN} AND +state = ? RETURNING seq",
         (after, unit.feed, numbers(seqs), before),
-    ).rowcount
-    unit.tally.move(unit.feed, before, after, done)
-    return done
+    ).fetchall()
+    unit.tally.move(unit.feed, before, after, len(moved))
+    if before in UNLEARNABLE and after not in UNLEARNABLE:
+        become_due(unit, [seq for (seq,) in moved])
+    elif after in UNLEARNABLE:
+        no_more_due(unit, [seq for (seq,) in moved])
+    return len(moved)
+
+
+def become_due(unit: Unit, seqs: Iterable[int]) -> None:
+    """The fast clock, if the feed has one, has to learn these; once each, however often it is said."""
+    if unit.rules.fast:
+        query = "INSERT OR IGNORE INTO due SELECT ?, value FROM json_each(?)"
+        unit.tally.add(unit.feed, "due", unit.db.execute(query, (unit.feed, numbers(seqs))).rowcount)
+
+
+def no_more_due(unit: Unit, seqs: Iterable[int]) -> None:
+    """These have been learned, or may not be."""
+    query = f"DELETE FROM due WHERE feed = ? AND seq IN {CHOSEN}"
+    unit.tally.add(unit.feed, "due", -unit.db.execute(query, (unit.feed, numbers(seqs))).rowcount)
 
 
 def _example(row: tuple, feed: str) -> Example:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from driftline.buffer.sqlite.counters import read_counter
 from driftline.buffer.sqlite.examples import move
+from driftline.buffer.sqlite.fast import drop_features, drop_overflow
 from driftline.buffer.sqlite.letters import let_go, put
 from driftline.buffer.sqlite.unit import Unit
 from driftline.buffer.states import AWAITING, FRESH
@@ -60,6 +61,7 @@ class Expiry:
         over = min(read_counter(self._unit, "pending") - self._rules.max_waiting_events, len(rows))
         gone = [arrival for arrival, _ in rows[: max(late, over)]]
         self._db.executemany("DELETE FROM events WHERE arrival = ?", [(arrival,) for arrival in gone])
+        drop_features(self._unit, gone)
         self._tally.add(self._feed, "pending", -len(gone))
         self._tally.add(self._feed, "unlabelled", len(gone))
         self._tally.add(self._feed, "overflowed", max(0, over - late))
@@ -108,6 +110,10 @@ class Expiry:
     def let_letters_go(self) -> int:
         """Letters that were sent, or resolved, `keep_letters_s` ago, or that are too much, are only counted."""
         return let_go(self._unit, self._until(self._rules.keep_letters_s), LIMIT)
+
+    def drop_features(self) -> int:
+        """Features beyond `max_waiting_events`: their examples teach only what needs none."""
+        return drop_overflow(self._unit, LIMIT)
 
     def _late(self, rows: Sequence[tuple], wait_s: float) -> int:
         """How many of the rows (number, since when, …), oldest first, have waited too long."""

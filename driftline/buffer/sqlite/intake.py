@@ -22,6 +22,7 @@ _DUE = (
     Expiry.refuse_labels,
     Expiry.drop_predictions,
     Expiry.let_letters_go,
+    Expiry.drop_features,
 )
 
 

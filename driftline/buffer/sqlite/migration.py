@@ -15,7 +15,7 @@ from pathlib import Path
 
 from driftline.errors import BufferStoreError
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 OLDEST_VERSION = 4
 
 

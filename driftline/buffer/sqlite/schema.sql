@@ -104,7 +104,8 @@ CREATE TABLE predictions (
   version     INTEGER NOT NULL,
   "partition" INTEGER,
   "offset"    INTEGER,
-  received_at INTEGER NOT NULL
+  received_at INTEGER NOT NULL,
+  feature     BLOB                            -- NULL: none was served with it, or the feed has no fast clock
 ) STRICT;
 CREATE UNIQUE INDEX predictions_by_id ON predictions (feed, event_id);
 CREATE INDEX predictions_by_age ON predictions (feed, received_at);
@@ -202,3 +203,46 @@ CREATE TABLE cached_predictions (
   label   TEXT,
   PRIMARY KEY (feed, version, seq)
 ) STRICT, WITHOUT ROWID;
+
+-- The fast clock. What it has not learned yet: a row for each label of a feed that has one.
+CREATE TABLE due (
+  feed INTEGER NOT NULL,
+  seq  INTEGER NOT NULL,
+  PRIMARY KEY (feed, seq)
+) STRICT, WITHOUT ROWID;
+
+-- Features as they were served, until the fast clock has learned their example.
+CREATE TABLE features (
+  arrival INTEGER PRIMARY KEY,                -- its event
+  feed    INTEGER NOT NULL,
+  feature BLOB NOT NULL
+) STRICT;
+CREATE INDEX features_by_feed ON features (feed, arrival);
+
+-- The newest pulse, sealed: it may not have been published yet.
+CREATE TABLE pulses (
+  feed   INTEGER PRIMARY KEY,
+  number INTEGER NOT NULL,
+  pulse  BLOB NOT NULL
+) STRICT;
+
+-- What each pulse since the kept state learned, as it was then: labels and answers may be corrected since.
+CREATE TABLE pulse_examples (
+  feed    INTEGER NOT NULL,
+  number  INTEGER NOT NULL,
+  place   INTEGER NOT NULL,
+  seq     INTEGER NOT NULL,
+  label   TEXT NOT NULL,
+  version INTEGER,
+  feature BLOB,
+  PRIMARY KEY (feed, number, place)
+) STRICT, WITHOUT ROWID;
+
+-- The whole fast state to go on from.
+CREATE TABLE fast_states (
+  feed   INTEGER PRIMARY KEY,
+  epoch  TEXT NOT NULL,
+  number INTEGER NOT NULL,
+  pulse  BLOB NOT NULL,
+  state  BLOB NOT NULL
+) STRICT;

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from driftline.buffer import lineage
 from driftline.buffer.lineage import Learned
 from driftline.buffer.sqlite import corrections, plans
-from driftline.buffer.sqlite.examples import CHOSEN, move, numbers
+from driftline.buffer.sqlite.examples import CHOSEN, become_due, move, numbers
 from driftline.buffer.sqlite.unit import Unit
 from driftline.buffer.states import FRESH, LEARNED, REMEMBERED, RETIRED, SET_ASIDE
 
@@ -81,8 +81,8 @@ def settle(unit: Unit, seqs: Iterable[int]) -> None:
 
 def relearn(unit: Unit) -> int:
     """Everything set aside becomes fresh, with all its attempts."""
-    done = unit.db.execute(
-        "UPDATE examples SET state = ?, attempts = 0 WHERE feed = ? AND state = ?", (FRESH, unit.feed, SET_ASIDE)
-    ).rowcount
-    unit.tally.move(unit.feed, SET_ASIDE, FRESH, done)
-    return done
+    query = "UPDATE examples SET state = ?, attempts = 0 WHERE feed = ? AND state = ? RETURNING seq"
+    fresh = [seq for (seq,) in unit.db.execute(query, (FRESH, unit.feed, SET_ASIDE)).fetchall()]
+    unit.tally.move(unit.feed, SET_ASIDE, FRESH, len(fresh))
+    become_due(unit, fresh)
+    return len(fresh)

@@ -1,0 +1,97 @@
+"""Builds the fast clocks out of a config. No torch: what needs the base model is asked of a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from driftline.assembly.label_changes import adopt_labels, require_labels
+from driftline.assembly.wiring import (
+    build_registry,
+    build_signer,
+    build_trust,
+    open_buffer,
+    require_one_rank,
+    state_files,
+)
+from driftline.config import Config
+from driftline.errors import BaseModelError, ConfigError
+from driftline.label_change import current_name
+from driftline.records import ADAPT_ROLE
+
+if TYPE_CHECKING:
+    from driftline.buffer import Buffer
+    from driftline.registry import Lease, Registry
+    from learner.fast.clock import FastClock
+
+LEASE_S = 5.0
+
+
+def run_fast_clocks(config: Config, stop: threading.Event) -> None:
+    """The fast clocks of all feeds that have one, until `stop`. ConfigError as `require_one_rank`, and if none has."""
+    from learner.fast.service import FastFeed, FastService
+
+    require_one_rank(config)
+    sections = {name: section for name, section in config.feed.items() if section.fast.enabled}
+    if not sections:
+        raise ConfigError("feed.NAME.fast.enabled is false for every feed: nothing to adapt")
+    registry = build_registry(config)
+    require_labels(config)
+    with closing(open_buffer(config)) as buffer:
+        adopt_labels(config, buffer)
+        feeds = {}
+        for name, section in sections.items():
+            lease = registry.lease(name, ADAPT_ROLE, ttl_s=LEASE_S)
+            clock = build_fast_clock(name, config, registry, buffer, lease, base_names(config, section.labels))
+            feeds[name] = FastFeed(
+                clock=clock, lease=lease, block_examples=section.fast.block_examples, block_s=section.fast.block_s
+            )
+        FastService(feeds, registry).run(stop)
+
+
+def build_fast_clock(
+    feed: str, config: Config, registry: Registry, buffer: Buffer, lease: Lease, names: NDArray[np.float32]
+) -> FastClock:
+    """One feed's fast clock, not opened. `names`: features (C, d) of the label names by the base."""
+    from driftline.experts.choice import mixture_of
+    from learner.fast.clock import FastClock, FastShop
+    from learner.fast.heads import Heads
+    from learner.fast.versions import FastVersions
+
+    section, trust = config.feed[feed], build_trust(config)
+    versions = FastVersions(feed, section.labels, registry, trust, names)
+    shop = FastShop(
+        books=buffer.fast,
+        registry=registry,
+        heads=Heads(versions.head),
+        names=versions.names,
+        fast_state=versions.fast_state,
+        current_name=partial(current_name, terms=section),
+        mixture=mixture_of(section.fast),
+        signer=build_signer(config, trust),
+        lease=lease,
+        feature_size=names.shape[1],
+    )
+    return FastClock(feed, section.labels, section.fast, shop)
+
+
+def base_names(config: Config, labels: Sequence[str]) -> NDArray[np.float32]:
+    """How the base sees the names of these labels: features (C, d), computed once by a process of its own, since the
+    fast clock itself never loads torch, and kept under the state folder."""
+    kept = state_files(config).names_of(json.dumps([config.base.model_dump(mode="json"), list(labels)]))
+    if not kept.exists():
+        section = json.dumps(config.base.model_dump(mode="json"))
+        command = [sys.executable, "-m", "driftline.assembly.base_names", str(kept), section, *labels]
+        if subprocess.run(command, stdin=subprocess.DEVNULL).returncode:
+            raise BaseModelError(f"base.model = {config.base.model}: label names could not be read by it, see above")
+    names: NDArray[np.float32] = np.load(kept, allow_pickle=False)
+    return names

@@ -1,0 +1,67 @@
+"""What the versions' own heads say to features that they served, and how label names look to their bodies. No torch.
+
+A head is small, so its part is fetched once and the last few are kept. What cannot be fetched any more (the version was
+collected) is missing from the mixture for those rows, and nothing else is.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from driftline.experts import Partial
+from driftline.experts.exact import product
+from driftline.experts.head import FLOOR
+
+__all__ = ["Head", "Heads"]
+
+KEPT = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Head:
+    """One version's head over its own `labels`: weight (R, d), bias (R,), fp32."""
+
+    labels: tuple[str, ...]
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+    def log_probabilities(self, features: NDArray[np.float32], labels: Sequence[str]) -> NDArray[np.float32]:
+        """(N, d) → (N, C) over `labels`; a class that the version does not know has FLOOR."""
+        logits = product(features, self.weight) + self.bias  # (N, R)
+        logits -= logits.max(axis=1, keepdims=True)
+        own = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        found = np.full((len(features), len(labels)), FLOOR, np.float32)
+        for column, label in enumerate(labels):
+            if label in self.labels:
+                found[:, column] = np.maximum(own[:, self.labels.index(label)], FLOOR)
+        return found
+
+
+class Heads:
+    """The heads of one feed's versions. `fetch` gives one, or None where it cannot be had; it is asked once."""
+
+    def __init__(self, fetch: Callable[[int], Head | None]) -> None:
+        self._fetch = fetch
+        self._known: OrderedDict[int, Head | None] = OrderedDict()
+
+    def scores(self, features: Partial, versions: Sequence[int | None], labels: Sequence[str]) -> Partial:
+        """(N, C) log-probabilities of each row's own version. Version 0 has a head of zeros: it says nothing."""
+        values = np.zeros((len(versions), len(labels)), np.float32)
+        known = np.zeros(len(versions), np.bool_)
+        for version in {one for one in versions if one}:
+            head = self._head(version)
+            if head is not None:
+                rows = features.known & np.array([one == version for one in versions])
+                values[rows] = head.log_probabilities(features.values[rows], labels)
+                known |= rows
+        return Partial(values=values, known=known)
+
+    def _head(self, version: int) -> Head | None:
+        if version not in self._known:
+            self._known[version] = self._fetch(version)
+            while len(self._known) > KEPT:
+                self._known.popitem(last=False)
+        return self._known[version]

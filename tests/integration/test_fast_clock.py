@@ -1,0 +1,357 @@
+"""The fast clock on a real buffer and a real Redis: what it learns, what it leaves, and where it may be killed."""
+
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from driftline.artefact.pulse import open_pulse
+from driftline.buffer import Buffer
+from driftline.config import FastConfig
+from driftline.errors import BufferStoreError
+from driftline.experts import Block, Partial, scoring_of
+from driftline.experts.choice import mixture_of
+from driftline.names import Keys
+from driftline.registry import Client, Lease, Registry, connect
+from learner.fast.clock import FastClock
+from learner.fast.heads import Heads
+from learner.fast.state import pack_fast_state, unpack_fast_state
+from serving.fast import FastReplica
+from serving.follow import Follower
+from tests.fixtures.buffers import FEED, at, event, label
+from tests.fixtures.fast_process import (
+    HEAD,
+    LABELS,
+    NAMES,
+    SECTION,
+    SIZE,
+    TRUST,
+    Nursery,
+    fill,
+    open_buffer,
+    shop_of,
+)
+
+KILLS = 50
+
+
+@pytest.fixture
+def buffer(tmp_path: Path) -> Iterator[Buffer]:
+    buffer = open_buffer(tmp_path)
+    yield buffer
+    buffer.close()
+
+
+@pytest.fixture
+def lease(registry: Registry) -> Iterator[Lease]:
+    with registry.lease(FEED, "adapt", ttl_s=30) as lease:
+        assert lease.acquire()
+        yield lease
+
+
+def clock_of(buffer: Buffer, registry: Registry, lease: Lease, section: FastConfig = SECTION, **changes) -> FastClock:
+    clock = FastClock(FEED, LABELS, section, replace(shop_of(buffer, registry, lease, section), **changes))
+    clock.open()
+    return clock
+
+
+def learn_all(clock: FastClock) -> list[int]:
+    return list(iter(clock.step, 0))
+
+
+def replica_at(registry: Registry, labels: tuple[str, ...] = LABELS, section: FastConfig = SECTION) -> FastReplica:
+    replica = FastReplica(FEED, labels, mixture_of(section), SIZE)
+    follower = Follower(registry, TRUST, {FEED: replica}, lambda work: work())
+    follower.sync(FEED)
+    assert follower.refused == {}
+    return replica
+
+
+def asked() -> Block:
+    features = np.random.default_rng(3).normal(size=(4, SIZE))
+    texts = ("awful refund", "great lovely", "broken number 7", "nothing of it")
+    return Block(texts=texts, features=Partial.full(features), head=Partial.none(4, 2), names=NAMES)
+
+
+def assert_same(replica: FastReplica, clock: FastClock) -> None:
+    assert replica.number == clock.state.number
+    expected = mixture_of(SECTION).score(scoring_of(clock.state.experts), asked())
+    assert replica.mix(asked()).logits.tobytes() == expected.logits.tobytes()
+
+
+def test_what_is_due_is_learned_in_blocks_and_replicas_answer_with_it(
+    buffer: Buffer, registry: Registry, lease: Lease
+) -> None:
+    clock = clock_of(buffer, registry, lease)
+    assert clock.step() == 0
+    fill(buffer, 30)
+    due = buffer.fast.due_count(FEED)
+    assert clock.waiting() == due
+    assert learn_all(clock) == [8] * (due // 8) + ([due % 8] if due % 8 else [])
+    assert (clock.waiting(), buffer.counts(FEED).features) == (0, 0)
+    assert_same(replica_at(registry), clock)
+    answers = replica_at(registry).mix(asked()).logits.argmax(axis=1)
+    assert answers[:3].tolist() == [0, 1, 0]
+
+
+def test_a_hold_out_teaches_nothing(buffer: Buffer, registry: Registry, lease: Lease) -> None:
+    fill(buffer, 60)
+    clock = clock_of(buffer, registry, lease)
+    learned = sum(learn_all(clock))
+    counts = buffer.counts(FEED)
+    assert counts.holdouts
+    assert learned == counts.examples - counts.holdouts
+    assert clock.state.experts["mixer"].scoring["seen"].sum() == learned
+
+
+def test_another_life_goes_on_bit_for_bit(buffer: Buffer, registry: Registry, lease: Lease) -> None:
+    fill(buffer, 100)
+    clock = clock_of(buffer, registry, lease)
+    for _ in range(5):
+        clock.step()
+    before = pack_fast_state(clock.state)
+    again = clock_of(buffer, registry, lease)
+    assert pack_fast_state(again.state) == before
+    again.step()
+    clock_of(buffer, registry, lease)
+    assert_same(replica_at(registry), again)
+
+
+def test_a_label_that_was_corrected_is_learned_again(buffer: Buffer, registry: Registry, lease: Lease) -> None:
+    fill(buffer, 10)
+    clock = clock_of(buffer, registry, lease)
+    first = sum(learn_all(clock))
+    (wrong,) = buffer.ledger.fresh(FEED, 1)
+    other = LABELS[1 - LABELS.index(wrong.label)]
+    buffer.intake.append([label(wrong.event_id, other, 0)], {}, at(0))
+    assert learn_all(clock) == [1]
+    assert clock.state.experts["mixer"].scoring["seen"].sum() == first + 1
+
+
+def test_examples_without_a_feature_teach_what_needs_none(buffer: Buffer, registry: Registry, lease: Lease) -> None:
+    buffer.intake.append([event(f"e{i}", i, text=f"great thing {i}", label="pos") for i in range(8)], {}, at(0))
+    buffer.intake.expire(at(61))
+    clock = clock_of(buffer, registry, lease)
+    assert sum(learn_all(clock)) == buffer.counts(FEED).fresh
+    experts = clock.state.experts
+    assert not experts["ridge"].scoring["weight"].any()
+    assert experts["words"].scoring["weight"].any()
+
+
+def test_rollback_goes_back_to_what_the_version_carries(buffer: Buffer, registry: Registry, lease: Lease) -> None:
+    fill(buffer, 40)
+    clock = clock_of(buffer, registry, lease)
+    learn_all(clock)
+    clock.follow(1)
+    kept = buffer.fast.kept(FEED)
+    assert kept is not None
+    fill(buffer, 40, first=40)
+    learn_all(clock)
+    clock.follow(2)
+    later = clock_of(buffer, registry, lease, fast_state=lambda version: kept.state if version == 1 else None)
+    assert later.state.version == 2
+    number = later.state.number
+    later.follow(1)
+    then = unpack_fast_state(kept.state)
+    assert later.state.number == number + 1
+    assert pack_states_of(later) == packed(then.experts)
+    assert_same(replica_at(registry), later)
+    later.follow(0)
+    assert not later.state.experts["mixer"].scoring["seen"].any(), "version 0 carries none: it starts anew"
+    assert_same(replica_at(registry), later)
+
+
+def packed(experts: dict) -> dict[str, bytes]:
+    return {
+        f"{name}.{key}": array.tobytes()
+        for name, one in experts.items()
+        for bag in (one.scoring, one.learning)
+        for key, array in sorted(bag.items())
+    }
+
+
+def pack_states_of(clock: FastClock) -> dict[str, bytes]:
+    return packed(clock.state.experts)
+
+
+def test_a_rollback_while_the_clock_was_down_is_seen(buffer: Buffer, registry: Registry, lease: Lease) -> None:
+    fill(buffer, 20)
+    clock = clock_of(buffer, registry, lease)
+    learn_all(clock)
+    clock.follow(3)
+    again = clock_of(buffer, registry, lease)
+    again.follow(2)
+    assert not again.state.experts["mixer"].scoring["seen"].any()
+
+
+def test_redis_that_lost_pulses_gets_a_snapshot_in_their_place(
+    buffer: Buffer, registry: Registry, lease: Lease, redis_client: Client, keys: Keys
+) -> None:
+    fill(buffer, 60)
+    clock = clock_of(buffer, registry, lease)
+    clock.step()
+    for name in (keys.fast(FEED), keys.pulses(FEED)):
+        redis_client.delete(name)
+    clock.step()
+    assert_same(replica_at(registry), clock)
+    clock.step()
+    assert_same(replica_at(registry), clock)
+
+
+def test_a_stream_that_a_hostile_hand_ran_ahead_is_started_anew(
+    buffer: Buffer, registry: Registry, lease: Lease, redis_client: Client, keys: Keys
+) -> None:
+    fill(buffer, 60)
+    clock = clock_of(buffer, registry, lease)
+    replica = FastReplica(FEED, LABELS, mixture_of(SECTION), SIZE)
+    follower = Follower(registry, TRUST, {FEED: replica}, lambda work: work())
+    clock.step()
+    follower.sync(FEED)
+    redis_client.xadd(keys.pulses(FEED), {"pulse": b"junk"}, id="999999-0")
+    for _ in range(3):
+        clock.step()
+        follower.sync(FEED)
+    assert_same(replica, clock)
+
+
+def test_a_buffer_that_was_restored_begins_above_what_redis_has_seen(
+    tmp_path: Path, buffer: Buffer, registry: Registry, lease: Lease
+) -> None:
+    fill(buffer, 60)
+    clock = clock_of(buffer, registry, lease)
+    learn_all(clock)
+    replica = FastReplica(FEED, LABELS, mixture_of(SECTION), SIZE)
+    follower = Follower(registry, TRUST, {FEED: replica}, lambda work: work())
+    follower.sync(FEED)
+    older = tmp_path / "older"
+    older.mkdir()
+    restored = open_buffer(older)
+    fill(restored, 20)
+    again = clock_of(restored, registry, lease)
+    learn_all(again)
+    assert again.state.number > clock.state.number
+    follower.sync(FEED)
+    assert_same(replica, again)
+    restored.close()
+
+
+def test_two_processes_cannot_both_learn(buffer: Buffer, registry: Registry, lease: Lease) -> None:
+    fill(buffer, 60)
+    one, other = clock_of(buffer, registry, lease), clock_of(buffer, registry, lease)
+    one.step()
+    with pytest.raises(BufferStoreError, match="another process keeps this fast clock"):
+        other.step()
+    other.open()
+    assert pack_fast_state(other.state) == pack_fast_state(one.state)
+
+
+def test_other_labels_and_other_experts_keep_what_both_know(buffer: Buffer, registry: Registry, lease: Lease) -> None:
+    fill(buffer, 60)
+    clock = clock_of(buffer, registry, lease)
+    for _ in range(3):
+        clock.step()
+    section = SECTION.model_copy(update={"experts": ("head", "ridge", "words", "names")})
+    shop = replace(shop_of(buffer, registry, lease, section), names=lambda _: None)
+    shop = replace(shop, current_name=lambda name: {"neg": "bad"}.get(name, name))
+    changed = FastClock(FEED, ("mixed", "pos", "bad"), section, shop)
+    changed.open()
+    assert changed.state.epoch != clock.state.epoch
+    seen, was = (one.state.experts["mixer"].scoring["seen"] for one in (changed, clock))
+    assert seen.tolist() == [0, was[1], was[0]]
+    weight, before = (one.state.experts["words"].scoring["weight"] for one in (changed, clock))
+    if weight.shape[0] == before.shape[0]:
+        assert (weight[:, 2].tobytes(), weight[:, 0].any()) == (before[:, 0].tobytes(), False)
+    assert replica_at(registry, ("mixed", "pos", "bad"), section).number == changed.state.number
+
+
+def test_a_block_that_changes_too_much_is_halved_and_one_text_goes_as_a_snapshot(
+    buffer: Buffer, registry: Registry, lease: Lease
+) -> None:
+    fill(buffer, 16)
+    tight = SECTION.model_copy(update={"max_pulse_bytes": 1 << 12})
+    clock = clock_of(buffer, registry, lease, tight)
+    assert max(learn_all(clock)) < 8
+    long = " ".join(f"word{i}" for i in range(1500))
+    while not clock.waiting():
+        long += " more"
+        buffer.intake.append([event(long[-40:], 0, text=long, label="pos")], {}, at(0))
+        buffer.intake.expire(at(61))
+    clock.step()
+    assert_same(replica_at(registry), clock)
+    fill(buffer, 9, first=500)
+    learn_all(clock)
+    assert_same(replica_at(registry), clock)
+
+
+def test_a_head_that_cannot_be_had_is_missing_from_the_mixture_only(
+    buffer: Buffer, registry: Registry, lease: Lease
+) -> None:
+    fill(buffer, 20)
+    clock = clock_of(buffer, registry, lease, heads=Heads(lambda _: None))
+    learn_all(clock)
+    assert (clock.state.experts["mixer"].scoring["head"] == 1.0).all()
+    known = clock_of(buffer, registry, lease, heads=Heads(lambda _: HEAD))
+    fill(buffer, 20, first=60)
+    learn_all(known)
+    assert (known.state.experts["mixer"].scoring["head"] != 1.0).any()
+
+
+@pytest.mark.parametrize("seed", [0])
+def test_killed_at_any_moment_the_pulses_are_those_of_an_unbroken_run(
+    tmp_path: Path, redis_url: str, unique: str, seed: int
+) -> None:
+    draw, nursery = random.Random(seed), Nursery()
+    count = 2400
+    runs = {}
+    for name in ("unbroken", "killed"):
+        folder = tmp_path / name
+        folder.mkdir()
+        buffer = open_buffer(folder)
+        fill(buffer, count)
+        learnable = buffer.fast.due_count(FEED)
+        prefix = f"{unique}-{name}"
+        client = connect(redis_url, prefix)
+        registry = Registry(client, Keys(prefix))
+        pulses = {}
+        kills = KILLS if name == "killed" else 0
+        for life in range(kills):
+            process = nursery.start(folder, redis_url, prefix)
+            goal = learnable - (life + 1) * learnable // (KILLS + 2)
+            while buffer.fast.due_count(FEED) > goal:
+                time.sleep(0.001)
+            time.sleep(draw.random() * 0.03)
+            nursery.kill(process)
+            client.delete(Keys(prefix).lease(FEED, "adapt"))  # it has run out, which takes no time here
+            pulses |= collect(registry, pulses)
+        process = nursery.start(folder, redis_url, prefix, until=0)
+        process.join(120)
+        assert process.exitcode == 0
+        pulses |= collect(registry, pulses)
+        assert buffer.fast.due_count(FEED) == 0
+        learned = replica_at(registry)
+        assert learned._scoring["mixer"]["seen"].sum() == learnable, "every label once"
+        runs[name] = (pulses, learned.number, learned.mix(asked()).logits.tobytes())
+        buffer.close()
+        client.close()
+    (unbroken, *_), (killed, *_) = runs["unbroken"], runs["killed"]
+    assert runs["killed"][1:] == runs["unbroken"][1:]
+    both = unbroken.keys() & killed.keys()
+    assert len(both) >= 16
+    assert all(unbroken[number] == killed[number] for number in both)
+    assert len(killed) > len(unbroken), "the stream is bounded; it was read at every kill"
+    marks = [open_pulse(killed[number], TRUST) for number in sorted(killed)]
+    assert all(one.last_seq < two.last_seq for one, two in pairwise(marks) if one.change)
+
+
+def collect(registry: Registry, known: dict[int, bytes]) -> dict[int, bytes]:
+    """The pulses that are in the stream now; none of them may be another one than before."""
+    found: dict[int, bytes] = {}
+    while more := registry.pulses.after(FEED, max(found, default=0)):
+        found |= dict(more)
+    assert all(known[number] == found[number] for number in known.keys() & found.keys())
+    return found
