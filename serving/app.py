@@ -13,6 +13,7 @@ from datetime import datetime
 from functools import partial
 from typing import NoReturn
 
+import msgspec
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -33,16 +34,18 @@ from serving.bodies import (
     PredictInput,
     PredictRequest,
     check_places,
+    checked_flag,
     checked_id,
     checked_version,
     cleaned_text,
 )
 from serving.collect import Collector
 from serving.docs import add_docs
-from serving.engine import Answer, Engine
+from serving.engine import Answer, Asked, Engine
 from serving.http import Outermost, add_error_replies, parse, read_body, reply
 from serving.replies import (
     OPEN,
+    ExpertReply,
     FeedReply,
     FeedsReply,
     HealthReply,
@@ -63,22 +66,29 @@ FEED_SHOWN = {
     "ready": True,
     "version": 12,
     "revision": 14,
+    "pulse": 345,
 }
 READY_SHOWN = {  # no null in what is shown: FastAPI drops it
     "ready": True,
     "version": 11,
     "revision": 13,
+    "pulse": 345,
+    "fell_back": False,
     "refused": "untrusted_key: the manifest is signed by key …",
+}
+PREDICTION_SHOWN = {
+    "id": "r-17",
+    "label": "negative",
+    "scores": {"negative": 0.9, "positive": 0.1},
+    "adapter_version": 12,
+    "pulse": 345,
 }
 PREDICT = described(
     "feeds",
     PredictReply,
-    {
-        "predictions": [
-            {"id": "r-17", "label": "negative", "scores": {"negative": 0.9, "positive": 0.1}, "adapter_version": 12}
-        ]
-    },
+    {"predictions": [PREDICTION_SHOWN]},
     body=(PredictRequest, {"inputs": [{"id": "r-17", "text": "the battery died after two days"}]}),
+    flags={"experts": "tell with each answer what it was mixed from: every expert's scores and their weight, by label"},
 )
 LABELS = described(
     "feeds",
@@ -162,12 +172,14 @@ def _add_health(app: FastAPI, parts: Parts) -> None:
 def feed_state(parts: Parts, feed: str) -> ReadyFeed:
     """What this replica serves for a feed, and why it is not the live version, if so."""
     version, revision = parts.engine.active(feed)
-    return ReadyFeed(parts.watcher.ready(feed), version, revision, parts.watcher.refused.get(feed))
+    fast, refused = parts.engine.fast.get(feed), parts.watcher.refused.get(feed)
+    pulse, fell_back = (fast.number, fast.fell_back) if fast else (0, False)
+    return ReadyFeed(parts.watcher.ready(feed), version, revision, pulse, fell_back, refused)
 
 
 def _feed_reply(parts: Parts, feed: str) -> FeedReply:
     section, state = parts.feeds[feed], feed_state(parts, feed)
-    return FeedReply(feed, section.task, list(section.labels), state.ready, state.version, state.revision)
+    return FeedReply(feed, section.task, list(section.labels), state.ready, state.version, state.revision, state.pulse)
 
 
 class _Admission:
@@ -225,25 +237,31 @@ class _Predictor:
             raise NotReady(f"{message}: {refused}" if refused else message)
         check_places(body.inputs)
         version = checked_version(body.adapter_version)
+        asked = Asked.EXPERTS if checked_flag(request.query_params, "experts") else Asked.MIXTURE
         ids = [checked_id(one.id, f"inputs[{index}].id") for index, one in enumerate(body.inputs)]
-        answers = await self._predict(feed, body.inputs, version)
+        answers = await self._predict(feed, body.inputs, version, asked)
         if version is None and parts.collector.wants(feed):
             self._collect(feed, body.inputs, ids, answers)
-        return reply(PredictReply([_prediction(one.id, got) for one, got in zip(body.inputs, answers, strict=True)]))
+        shown = _explained if asked is Asked.EXPERTS else _prediction
+        return reply(PredictReply([shown(one.id, got) for one, got in zip(body.inputs, answers, strict=True)]))
 
-    async def _predict(self, feed: str, inputs: Sequence[PredictInput], version: int | None) -> list[Answer]:
+    async def _predict(
+        self, feed: str, inputs: Sequence[PredictInput], version: int | None, asked: Asked
+    ) -> list[Answer]:
         limit = self._parts.section.max_inputs_per_request
         if len(inputs) > limit:
             message = f"inputs: {len(inputs)} are more than {limit} (serve.max_inputs_per_request): send them in parts"
             raise BadInput("too_many_inputs", message, status=413)
         loaded = version is None or self._parts.engine.resident(feed, version)
         admission = self._live if loaded else self._loading
-        return await admission.run(partial(self._admit, feed, inputs, version), inputs)
+        return await admission.run(partial(self._admit, feed, inputs, version, asked), inputs)
 
-    def _admit(self, feed: str, inputs: Sequence[PredictInput], version: int | None) -> "Future[list[Answer]]":
+    def _admit(
+        self, feed: str, inputs: Sequence[PredictInput], version: int | None, asked: Asked
+    ) -> "Future[list[Answer]]":
         limit = self._parts.section.max_text_bytes
         texts = [cleaned_text(one.text, index, limit) for index, one in enumerate(inputs)]
-        return self._parts.engine.submit(feed, texts, version)
+        return self._parts.engine.submit(feed, texts, version, asked)
 
     def _collect(
         self, feed: str, inputs: Sequence[PredictInput], ids: Sequence[str | None], answers: Sequence[Answer]
@@ -327,4 +345,15 @@ class _Labeller:
 
 
 def _prediction(given_id: str | int | None, answer: Answer) -> PredictionReply:
-    return PredictionReply(given_id, answer.label, answer.scores, answer.adapter_version)
+    return PredictionReply(
+        id=given_id,
+        label=answer.label,
+        scores=answer.scores,
+        adapter_version=answer.adapter_version,
+        pulse=answer.pulse,
+    )
+
+
+def _explained(given_id: str | int | None, answer: Answer) -> PredictionReply:
+    experts = {name: ExpertReply(one.scores, one.weight) for name, one in answer.experts.items()}
+    return msgspec.structs.replace(_prediction(given_id, answer), experts=experts, bias=answer.bias)

@@ -1,6 +1,6 @@
 """The bodies of the public HTTP requests: their shape, and the checks that a schema cannot express. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -75,6 +75,14 @@ def checked_version(version: int | None) -> int | None:
     if version is not None and not 0 <= version < 2**53:
         raise BadInput("invalid_body", f"adapter_version = {version}: use a version from 0 on, or leave it out")
     return version
+
+
+def checked_flag(query: Mapping[str, str], name: str) -> bool:
+    """A flag of the query: true, false, or absent. BadInput for anything else."""
+    value = query.get(name, "false")
+    if value not in ("true", "false"):
+        raise BadInput("invalid_query", f"?{name}={value:.40}: use true or false, or leave it out")
+    return value == "true"
 
 
 def cleaned_text(text: str, index: int, max_bytes: int) -> str:

@@ -3,14 +3,16 @@
 Every error has the shape of `ErrorReply`; `described` says for a route what it takes, what it answers, and that.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 __all__ = [
     "OPEN",
     "ErrorReply",
+    "ExpertReply",
     "FeedReply",
     "FeedsReply",
     "HealthReply",
@@ -31,13 +33,30 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Version = Annotated[int, Meta(ge=0, description="0 is the untrained base")]
 
 
-class PredictionReply(msgspec.Struct, frozen=True):
-    """One answer, in the order of the inputs. `label` is null only at version 0; `scores` sum to 1."""
+Pulse = Annotated[int, Meta(ge=0, description="the feed's fast state; 0: there is none, the version answers alone")]
+
+
+class ExpertReply(msgspec.Struct, frozen=True):
+    """What one expert says, by label: scores on the scale of logits, and the weight that each of them got."""
+
+    scores: dict[str, float]
+    weight: dict[str, float]
+
+
+class PredictionReply(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer, in the order of the inputs. `label` is null only at version 0; `scores` sum to 1.
+
+    With `?experts=true`: `scores` are the softmax of the sum, over `experts`, of weight times score, plus `bias`; both
+    are empty where the version's head answered alone.
+    """
 
     id: str | int | None
     label: str | None
     scores: dict[str, Share]
     adapter_version: Version
+    pulse: Pulse
+    experts: dict[str, ExpertReply] | UnsetType = UNSET
+    bias: dict[str, float] | UnsetType = UNSET
 
 
 class PredictReply(msgspec.Struct, frozen=True):
@@ -53,11 +72,14 @@ class LabelsReply(msgspec.Struct, frozen=True):
 
 
 class ReadyFeed(msgspec.Struct, frozen=True):
-    """What this replica serves for a feed, and why it is not what the registry names, if so."""
+    """What this replica serves for a feed, and why it is not what the registry names, if so. `fell_back`: the watch of
+    the fast clock lets the version's head answer alone."""
 
     ready: bool
     version: Version
     revision: int
+    pulse: Pulse
+    fell_back: bool
     refused: str | None
 
 
@@ -70,6 +92,7 @@ class FeedReply(msgspec.Struct, frozen=True):
     ready: bool
     version: Version
     revision: int
+    pulse: Pulse
 
 
 class FeedsReply(msgspec.Struct, frozen=True):
@@ -160,14 +183,22 @@ def described(
     *,
     status: int = 200,
     body: tuple[type[msgspec.Struct], Any] | None = None,
+    flags: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """A route's `tags`, `status_code`, `responses` and `openapi_extra` for FastAPI. `body`: its shape and an example.
+    `flags`: what may stand in the query as true or false, and what it does.
 
     All but `OPEN` routes take a token.
     """
     extra: dict[str, Any] = {} if tag == OPEN else {"security": [{"bearer": []}]}
     if body is not None:
         extra["requestBody"] = {"content": _content(*body)}
+    if flags:
+        boolean = {"type": "boolean", "default": False}
+        extra["parameters"] = [
+            {"name": name, "in": "query", "required": False, "description": what, "schema": boolean}
+            for name, what in flags.items()
+        ]
     error = {"error": {"code": "unknown_feed", "message": "no feed 'review'; known feeds: reviews"}}
     return {
         "tags": [tag],

@@ -19,6 +19,7 @@ pytest_plugins = [
     "tests.fixtures.kafka",
     "tests.fixtures.redis",
     "tests.fixtures.registry",
+    "tests.fixtures.fast_serving",
     "tests.fixtures.models",
     "tests.fixtures.cli",
     "tests.fixtures.installation",

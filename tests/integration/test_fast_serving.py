@@ -23,7 +23,7 @@ from driftline.topics.codec import Codec, encode_event
 from driftline.topics.files import FileTopics
 from serving.engine import Answer, Asked
 from serving.scorer import Scorer
-from tests.fixtures.fast_clock import LABELS, Clock, mixture
+from tests.fixtures.fast_clock import LABELS, Clock
 from tests.fixtures.fast_serving import Oracle, some_texts, weights_with_names
 from tests.fixtures.registry import FEED, SIGNER
 from tests.fixtures.replicas import Gate, Replica, eventually, feed_config, topic_names
@@ -33,30 +33,6 @@ TEXTS, _ = some_texts(7, seed=99)
 WITHIN_S = 30.0
 NUMBERS = ("0", "1", "2")
 """Label names that say nothing."""
-
-
-@pytest.fixture
-def clock(registry: Registry, base: Base) -> Iterator[Clock]:
-    with registry.lease(FEED, "adapt", ttl_s=30) as lease:
-        assert lease.acquire()
-        yield Clock(registry, lease, mixture().start(len(LABELS), base.hidden_size))
-
-
-@pytest.fixture
-def publisher(registry: Registry, base: Base, tiny_base_dir: Path) -> Iterator[Publisher]:
-    publisher = Publisher(registry, SIGNER, base, tiny_base_dir, FEED)
-    yield publisher
-    publisher.close()
-
-
-@pytest.fixture
-def oracle(base: Base, tiny_base_dir: Path) -> Oracle:
-    return Oracle(base, tiny_base_dir)
-
-
-@pytest.fixture
-def named(base: Base, tiny_base_dir: Path) -> Weights:
-    return weights_with_names(base, tiny_base_dir, 3, seed=1)
 
 
 MakeReplica = Callable[..., Replica]
@@ -110,25 +86,25 @@ def assert_heads(answers: Sequence[Answer], expected: np.ndarray, version: int, 
 
 
 def test_every_answer_equals_a_fresh_computation(
-    replica: Replica, clock: Clock, publisher: Publisher, oracle: Oracle, named: Weights
+    replica: Replica, fast_clock: Clock, slow_clock: Publisher, oracle: Oracle, named: Weights
 ) -> None:
-    clock.begin("first")
-    publisher.publish(named)
+    fast_clock.begin("first")
+    slow_clock.publish(named)
     for seed in range(0, 30, 10):
-        oracle.teach(clock, named, 3, seed=seed)
-        assert follow(replica) == clock.pulse.number
-        expected = oracle.scores(named, clock.states, TEXTS)
-        assert_mixed(replica.engine.predict(FEED, TEXTS), expected, 1, clock.pulse.number)
-    alone = publisher.scores(1, TEXTS).numpy()
+        oracle.teach(fast_clock, named, 3, seed=seed)
+        assert follow(replica) == fast_clock.pulse.number
+        expected = oracle.scores(named, fast_clock.states, TEXTS)
+        assert_mixed(replica.engine.predict(FEED, TEXTS), expected, 1, fast_clock.pulse.number)
+    alone = slow_clock.scores(1, TEXTS).numpy()
     assert np.abs(expected - alone).max() > 0.05, "what was learned shows"
 
 
 def test_the_feature_that_was_served_gives_the_same_answer(
-    replica: Replica, clock: Clock, publisher: Publisher, oracle: Oracle, named: Weights
+    replica: Replica, fast_clock: Clock, slow_clock: Publisher, oracle: Oracle, named: Weights
 ) -> None:
-    clock.begin("first")
-    publisher.publish(named)
-    oracle.teach(clock, named, 2)
+    fast_clock.begin("first")
+    slow_clock.publish(named)
+    oracle.teach(fast_clock, named, 2)
     follow(replica)
     answers = replica.engine.predict(FEED, TEXTS)
     served = np.stack([np.frombuffer(one.feature or b"", "<f2") for one in answers])
@@ -136,105 +112,105 @@ def test_the_feature_that_was_served_gives_the_same_answer(
 
 
 def test_a_version_without_names_is_mixed_without_them(
-    replica: Replica, clock: Clock, publisher: Publisher, oracle: Oracle, base: Base
+    replica: Replica, fast_clock: Clock, slow_clock: Publisher, oracle: Oracle, base: Base
 ) -> None:
     nameless = random_weights(base, 3, seed=4)
-    clock.begin("first")
-    publisher.publish(nameless)
-    oracle.teach(clock, nameless, 3)
+    fast_clock.begin("first")
+    slow_clock.publish(nameless)
+    oracle.teach(fast_clock, nameless, 3)
     follow(replica)
     answers = replica.engine.predict(FEED, TEXTS, asked=Asked.EXPERTS)
-    assert_mixed(answers, oracle.scores(nameless, clock.states, TEXTS), 1, 4)
+    assert_mixed(answers, oracle.scores(nameless, fast_clock.states, TEXTS), 1, 4)
     assert set(answers[0].experts) == {"head", "ridge", "words", "chars"}
 
 
 def test_a_version_with_fewer_classes_is_mixed_over_the_feeds(
-    replica: Replica, clock: Clock, publisher: Publisher, oracle: Oracle, base: Base
+    replica: Replica, fast_clock: Clock, slow_clock: Publisher, oracle: Oracle, base: Base
 ) -> None:
     """The head grants an unknown class next to nothing, and the others may still answer it."""
     two, own = random_weights(base, 2, seed=5), ("positive", "negative")
-    clock.begin("first")
-    publisher.publish(two, labels=own)
+    fast_clock.begin("first")
+    slow_clock.publish(two, labels=own)
     for number in range(40):
         texts, targets = some_texts(8, number)
-        clock.learn(oracle.block(two, texts, own), targets)
-        clock.publish()
+        fast_clock.learn(oracle.block(two, texts, own), targets)
+        fast_clock.publish()
     follow(replica)
     answers = replica.engine.predict(FEED, TEXTS)
-    assert_mixed(answers, oracle.scores(two, clock.states, TEXTS, own), 1, 41)
+    assert_mixed(answers, oracle.scores(two, fast_clock.states, TEXTS, own), 1, 41)
     assert "neutral" in {one.label for one in answers}
 
 
 def test_a_state_that_fell_back_leaves_the_head_alone(
-    replica: Replica, clock: Clock, publisher: Publisher, oracle: Oracle, named: Weights
+    replica: Replica, fast_clock: Clock, slow_clock: Publisher, oracle: Oracle, named: Weights
 ) -> None:
-    clock.begin("first")
-    publisher.publish(named)
-    oracle.teach(clock, named, 2)
-    oracle.teach(clock, named, 1, seed=7, fell_back=True)
+    fast_clock.begin("first")
+    slow_clock.publish(named)
+    oracle.teach(fast_clock, named, 2)
+    oracle.teach(fast_clock, named, 1, seed=7, fell_back=True)
     follow(replica)
-    assert_heads(replica.engine.predict(FEED, TEXTS), publisher.scores(1, TEXTS).numpy(), 1, 4)
+    assert_heads(replica.engine.predict(FEED, TEXTS), slow_clock.scores(1, TEXTS).numpy(), 1, 4)
     assert replica.watcher.status().fell_back == (FEED,)
-    oracle.teach(clock, named, 1, seed=8)
+    oracle.teach(fast_clock, named, 1, seed=8)
     follow(replica)
-    assert_mixed(replica.engine.predict(FEED, TEXTS), oracle.scores(named, clock.states, TEXTS), 1, 5)
+    assert_mixed(replica.engine.predict(FEED, TEXTS), oracle.scores(named, fast_clock.states, TEXTS), 1, 5)
     assert (replica.watcher.status().fell_back, replica.watcher.status().pulses) == ((), {FEED: 5})
 
 
 def test_before_the_first_label_a_version_answers_alone(
-    replica: Replica, clock: Clock, publisher: Publisher, named: Weights
+    replica: Replica, fast_clock: Clock, slow_clock: Publisher, named: Weights
 ) -> None:
-    publisher.publish(named)
-    alone = publisher.scores(1, TEXTS).numpy()
+    slow_clock.publish(named)
+    alone = slow_clock.scores(1, TEXTS).numpy()
     follow(replica)
     assert_heads(replica.engine.predict(FEED, TEXTS), alone, 1, 0)
-    clock.begin("first")
+    fast_clock.begin("first")
     follow(replica)
     assert_heads(replica.engine.predict(FEED, TEXTS), alone, 1, 1)
 
 
 def test_the_head_alone_may_be_asked_for(
-    replica: Replica, clock: Clock, publisher: Publisher, oracle: Oracle, named: Weights
+    replica: Replica, fast_clock: Clock, slow_clock: Publisher, oracle: Oracle, named: Weights
 ) -> None:
-    clock.begin("first")
-    oracle.teach(clock, None, 2)
+    fast_clock.begin("first")
+    oracle.teach(fast_clock, None, 2)
     assert replica.engine.predict(FEED, TEXTS, asked=Asked.HEAD)[0].label is None
-    publisher.publish(named)
+    slow_clock.publish(named)
     follow(replica)
-    alone = publisher.scores(1, TEXTS).numpy()
+    alone = slow_clock.scores(1, TEXTS).numpy()
     for version in (None, 1):
         assert_heads(replica.engine.predict(FEED, TEXTS, version, Asked.HEAD), alone, 1, 0)
 
 
 def test_a_named_version_is_mixed_with_the_newest_pulse(
     replica: Replica,
-    clock: Clock,
-    publisher: Publisher,
+    fast_clock: Clock,
+    slow_clock: Publisher,
     oracle: Oracle,
     named: Weights,
     base: Base,
     tiny_base_dir: Path,
 ) -> None:
-    clock.begin("first")
-    publisher.publish(named)
+    fast_clock.begin("first")
+    slow_clock.publish(named)
     second = weights_with_names(base, tiny_base_dir, 3, seed=2)
-    publisher.publish(second)
-    oracle.teach(clock, second, 3)
+    slow_clock.publish(second)
+    oracle.teach(fast_clock, second, 3)
     follow(replica)
     for version, weights in ((1, named), (2, second), (None, second), (0, None)):
-        expected = oracle.scores(weights, clock.states, TEXTS)
+        expected = oracle.scores(weights, fast_clock.states, TEXTS)
         assert_mixed(replica.engine.predict(FEED, TEXTS, version), expected, 2 if version is None else version, 4)
 
 
-def test_cold_start_by_names_then_by_what_was_learned(replica: Replica, clock: Clock, oracle: Oracle) -> None:
+def test_cold_start_by_names_then_by_what_was_learned(replica: Replica, fast_clock: Clock, oracle: Oracle) -> None:
     assert [(one.label, one.pulse) for one in replica.engine.predict(FEED, TEXTS)] == [(None, 0)] * len(TEXTS)
-    clock.begin("first")
+    fast_clock.begin("first")
     follow(replica)
-    assert_mixed(replica.engine.predict(FEED, TEXTS), oracle.scores(None, clock.states, TEXTS), 0, 1)
-    oracle.teach(clock, None, 5)
+    assert_mixed(replica.engine.predict(FEED, TEXTS), oracle.scores(None, fast_clock.states, TEXTS), 0, 1)
+    oracle.teach(fast_clock, None, 5)
     follow(replica)
     answers = replica.engine.predict(FEED, TEXTS)
-    assert_mixed(answers, oracle.scores(None, clock.states, TEXTS), 0, 6)
+    assert_mixed(answers, oracle.scores(None, fast_clock.states, TEXTS), 0, 6)
     _, targets = some_texts(len(TEXTS), seed=99)
     assert [one.label for one in answers] == [LABELS[target] for target in targets]
 
@@ -256,15 +232,19 @@ def test_the_first_labels_are_learned_with_features(replica: Replica, oracle: Or
     ids=["names that say nothing", "no names expert"],
 )
 def test_without_names_that_say_something_nobody_answers_before_the_first_label(
-    make_replica: MakeReplica, clock: Clock, labels: Sequence[str], fast: dict[str, Any]
+    make_replica: MakeReplica, fast_clock: Clock, labels: Sequence[str], fast: dict[str, Any]
 ) -> None:
     replica = make_replica(labels=labels, fast=fast)
-    state = {name: one for name, one in clock.states.items() if name in (*fast.get("experts", clock.states), "mixer")}
+    state = {
+        name: one
+        for name, one in fast_clock.states.items()
+        if name in (*fast.get("experts", fast_clock.states), "mixer")
+    }
     if "experts" in fast:
         del state["mixer"].scoring["names"]
-    clock.states = state
-    clock.labels = tuple(labels)
-    clock.begin("first")
+    fast_clock.states = state
+    fast_clock.labels = tuple(labels)
+    fast_clock.begin("first")
     assert follow(replica) == 1
     answers = replica.engine.predict(FEED, TEXTS)
     assert [(one.label, one.pulse, one.scores) for one in answers] == [(None, 1, dict.fromkeys(labels, 1 / 3))] * 7
@@ -272,14 +252,14 @@ def test_without_names_that_say_something_nobody_answers_before_the_first_label(
 
 
 def test_a_pulse_in_the_middle_of_many_requests(
-    replica: Replica, clock: Clock, publisher: Publisher, oracle: Oracle, named: Weights
+    replica: Replica, fast_clock: Clock, slow_clock: Publisher, oracle: Oracle, named: Weights
 ) -> None:
     """Each request is answered by one pulse, and exactly as that pulse's state says."""
-    clock.begin("first")
-    publisher.publish(named)
-    oracle.teach(clock, named, 1)
+    fast_clock.begin("first")
+    slow_clock.publish(named)
+    oracle.teach(fast_clock, named, 1)
     follow(replica)
-    states: dict[int, dict[str, ExpertState]] = {clock.pulse.number: copy.deepcopy(clock.states)}
+    states: dict[int, dict[str, ExpertState]] = {fast_clock.pulse.number: copy.deepcopy(fast_clock.states)}
     stop = threading.Event()
 
     def client() -> list[list[Answer]]:
@@ -292,8 +272,8 @@ def test_a_pulse_in_the_middle_of_many_requests(
         clients = [pool.submit(client) for _ in range(4)]
         try:
             for seed in range(50, 70):
-                oracle.teach(clock, named, 1, seed=seed)
-                states[clock.pulse.number] = copy.deepcopy(clock.states)
+                oracle.teach(fast_clock, named, 1, seed=seed)
+                states[fast_clock.pulse.number] = copy.deepcopy(fast_clock.states)
                 follow(replica)
         finally:
             stop.set()
@@ -308,11 +288,11 @@ def test_a_pulse_in_the_middle_of_many_requests(
 
 
 def test_what_waits_together_is_mixed_together_and_answered_apart(
-    replica: Replica, clock: Clock, publisher: Publisher, oracle: Oracle, named: Weights
+    replica: Replica, fast_clock: Clock, slow_clock: Publisher, oracle: Oracle, named: Weights
 ) -> None:
-    clock.begin("first")
-    publisher.publish(named)
-    oracle.teach(clock, named, 2)
+    fast_clock.begin("first")
+    slow_clock.publish(named)
+    oracle.teach(fast_clock, named, 2)
     follow(replica)
     entered, released = threading.Event(), threading.Event()
 
@@ -331,18 +311,18 @@ def test_what_waits_together_is_mixed_together_and_answered_apart(
     released.set()
     holding.join()
     answers = [future.result(WITHIN_S) for future in futures]
-    assert_mixed(answers.pop(3), oracle.scores(None, clock.states, TEXTS), 0, 3)
-    expected = oracle.scores(named, clock.states, TEXTS)
+    assert_mixed(answers.pop(3), oracle.scores(None, fast_clock.states, TEXTS), 0, 3)
+    expected = oracle.scores(named, fast_clock.states, TEXTS)
     for start, own in enumerate(answers):
         assert_mixed(own, expected[start:], 1, 3)
 
 
 def test_closing_answers_everything(
-    replica: Replica, clock: Clock, publisher: Publisher, oracle: Oracle, named: Weights
+    replica: Replica, fast_clock: Clock, slow_clock: Publisher, oracle: Oracle, named: Weights
 ) -> None:
-    clock.begin("first")
-    publisher.publish(named)
-    oracle.teach(clock, named, 1)
+    fast_clock.begin("first")
+    slow_clock.publish(named)
+    oracle.teach(fast_clock, named, 1)
     follow(replica)
     gate = Gate(replica.engine)
     futures = [gate.hold(replica.engine, FEED)]
@@ -351,7 +331,7 @@ def test_closing_answers_everything(
     closing.start()
     gate.open()
     closing.join(WITHIN_S)
-    expected = oracle.scores(named, clock.states, TEXTS)
+    expected = oracle.scores(named, fast_clock.states, TEXTS)
     for future in futures[1:]:
         assert_mixed(future.result(0), expected, 1, 2)
     assert replica.watcher.follower.sync(FEED) == 2, "no pulse is taken over any more"
@@ -360,35 +340,35 @@ def test_closing_answers_everything(
 
 def test_where_mixing_fails_the_head_answers(
     replica: Replica,
-    clock: Clock,
-    publisher: Publisher,
+    fast_clock: Clock,
+    slow_clock: Publisher,
     oracle: Oracle,
     named: Weights,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    clock.begin("first")
-    publisher.publish(named)
-    oracle.teach(clock, named, 1)
+    fast_clock.begin("first")
+    slow_clock.publish(named)
+    oracle.teach(fast_clock, named, 1)
     follow(replica)
 
     def broken(_: object) -> None:
         raise ValueError("a bug")
 
     monkeypatch.setattr(replica.engine.fast[FEED], "mix", broken)
-    assert_heads(replica.engine.predict(FEED, TEXTS), publisher.scores(1, TEXTS).numpy(), 1, 0)
+    assert_heads(replica.engine.predict(FEED, TEXTS), slow_clock.scores(1, TEXTS).numpy(), 1, 0)
     assert [one.label for one in replica.engine.predict(FEED, TEXTS, 0)] == [None] * len(TEXTS)
     assert replica.engine.alive
 
 
 def test_a_feed_without_fast_clock_is_untouched(
-    make_replica: MakeReplica, clock: Clock, publisher: Publisher, named: Weights
+    make_replica: MakeReplica, fast_clock: Clock, slow_clock: Publisher, named: Weights
 ) -> None:
     replica = make_replica(fast={"enabled": False})
-    clock.begin("first")
-    publisher.publish(named)
+    fast_clock.begin("first")
+    slow_clock.publish(named)
     replica.watcher.sync(FEED)
     answers = replica.engine.predict(FEED, TEXTS, asked=Asked.EXPERTS)
-    assert_heads(answers, publisher.scores(1, TEXTS).numpy(), 1, 0)
+    assert_heads(answers, slow_clock.scores(1, TEXTS).numpy(), 1, 0)
     assert all((one.feature, one.experts, one.bias) == (None, {}, {}) for one in answers)
     assert replica.engine.fast == {}
     assert replica.watcher.status().pulses == {}
@@ -398,8 +378,8 @@ def test_a_feed_without_fast_clock_is_untouched(
 @pytest.mark.parametrize("features", [True, False])
 def test_predictions_on_the_topic_carry_pulse_and_feature(
     replica: Replica,
-    clock: Clock,
-    publisher: Publisher,
+    fast_clock: Clock,
+    slow_clock: Publisher,
     oracle: Oracle,
     named: Weights,
     tmp_path: Path,
@@ -411,20 +391,20 @@ def test_predictions_on_the_topic_carry_pulse_and_feature(
     topics.ensure(names.model_dump().values())
     with closing(topics.open_group([names.events], "score")) as reader:
         scorer = Scorer(topics, reader, replica.engine, FEED, section, names, "a", SystemClock())
-        clock.begin("first")
+        fast_clock.begin("first")
         for number in range(3):
             follow(replica)
             topics.append(names.events, [encode_event(str(number), TEXTS[0])])
             assert scorer.step(5.0) == 1
             if number == 0:
-                oracle.teach(clock, None, 1)
+                oracle.teach(fast_clock, None, 1)
             else:
-                publisher.publish(named)
+                slow_clock.publish(named)
     read = [Codec(FEED, section).prediction(raw) for raw in read_all(topics, names.predictions)]
     found = [one for one in read if isinstance(one, Prediction)]
     told = [(one.adapter_version, one.pulse, one.label is None) for one in found]
     assert told == [(0, 1, False), (0, 2, False), (1, 2, False)]
-    expected = oracle.scores(named, clock.states, TEXTS[:1])[0]
+    expected = oracle.scores(named, fast_clock.states, TEXTS[:1])[0]
     assert found[-1].scores == pytest.approx(dict(zip(LABELS, expected, strict=True)), abs=1e-5)
     served = [None if one.feature is None else np.frombuffer(one.feature, "<f2") for one in found]
     for one, weights in zip(served, (None, None, named), strict=True):
@@ -440,11 +420,11 @@ def read_all(topics: FileTopics, topic: str) -> list[RawRecord]:
 
 
 def test_experts_say_what_an_answer_was_mixed_from(
-    replica: Replica, clock: Clock, publisher: Publisher, oracle: Oracle, named: Weights
+    replica: Replica, fast_clock: Clock, slow_clock: Publisher, oracle: Oracle, named: Weights
 ) -> None:
-    clock.begin("first")
-    publisher.publish(named)
-    oracle.teach(clock, named, 4)
+    fast_clock.begin("first")
+    slow_clock.publish(named)
+    oracle.teach(fast_clock, named, 4)
     follow(replica)
     for answer in replica.engine.predict(FEED, TEXTS, asked=Asked.EXPERTS):
         assert set(answer.experts) == {"head", "ridge", "words", "chars", "names"}
@@ -458,33 +438,39 @@ def test_experts_say_what_an_answer_was_mixed_from(
 
 
 def test_a_replica_follows_by_itself_and_tells_what_it_cannot_have(
-    registry: Registry, base: Base, clock: Clock, publisher: Publisher, oracle: Oracle, named: Weights, tmp_path: Path
+    registry: Registry,
+    base: Base,
+    fast_clock: Clock,
+    slow_clock: Publisher,
+    oracle: Oracle,
+    named: Weights,
+    tmp_path: Path,
 ) -> None:
-    publisher.publish(named)
-    clock.begin("first")
+    slow_clock.publish(named)
+    fast_clock.begin("first")
     with Replica(
         registry, Trust.of(SIGNER.public_key), base, {FEED: feed_config(fast={"enabled": True})}, tmp_path
     ) as replica:
         replica.watch()
         assert eventually(replica.watcher.all_ready)
-        oracle.teach(clock, named, 2)
+        oracle.teach(fast_clock, named, 2)
         assert eventually(lambda: replica.engine.fast[FEED].number == 3)
-        assert registry.pulses.publish(FEED, 4, b"\xc1 nothing", lease=clock.lease)
+        assert registry.pulses.publish(FEED, 4, b"\xc1 nothing", lease=fast_clock.lease)
         assert eventually(lambda: "pulse 3: unreadable" in replica.watcher.refused.get(FEED, ""))
         assert replica.watcher.all_ready()
         assert eventually(lambda: any("unreadable" in one.refused.get(FEED, "") for one in registry.replicas()))
-        assert_mixed(replica.engine.predict(FEED, TEXTS), oracle.scores(named, clock.states, TEXTS), 1, 3)
+        assert_mixed(replica.engine.predict(FEED, TEXTS), oracle.scores(named, fast_clock.states, TEXTS), 1, 3)
 
 
 def test_ready_without_a_fast_state_that_can_be_had(
-    registry: Registry, base: Base, clock: Clock, publisher: Publisher, named: Weights, tmp_path: Path
+    registry: Registry, base: Base, fast_clock: Clock, slow_clock: Publisher, named: Weights, tmp_path: Path
 ) -> None:
-    publisher.publish(named)
-    assert registry.pulses.publish(FEED, 1, b"\xc1 nothing", lease=clock.lease)
+    slow_clock.publish(named)
+    assert registry.pulses.publish(FEED, 1, b"\xc1 nothing", lease=fast_clock.lease)
     with Replica(
         registry, Trust.of(SIGNER.public_key), base, {FEED: feed_config(fast={"enabled": True})}, tmp_path
     ) as replica:
         replica.watch()
         assert eventually(replica.watcher.all_ready)
         assert "pulse 0" in replica.watcher.refused[FEED]
-        assert_heads(replica.engine.predict(FEED, TEXTS), publisher.scores(1, TEXTS).numpy(), 1, 0)
+        assert_heads(replica.engine.predict(FEED, TEXTS), slow_clock.scores(1, TEXTS).numpy(), 1, 0)
