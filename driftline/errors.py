@@ -52,7 +52,12 @@ class UsageError(DriftlineError):
 
 
 class TopicError(DriftlineError):
-    """A topic cannot be used as it is; restarting does not help."""
+    """A topic cannot be used as it is; restarting does not help.
+
+    `unacknowledged`: of an append, the indices of those records that may not be there; None: of all, or not known.
+    """
+
+    unacknowledged: tuple[int, ...] | None = None
 
 
 class TopicUnavailable(TopicError):

@@ -1,12 +1,19 @@
-"""`driftline produce`: a file's lines onto a topic, byte for byte. Judging them is ingest's work."""
+"""`driftline produce`: a file's lines onto a topic, byte for byte. Judging them is ingest's work.
+
+Guards that nobody has to guess how far it came: whatever ends it early, it says how many records are acknowledged and
+what to type to go on from there.
+"""
 
 import gzip
+import shlex
+import signal
 import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import IO, Annotated, cast
 
@@ -17,15 +24,19 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feed
 from driftline.cli.output import err, print_json, say
+from driftline.cli.sending import Sending
 from driftline.clock import sleep
-from driftline.config import feed_topics, load_config
-from driftline.errors import UsageError
+from driftline.config import Config, feed_topics, load_config
+from driftline.errors import DriftlineError, TopicError, UsageError
+from driftline.names import StateFiles
 from driftline.phrases import count_of
-from driftline.topics import Outgoing, Topics
+from driftline.topics import Outgoing
 from driftline.topics.fields import Fields, Unusable
 
 BATCH_RECORDS = 500
 BATCH_BYTES = 1 << 20
+WAIT_S = 1800.0
+STANDARD_INPUT = "-"
 
 
 class Which(StrEnum):
@@ -50,6 +61,13 @@ TopicOption = Annotated[
 ]
 RateOption = Annotated[float | None, typer.Option("--rate", min=0.001, help="Records per second; default: no limit.")]
 
+SkipOption = Annotated[
+    int, typer.Option("--skip", min=0, metavar="N", help="Leave out the first N records: they are there already.")
+]
+WaitOption = Annotated[
+    float, typer.Option("--wait-s", min=0.0, help="How long an outage of the broker (or a full disk) is waited for.")
+]
+
 
 def produce(
     file: FileArgument,
@@ -57,53 +75,117 @@ def produce(
     topic: TopicOption = Which.events,
     rate: RateOption = None,
     feed: FeedOption = None,
+    skip: SkipOption = 0,
+    wait_s: WaitOption = WAIT_S,
     as_json: JsonOption = False,
 ) -> None:
-    """Put a file's records on the events or labels topic, Kafka or file. Blank lines are left out."""
+    """Put a file's records on the events or labels topic, Kafka or file. Blank lines are left out. An outage is waited
+    for; whatever ends it early, exit code 1 says how many records are acknowledged, and how to go on."""
     from driftline.assembly.wiring import build_topics
 
     loaded = load_config(config)
     name = choose_feed(loaded, feed)
     names = feed_topics(loaded, name)
     target, id_field = (names.events, loaded.feed[name].fields.id) if topic is Which.events else (names.labels, "id")
-    topics = build_topics(loaded)
+    again = _again(file, topic, name if feed else None, rate)
     started = time.monotonic()
-    try:
-        topics.ensure([target])
-        with _lines(file) as lines:
-            records = _send(topics, target, _outgoing(lines, id_field), rate, file)
-    finally:
-        topics.close()
-    if not records:
+    with closing(build_topics(loaded)) as topics, _lines(file) as lines, _ended_by_signals():
+        sending = Sending(topics, _where(loaded), target, wait_s, skip)
+        _send(sending, _outgoing(lines, id_field), rate, file, again)
+    if not sending.given:
         err.print(f"[bold yellow]warning:[/] {escape(str(file))} holds no record: nothing went out")
-    _report(target, records, time.monotonic() - started, as_json)
+    _report(sending, time.monotonic() - started, as_json)
 
 
-def _report(target: str, records: int, seconds: float, as_json: bool) -> None:
+def _report(sending: Sending, seconds: float, as_json: bool) -> None:
+    records, again = sending.given - sending.skipped, sending.sent_again
     if as_json:
-        print_json({"topic": target, "records": records, "seconds": round(seconds, 3)})
-    else:
-        say(f"{count_of(records, 'record')} onto {target} in {seconds:.1f} s ({records / max(seconds, 1e-9):,.0f}/s)")
+        print_json({"topic": sending.topic, "records": records, "seconds": round(seconds, 3), "sent_again": again})
+        return
+    per_s = records / max(seconds, 1e-9)
+    say(f"{count_of(records, 'record')} onto {sending.topic} in {seconds:.1f} s ({per_s:,.0f}/s)")
+    if again:
+        say(f"{count_of(again, 'record')} sent again after an outage: they may be there twice; an id is taken in once")
 
 
-def _send(topics: Topics, target: str, records: Iterator[Outgoing], rate: float | None, file: Path) -> int:
+def _send(sending: Sending, records: Iterator[Outgoing], rate: float | None, file: Path, again: str) -> None:
     """Append in batches, each durable before the next; with a rate, a batch is what is due in a tenth of a second.
 
-    UsageError if the file cannot be read to its end; it says how many records went out.
+    UsageError if the file cannot be read to its end, DriftlineError for whatever else ends it early (an outage, a
+    topic that refuses, Ctrl-C): both say how many records are acknowledged.
     """
     limit = BATCH_RECORDS if rate is None else max(1, min(BATCH_RECORDS, int(rate / 10)))
-    started, sent = time.monotonic(), 0
     try:
+        sending.ensure()
+        _leave_out(records, sending.skipped, file)
+        started = time.monotonic()
         for batch in batches(records, limit, BATCH_BYTES):
-            topics.append(target, batch)
-            sent += len(batch)
+            sending.append(batch)
             if rate is not None:
-                sleep(max(0.0, started + sent / rate - time.monotonic()))
+                due = started + sending.waited_s + (sending.given - sending.skipped) / rate
+                sleep(max(0.0, due - time.monotonic()))
     except (OSError, EOFError, zlib.error) as error:
-        gone = f"its first {count_of(sent, 'record')} went out onto {target}: mend the file, send the rest"
-        gone = gone if sent else "nothing of it went out: mend the file, then send it"
+        gone = f"its first {count_of(sending.without_gap, 'record')} went out onto {sending.topic}: mend the file, then"
+        gone = f"{gone} `{again} --skip {sending.without_gap}`" if sending.given else "nothing of it went out: mend it"
         raise UsageError(f"{file}: cannot be read to its end ({error}); {gone}") from None
-    return sent
+    except (TopicError, KeyboardInterrupt) as error:
+        why = f"{sending.where}: {error}" if isinstance(error, TopicError) else "stopped by a signal"
+        raise DriftlineError(
+            f"{why}\n{_account(sending, _total(file))}; to go on: `{again} --skip {sending.without_gap}`"
+        ) from None
+
+
+def _where(config: Config) -> str:
+    if config.topics.kind == "kafka":
+        return f"Kafka at {config.topics.bootstrap_servers}"
+    return f"topic files in {StateFiles(config.state.path).topics}"
+
+
+def _leave_out(records: Iterator[Outgoing], skip: int, file: Path) -> None:
+    """UsageError if there are not so many."""
+    left_out = sum(1 for _ in islice(records, skip))
+    if left_out < skip:
+        raise UsageError(f"--skip {skip}: {file} holds only {count_of(left_out, 'record')}: nothing is left to send")
+
+
+def _account(sending: Sending, total: int | None) -> str:
+    """`12,500 of 20,000 records are on the topic reviews`, and what is not known of those after them."""
+    of = "" if total is None else f" of {total:,}"
+    told = f"{sending.acknowledged:,}{of} records are on the topic {sending.topic}"
+    if sending.acknowledged > sending.without_gap:
+        told += f", the first {sending.without_gap:,} without a gap"
+    if open_ := sending.given - sending.acknowledged:
+        told += f"; of {open_:,} more that were on their way some may be, too (an id is taken in once)"
+    return told
+
+
+def _total(file: Path) -> int | None:
+    """How many records the file holds, read anew; None where that cannot be told, as of standard input."""
+    if not file.is_file():
+        return None
+    try:
+        with _lines(file) as lines:
+            return sum(1 for line in lines if line.strip())
+    except (OSError, EOFError, zlib.error):
+        return None
+
+
+def _again(file: Path, topic: Which, feed: str | None, rate: float | None) -> str:
+    """This command, to be typed again, without `--skip`."""
+    options = [] if topic is Which.events else ["--topic", topic]
+    options += ["--feed", feed] if feed else []
+    options += ["--rate", f"{rate:g}"] if rate else []
+    return f"driftline produce {shlex.join([str(file), *options])}"
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM ends the block by KeyboardInterrupt, as Ctrl-C does. Main thread only."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def batches(records: Iterator[Outgoing], max_records: int, max_bytes: int) -> Iterator[list[Outgoing]]:
@@ -139,7 +221,7 @@ def record_key(value: bytes, id_field: str) -> bytes | None:
 @contextmanager
 def _lines(path: Path) -> Iterator[Iterator[bytes]]:
     """The file's lines with a progress bar on stderr; gzip is recognised by its first bytes."""
-    if str(path) == "-":
+    if str(path) == STANDARD_INPUT:
         yield iter(sys.stdin.buffer)
         return
     try:

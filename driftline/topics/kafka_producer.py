@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 import structlog
 from kafka import KafkaProducer
 from kafka import errors as kafka_errors
+from kafka.producer.future import FutureRecordMetadata
 
 from driftline.clock import Deadline
-from driftline.errors import TopicUnavailable
+from driftline.errors import DriftlineError, TopicError, TopicUnavailable
 from driftline.topics.kafka_client import translate
 
 _log = structlog.get_logger()
@@ -52,18 +53,18 @@ class KafkaAppender:
         self._producer: KafkaProducer | None = None
 
     def append(self, topic: str, records: Sequence[KafkaRecord]) -> None:
-        """Send and wait for all. On an error some of the records may have been appended."""
+        """Send and wait for all. On an error some may have been appended; it says which were not acknowledged."""
         producer = self._current()
+        futures: list[FutureRecordMetadata] = []
         try:
             for first in range(0, len(records), PART_RECORDS):
-                _send(producer, topic, records[first : first + PART_RECORDS])
+                _send(producer, topic, records[first : first + PART_RECORDS], futures)
         except kafka_errors.KafkaError as error:
             self._give_up(producer, topic)  # also after a record that was too large: the next ones would fail with it
-            if isinstance(error, kafka_errors.IllegalStateError):  # closed, and what was in flight with it
-                raise TopicUnavailable(
-                    f"appending to topic {topic!r}: another append gave the producer up: it can be tried again"
-                ) from error
-            raise translate(error, f"appending to topic {topic!r}") from error
+            failed = _translated(error, topic)
+            if isinstance(failed, TopicError):
+                failed.unacknowledged = _unacknowledged(futures, len(records))
+            raise failed from error
 
     def close(self) -> None:
         with self._lock:
@@ -85,13 +86,28 @@ class KafkaAppender:
         _close(producer)
 
 
-def _send(producer: KafkaProducer, topic: str, records: Sequence[KafkaRecord]) -> None:
-    futures = [
-        producer.send(topic, value=record.value, key=record.key, headers=record.headers or None) for record in records
-    ]
+def _send(
+    producer: KafkaProducer, topic: str, records: Sequence[KafkaRecord], futures: list[FutureRecordMetadata]
+) -> None:
+    """Send and wait for these; `futures` gets one for each that was handed over."""
+    first = len(futures)
+    for record in records:
+        futures.append(producer.send(topic, value=record.value, key=record.key, headers=record.headers or None))
     deadline = Deadline(producer.config["delivery_timeout_ms"] / 1000 + GRACE_S)
-    for future in futures:
+    for future in futures[first:]:
         future.get(timeout=deadline.remaining_s())
+
+
+def _unacknowledged(futures: Sequence[FutureRecordMetadata], records: int) -> tuple[int, ...]:
+    return tuple(index for index in range(records) if index >= len(futures) or not futures[index].succeeded())
+
+
+def _translated(error: kafka_errors.KafkaError, topic: str) -> DriftlineError:
+    if isinstance(error, kafka_errors.IllegalStateError):  # closed, and what was in flight with it
+        return TopicUnavailable(
+            f"appending to topic {topic!r}: another append gave the producer up: it can be tried again"
+        )
+    return translate(error, f"appending to topic {topic!r}")
 
 
 def _close(producer: KafkaProducer) -> None:

@@ -61,9 +61,10 @@ def test_a_broker_that_is_not_there_is_named(driftline: Driftline, tmp_path: Pat
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         write_config(tmp_path, address, unique)
         (tmp_path / "events.jsonl").write_text("{}\n")
-        produced = driftline("produce", "events.jsonl")
+        produced = driftline("produce", "events.jsonl", "--wait-s", "0")
         assert produced.code == 1
-        assert address in produced.err
+        assert f"waiting for Kafka at {address} (" in produced.err
+        assert f"0 of 1 records are on the topic {unique}; to go on: `" in produced.err
         checked = driftline("check", "--json")
     wrong = [finding for finding in json.loads(checked.out)["checks"] if not finding["ok"]]
     assert any(address in finding["detail"] for finding in wrong)
