@@ -1,7 +1,8 @@
 """The lock-step driver: one thread, one order of steps, a simulated clock, so that two runs give the same report.
 
 Per batch (32 events, cut where a cycle may be due): events onto the topic → answered by the engine → ingested with
-their predictions → labels that have come onto the labels topic → ingested → full segments closed. Between batches time
+their predictions → labels that have come onto the labels topic → ingested → learned by the fast clock, whose pulse the
+engine takes over → full segments closed. Between batches time
 passes: labels come and ticks start cycles, in their order; a due cycle runs through to its swap, in no time.
 """
 
@@ -12,6 +13,7 @@ from driftline.errors import ServingError
 from driftline.topics import Outgoing
 from driftline.topics.codec import encode_label
 from learner.cycle import CycleReport
+from replay.experts import Experts
 from replay.labels import DueLabel, Forecast, LabelQueue, TakenTexts
 from replay.pace import Pace
 from replay.pipeline import Pipeline
@@ -33,6 +35,7 @@ class Driver:
         self.pipeline = pipeline
         self.tally = Tally()
         self.rivals = Rivals(pipeline.feed, pipeline.section.labels, pipeline.base, pipeline.engine)
+        self.experts = Experts(pipeline.section)
         self._pace = pace
         self._on_step = on_step or (lambda _: None)
         self._labels = LabelQueue()
@@ -53,6 +56,7 @@ class Driver:
         with self.tally.timed("ingest"):
             self.pipeline.ingest_waiting()
             self.pipeline.ingest.drain_dead_letters()
+        self._adapt()
         with self.tally.timed("evaluate"):
             self.pipeline.learner.close_segments(minimum_open=MINIMUM_LAST_HOLDOUTS)
 
@@ -122,6 +126,7 @@ class Driver:
         with tally.timed("baselines"):
             decoded = [(item, event) for item in batch if (event := pipe.decode(item)) is not None]
             self.rivals.answer([event.event_id for _, event in decoded], [event.text for _, event in decoded])
+        self.experts.listen([event for _, event in decoded], pipe.overheard.answers)
         tally.events += len(batch)
         for item, event in decoded:
             repeated = self._taken.seen(event.event_id)
@@ -140,12 +145,17 @@ class Driver:
         pipe.topics.append(pipe.names.labels, [_encoded(one) for one in due])
         with self.tally.timed("ingest"):
             pipe.ingest_waiting()
+        self._adapt()
         with self.tally.timed("baselines"):
             examples = pipe.buffer.ledger.examples_after(pipe.feed, self._last_seq)
             self.rivals.learn(examples)
         self._last_seq = examples[-1].seq if examples else self._last_seq
         with self.tally.timed("evaluate"):
             pipe.learner.close_segments()
+
+    def _adapt(self) -> None:
+        with self.tally.timed("adapt"):
+            self.tally.pulses += self.pipeline.adapt()
 
     # --- a tick comes
 
@@ -163,6 +173,7 @@ class Driver:
         pipe.watcher.sync(pipe.feed)
         if pipe.engine.active(pipe.feed)[0] != version:
             raise ServingError(f"version {version} was refused: {pipe.watcher.refused.get(pipe.feed)}")
+        self._adapt()
         now = pipe.clock.now()
         self.tally.swaps.append(Swap(version, self.tally.events, len(self.rivals.order)))
         self.rivals.keep_first(version)

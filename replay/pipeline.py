@@ -8,18 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from driftline.assembly import wiring
+from driftline.assembly.fast_clock import build_fast_clock
 from driftline.base import Base
 from driftline.buffer import Buffer
 from driftline.clock import SimulatedClock
 from driftline.config import Config, FeedConfig, FeedTopics
-from driftline.errors import UsageError
-from driftline.records import Event, Position, RawRecord
+from driftline.errors import ServingError, UsageError
+from driftline.records import ADAPT_ROLE, Event, Position, RawRecord
 from driftline.registry import Registry
 from driftline.registry.embedded import stop_embedded
 from driftline.topics import Topics
 from driftline.topics.codec import Codec
 from learner.cycle import Learner
+from learner.fast.clock import FastClock
 from learner.threads import torch_threads
+from replay.experts import Overheard
 from replay.source import StreamItem
 from serving.engine import Engine
 from serving.scorer import Scorer
@@ -48,6 +51,8 @@ class Pipeline:
     scorer: Scorer
     ingest: Ingest
     learner: Learner
+    fast: FastClock | None
+    overheard: Overheard
 
     def decode(self, item: StreamItem) -> Event | None:
         """The event as ingest and scorer will see it; None if it will be dead-lettered."""
@@ -68,6 +73,19 @@ class Pipeline:
         """Let ingest read everything there is."""
         while self.ingest.step(0.0):
             pass
+
+    def adapt(self) -> int:
+        """Let the fast clock, if the feed has one, learn all that is due, and the engine follow. Returns the pulses."""
+        if self.fast is None:
+            return 0
+        before = self.fast.state.number
+        self.fast.follow(self.registry.live(self.feed).version)
+        while self.fast.step():
+            pass
+        self.watcher.follower.sync(self.feed)
+        if reason := self.watcher.follower.refused.get(self.feed):
+            raise ServingError(f"a pulse was refused: {reason}")
+        return self.fast.state.number - before
 
 
 def replay_config(config: Config, feed: str, state: Path) -> Config:
@@ -129,13 +147,17 @@ def open_pipeline(config: Config, feed: str, clock: SimulatedClock) -> Iterator[
         stack.callback(engine.close)
         watcher = wiring.build_watcher(config, engine, base, registry, role="replay", url=None)
         watcher.sync(feed)
-        scorer = wiring.build_scorer(feed, config, topics, engine, clock)
+        overheard = Overheard(engine)
+        scorer = wiring.build_scorer(feed, config, topics, overheard, clock)
         stack.callback(scorer.close)
         ingest = wiring.build_ingest(config, topics, buffer, clock)
         stack.callback(ingest.close)
         learner = wiring.build_learner(feed, config, base, registry, buffer, clock)
         learner.lease.acquire()
         stack.callback(learner.lease.release)
+        fast = _fast_clock(stack, feed, config, base, registry, buffer) if section.fast.enabled else None
+        if fast is not None:
+            watcher.follower.sync(feed)
         yield Pipeline(
             feed=feed,
             config=config,
@@ -152,4 +174,18 @@ def open_pipeline(config: Config, feed: str, clock: SimulatedClock) -> Iterator[
             scorer=scorer,
             ingest=ingest,
             learner=learner,
+            fast=fast,
+            overheard=overheard,
         )
+
+
+def _fast_clock(
+    stack: ExitStack, feed: str, config: Config, base: Base, registry: Registry, buffer: Buffer
+) -> FastClock:
+    lease = registry.lease(feed, ADAPT_ROLE, ttl_s=5)
+    lease.acquire()
+    stack.callback(lease.release)
+    names = base.features(config.feed[feed].labels).numpy()  # (C, d)
+    clock = build_fast_clock(feed, config, registry, buffer, lease, names)
+    clock.open()
+    return clock

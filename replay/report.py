@@ -19,12 +19,12 @@ from replay.final_exam import final_exam
 from replay.pipeline import Pipeline
 from replay.source import StreamItem
 
-REPORT_FORMAT = 3
+REPORT_FORMAT = 4
 """What a report may hold: 1 is what was written before there was a number; with 2 came
 `dtype` (what updates were trained in), macro-F1 of every exam, classes, sources and `broken_words`;
 with 3 `ahead` of every baseline (ours minus theirs, with its 95 % interval), the baselines' exams under `evaluation`,
-the setting that `online_head` had chosen, and `frozen_mixture` among the baselines. The name `experts` is kept free in
-3 for what the next release brings."""
+the setting that `online_head` had chosen, and `frozen_mixture` among the baselines;
+with 4 `experts`, `pulses` and `seconds.adapt`, of feeds with a fast clock."""
 WINDOW_EVENTS = 250
 
 
@@ -56,6 +56,8 @@ def build_report(driver: Driver, total_seconds: float, evaluation: Iterable[Stre
         "schedule": schedule(pipe.section.schedule, counts.examples),
         "duplicates": counts.duplicates,
         "prequential": prequential(scored, pipe.section.labels),
+        "experts": driver.experts.rows(scored, WINDOW_EVENTS),
+        "pulses": tally.pulses,
         "baselines": baselines(driver, scored, warm),
         "after_cold_start": warm,
         "retention": retention(pipe),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from learner.cycle import CycleReport
 
-ACTIVITIES = ("ingest", "predict", "train", "evaluate", "baselines")
+ACTIVITIES = ("ingest", "predict", "adapt", "train", "evaluate", "baselines")
 
 
 class Swap(NamedTuple):
@@ -28,6 +28,7 @@ class Tally:
     freshness_s: list[float] = field(default_factory=list)
     swaps: list[Swap] = field(default_factory=list)
     trained_examples: int = 0
+    pulses: int = 0
     events: int = 0
     requests_failed: int = 0
 

@@ -10,6 +10,7 @@ Skipped: events collected from /predict (they were answered there), and what ing
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import structlog
 
@@ -20,13 +21,24 @@ from driftline.errors import BadInput, DriftlineError, Overloaded, ServingError
 from driftline.records import Event, Prediction, RawRecord
 from driftline.topics import Partition, Reader, Topics
 from driftline.topics.codec import Codec, encode_prediction, text_sha256
-from serving.engine import Answer, Engine
+from serving.answers import Answer
 
 log = structlog.get_logger()
 
 BATCH_EVENTS = 256
 POLL_S = 0.5
 RETRY_S = 0.5
+
+
+class Answering(Protocol):
+    """What a scorer asks: the engine, or whoever passes its answers on."""
+
+    @property
+    def alive(self) -> bool:
+        """See `Engine.alive`."""
+
+    def predict(self, feed: str, texts: Sequence[str], /) -> list[Answer]:
+        """See `Engine.predict`."""
 
 
 class Scorer:
@@ -39,7 +51,7 @@ class Scorer:
         self,
         topics: Topics,
         reader: Reader,
-        engine: Engine,
+        engine: Answering,
         feed: str,
         section: FeedConfig,
         names: FeedTopics,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from learner.service import LearnerService
     from serving.app import Parts
     from serving.engine import Engine
-    from serving.scorer import Scorer
+    from serving.scorer import Answering, Scorer
     from serving.watcher import Watcher
     from stream.ingest import Ingest
 
@@ -280,7 +280,7 @@ def build_watcher(
     )
 
 
-def build_scorer(feed: str, config: Config, topics: Topics, engine: Engine, clock: Clock) -> Scorer:
+def build_scorer(feed: str, config: Config, topics: Topics, engine: Answering, clock: Clock) -> Scorer:
     """One feed's scorer in its own consumer group; makes the feed's topics where they are missing."""
     from serving.scorer import Scorer
 

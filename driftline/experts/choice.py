@@ -7,16 +7,19 @@ from driftline.config import FastConfig
 from driftline.experts import EXPERTS, Expert, Mixture
 from driftline.experts.linear import Linear
 
-__all__ = ["are_words", "mixture_of"]
+__all__ = ["are_words", "chosen", "mixture_of"]
 
 LEAST_LETTERS = 3
 
 
+def chosen(section: FastConfig) -> tuple[str, ...]:
+    """The names of the chosen experts, in the order of `EXPERTS`."""
+    return tuple(name for name in EXPERTS if name in section.experts)
+
+
 def mixture_of(section: FastConfig) -> Mixture:
-    """The chosen experts, in the order of `EXPERTS`, bounded as the config says."""
-    return Mixture(
-        experts={name: _bounded(expert, section) for name, expert in EXPERTS.items() if name in section.experts}
-    )
+    """The chosen experts, bounded as the config says."""
+    return Mixture(experts={name: _bounded(EXPERTS[name], section) for name in chosen(section)})
 
 
 def are_words(labels: Sequence[str]) -> bool:

@@ -194,7 +194,7 @@ def test_the_report_has_the_fields_of_the_design(replay: Replay, tmp_path: Path)
         ),
         *("versions", "swaps", "freshness_s", "seconds", "examples_per_s"),
     }
-    assert (report["format"], report["dtype"] in ("float32", "bfloat16")) == (3, True)
+    assert (report["format"], report["dtype"] in ("float32", "bfloat16")) == (4, True)
     assert set(report["prequential"]) == {"accuracy", "macro_f1", "n", "windows", "by_class", "confusion", "by_source"}
     assert all(set(row) >= {"accuracy", "macro_f1", "n", "ahead"} for row in report["baselines"].values())
     assert all(set(row["ahead"]) == {"gap", "low", "high"} for row in report["baselines"].values())
