@@ -55,6 +55,7 @@ __all__ = [
     "StateConfig",
     "TopicsConfig",
     "TrustConfig",
+    "config_sha256",
     "feed_sha256",
     "feed_topics",
     "load_config",
@@ -324,6 +325,11 @@ def feed_sha256(config: Config, feed: str) -> str:
     base = config.base.model_dump(mode="json", exclude={"model", "device"})
     document = {"base": base, "feed": config.feed[feed].model_dump(mode="json")}
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def config_sha256(config: Config) -> str:
+    """sha256 over all that the file says, whatever its comments and order; secrets as it names them."""
+    return hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
 def resolve_secret(value: str) -> str:

@@ -100,6 +100,7 @@ class StateFiles:
         self.keys_lock = state / "keys" / "lock"
         self.holdout_key = state / "keys" / "holdout.key"
         self.supervisor = state / "up.json"
+        self.running = state / "running"
         self.seen_revisions = state / "seen-revisions"
         self._names = state / "names"
 

@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 
 from driftline.assembly.existing import existing_buffer
+from driftline.assembly.running import outdated
 from driftline.cli.letter_values import offending
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feeds
 from driftline.cli.output import print_json, print_table, say, to_type
@@ -93,14 +94,20 @@ def retry(
         print_json({"marked": marked})
     else:
         left = f"`{to_type('dead-letters list')}` shows what is left"
-        told = "ingest tries them again, by the config that it was started with: after a change of it start it anew"
-        after = f"; {told}. {left}" if marked else ""
+        after = f"; {_tried_again(loaded)}. {left}" if marked else ""
         say(escape(f"{count_of(marked, 'dead letter')} marked{after}"))
         if bytesless:
             lost = (
                 f"{count_of(bytesless, 'letter')} of the reason {RECORD_TOO_LARGE} cannot be retried: no bytes are kept"
             )
             say(escape(f"{lost}; send such records again, shorter or with a greater ingest.max_record_bytes"))
+
+
+def _tried_again(config: Config) -> str:
+    """By which config ingest tries the letters again: a mended one counts from its next start on."""
+    if (why := outdated(StateFiles(config.state.path)).get("ingest")) is not None:
+        return f"ingest tries them by the config that it was started with ({why}): start it again, then retry once more"
+    return "ingest tries them again, by the config that it was started with"
 
 
 def _show(found: "list[LetterRow]", total: int, config: Config) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from driftline.assembly.running import outdated
 from driftline.assembly.supervisor import STEADY_S, left_behind
 from driftline.cli.output import to_type
 from driftline.config import Config, feed_topics
@@ -48,6 +49,7 @@ def find_problems(config: Config, feeds: list[str], processes: Processes, sight:
     found = [ended] if ended else []
     if sight.problem is not None and not (ended and config.redis.url == "embedded"):
         found.append(f"registry: {sight.problem}")
+    found.extend(_outdated(files))
     found.extend(_topics(config))
     for name in processes:
         found.extend(filter(None, [keeps_ending(name, processes) or _ended_just_now(name, processes)]))
@@ -99,6 +101,15 @@ def _nothing_runs(config: Config, files: StateFiles, processes: Processes, sight
     if processes or not down or is_held(files.ingest_lock):
         return None
     return f"nothing runs on {files.root}: {sight.problem}"
+
+
+def _outdated(files: StateFiles) -> Iterator[str]:
+    """Processes that have another config than the file holds now: each reads it once, at its start."""
+    told = outdated(files)
+    for why in dict.fromkeys(told.values()):
+        who = ", ".join(name for name, one in told.items() if one == why)
+        run, them = ("run", "them") if ", " in who else ("runs", "it")
+        yield f"{why}, and {who} still {run} with what it said before: start {them} again"
 
 
 def _topics(config: Config) -> Iterator[str]:

@@ -9,6 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from driftline.assembly.logs import configure_logging
+from driftline.assembly.running import recorded
 from driftline.assembly.supervisor import supervised
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption
 from driftline.cli.output import say
@@ -27,7 +28,9 @@ def ingest(config: ConfigOption = DEFAULT_CONFIG) -> None:
     configure_logging(process="ingest")
     from driftline.assembly.run import run_ingest
 
-    run_ingest(load_config(config))
+    loaded = load_config(config)
+    with recorded("ingest", config, loaded):
+        run_ingest(loaded)
 
 
 def learn(config: ConfigOption = DEFAULT_CONFIG) -> None:
@@ -35,7 +38,9 @@ def learn(config: ConfigOption = DEFAULT_CONFIG) -> None:
     configure_logging(process="learn")
     from driftline.assembly.run import run_learner
 
-    run_learner(load_config(config))
+    loaded = load_config(config)
+    with recorded("learn", config, loaded):
+        run_learner(loaded)
 
 
 def adapt(config: ConfigOption = DEFAULT_CONFIG) -> None:
@@ -43,7 +48,9 @@ def adapt(config: ConfigOption = DEFAULT_CONFIG) -> None:
     configure_logging(process="adapt")
     from driftline.assembly.run import run_adapt
 
-    run_adapt(load_config(config))
+    loaded = load_config(config)
+    with recorded("adapt", config, loaded):
+        run_adapt(loaded)
 
 
 def serve(
@@ -53,7 +60,9 @@ def serve(
     configure_logging(process="serve")
     from driftline.assembly.run import run_serve
 
-    run_serve(with_serve_options(load_config(config), port=port, admin_port=admin_port, replica=replica))
+    loaded = load_config(config)
+    with recorded("serve", config, loaded):
+        run_serve(with_serve_options(loaded, port=port, admin_port=admin_port, replica=replica))
 
 
 def score(config: ConfigOption = DEFAULT_CONFIG, replica: Replica = None) -> None:
@@ -61,7 +70,9 @@ def score(config: ConfigOption = DEFAULT_CONFIG, replica: Replica = None) -> Non
     configure_logging(process="score")
     from driftline.assembly.run import run_scorer
 
-    run_scorer(with_serve_options(load_config(config), replica=replica))
+    loaded = load_config(config)
+    with recorded("score", config, loaded):
+        run_scorer(with_serve_options(loaded, replica=replica))
 
 
 def stop(config: ConfigOption = DEFAULT_CONFIG) -> None:

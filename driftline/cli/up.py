@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from driftline.assembly.label_changes import require_labels
 from driftline.assembly.logs import configure_logging
+from driftline.assembly.running import recorded
 from driftline.assembly.supervisor import Supervisor, only_supervisor
 from driftline.assembly.wiring import state_files
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption
@@ -39,7 +40,7 @@ def up(config: ConfigOption = DEFAULT_CONFIG) -> None:
     loaded = load_config(config)
     files = state_files(loaded)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the supervisor takes over: still stop the Redis
-    with only_supervisor(files.supervisor):
+    with only_supervisor(files.supervisor), recorded("up", config, loaded):
         require_labels(loaded)  # before anything is started or taken in
         require_ports(loaded)
         try:

@@ -49,6 +49,11 @@ def test_what_up_runs_is_told_when_it_is_killed_and_when_it_is_stopped(installat
     at.wait_for(at.ready)
     at.wait_for(lambda: problems(at.config) == [])
 
+    before = at.config.read_text()
+    at.config.write_text(before.replace("every_s = 1\n", "every_s = 2\n"))
+    assert is_told(at.config, "was changed, and ingest, learn, score, serve, up still run with what it said before")
+    at.config.write_text(before)
+
     os.kill(at.status()["processes"]["score"]["pid"], signal.SIGKILL)
     at.wait_for(lambda: is_told(at.config, "score ended"))
     assert is_told(at.config, "exit code -9")
