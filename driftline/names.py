@@ -24,6 +24,12 @@ DEAD_LETTER_REASONS = {
     "conflicting_label": "another label of this event stands, by labels.on_conflict or by a trusted labeller",
     "no_event": "a label whose event did not come within event_wait_s",
 }
+LETTER_STATES = {
+    "to_send": "it waits to be put on the dead-letter topic",
+    "sent": "it is on the dead-letter topic, too, and waits here for a retry",
+    "retry": "it was marked for a retry: ingest tries it again",
+    "resolved": "a retry took it in",
+}
 
 BLOB_CHUNK_BYTES = 1 << 20
 

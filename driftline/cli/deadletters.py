@@ -14,7 +14,7 @@ from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, Json
 from driftline.cli.output import print_json, print_table, say, to_type
 from driftline.config import Config, feed_topics, load_config
 from driftline.errors import UsageError
-from driftline.names import DEAD_LETTER_REASONS, RECORD_TOO_LARGE, StateFiles
+from driftline.names import DEAD_LETTER_REASONS, LETTER_STATES, RECORD_TOO_LARGE, StateFiles
 from driftline.phrases import count_of
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _show(found: "list[LetterRow]", total: int, config: Config) -> None:
     )
     if len(found) < total:
         say(f"{len(found):,} of {total:,}, newest first; --limit N, --reason REASON")
-    _explain({row.letter.reason for row in found})
+    _explain({row.letter.reason for row in found}, {row.state for row in found})
 
 
 def _cells(row: "LetterRow", config: Config) -> tuple[object, ...]:
@@ -148,7 +148,9 @@ def _row(row: "LetterRow", config: Config) -> dict[str, Any]:
     }
 
 
-def _explain(reasons: set[str]) -> None:
+def _explain(reasons: set[str], states: set[str]) -> None:
     say("")
     for reason in sorted(reasons):
         say(f"{escape(reason)}: {escape(DEAD_LETTER_REASONS.get(reason, 'an unknown reason'))}")
+    for state in sorted(states):
+        say(f"state {escape(state)}: {escape(LETTER_STATES.get(state, 'an unknown state'))}")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from driftline.assembly.running import outdated
 from driftline.assembly.supervisor import STEADY_S, left_behind
@@ -22,10 +22,15 @@ from driftline.names import StateFiles
 from driftline.phrases import count_of
 from driftline.records import LiveRecord, ReplicaStatus, iso, utc
 
+if TYPE_CHECKING:
+    from driftline.buffer import FeedCounts
+
 STARTING_S = 60.0
 BEHIND_S = 10.0
 """Replicas follow within two seconds; one that is busy staging takes a few more."""
 KAFKA_WITHIN_MS = 3_000
+FEW_LABELS = 10
+NEARLY_ALL = 0.9
 ROLES = {"serve": "replica answers", "score": "scorer answers the events of"}
 
 Processes = Mapping[str, Mapping[str, Any]]
@@ -33,12 +38,14 @@ Processes = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sight:
-    """What Redis tells. `live` and the rest are empty where it does not answer: then `problem` says why."""
+    """What Redis tells. `live` and the rest are empty where it does not answer: then `problem` says why. `server`: what
+    is wrong with its settings, as `check` tells it."""
 
     live: Mapping[str, LiveRecord] = field(default_factory=dict)
     replicas: list[ReplicaStatus] = field(default_factory=list)
     stopped: Mapping[str, str] = field(default_factory=dict)
     learned_by: frozenset[str] = frozenset()
+    server: list[str] = field(default_factory=list)
     problem: str | None = None
 
 
@@ -49,6 +56,7 @@ def find_problems(config: Config, feeds: list[str], processes: Processes, sight:
     found = [ended] if ended else []
     if sight.problem is not None and not (ended and config.redis.url == "embedded"):
         found.append(f"registry: {sight.problem}")
+    found.extend(f"redis: {problem}" for problem in sight.server)
     found.extend(_outdated(files))
     found.extend(_topics(config))
     for name in processes:
@@ -57,6 +65,19 @@ def find_problems(config: Config, feeds: list[str], processes: Processes, sight:
         found.extend(_absent(config, feeds, files, processes, sight))
     found.extend(_astray(feeds, sight))
     return found
+
+
+def unknown_labels(feed: str, counts: "FeedCounts") -> str | None:
+    """That nearly no label of a feed is one of the config's, which is no accident of single records; None if not so."""
+    unknown = counts.by_reason.get("unknown_label", 0)
+    came = unknown + counts.examples - counts.withdrawn + counts.labels_waiting
+    if unknown < FEW_LABELS or unknown < NEARLY_ALL * came:
+        return None
+    look = f"`{to_type('dead-letters list --reason unknown_label')}` shows what they are called"
+    mend = (
+        f"set labels or label_map of [feed.{feed}], start the processes again, then `{to_type('dead-letters retry')}`"
+    )
+    return f"{unknown:,} of {came:,} labels of {feed} are none of the feed's labels: {look}; {mend}"
 
 
 def keeps_ending(name: str, processes: Processes) -> str | None:

@@ -14,9 +14,9 @@ from driftline.assembly.existing import existing_buffer, existing_registry
 from driftline.assembly.supervisor import supervised
 from driftline.cli.options import DEFAULT_CONFIG, ConfigOption, FeedOption, JsonOption, choose_feeds
 from driftline.cli.output import print_json, print_table, say, to_type, with_commands
-from driftline.cli.problems import Sight, find_problems, keeps_ending, stopped_feed
+from driftline.cli.problems import Sight, find_problems, keeps_ending, stopped_feed, unknown_labels
 from driftline.config import Config, FeedConfig, load_config
-from driftline.errors import DriftlineError
+from driftline.errors import DriftlineError, RegistryError, RegistryUnavailable
 from driftline.exams_in_words import recalls_in_words, warnings
 from driftline.names import StateFiles
 from driftline.phrases import count_of, percent
@@ -25,6 +25,7 @@ from driftline.terminal import one_line
 
 if TYPE_CHECKING:
     from driftline.buffer import Buffer, FeedCounts
+    from driftline.registry import Registry
 
 
 LAST_EXAMPLES = 1000
@@ -85,9 +86,20 @@ def _registry_view(config: Config, feeds: list[str]) -> Sight:
             replicas=registry.replicas(),
             stopped=registry.stopped_feeds(),
             learned_by=frozenset(feed for feed in feeds if registry.is_leased(feed, "learner")),
+            server=_server_problems(registry),
         )
     except DriftlineError as error:
         return Sight(problem=with_commands(str(error)))
+
+
+def _server_problems(registry: "Registry") -> list[str]:
+    """What is wrong with Redis's settings, or that this user may not look at them."""
+    try:
+        return registry.check_server()
+    except RegistryUnavailable:
+        raise
+    except RegistryError as error:
+        return [f"its settings cannot be looked at: {error}"]
 
 
 def _feed_view(
@@ -105,6 +117,8 @@ def _feed_view(
     awaits = awaited(counts, live, section)
     if len(problems) > problems_before:
         awaits = "unknown: the buffer cannot be read"
+    if counts is not None and (misnamed := unknown_labels(feed, counts)):
+        problems.append(misnamed)
     if stopped:
         awaits = f"nothing is learned: {stopped}"
     elif cut_off:

@@ -651,6 +651,15 @@ def test_a_learner_does_not_start_on_a_redis_that_evicts(config: Config) -> None
         build_learner_service(config)
 
 
+def test_status_tells_what_check_finds_wrong_with_redis(driftline: Driftline, running: Config) -> None:
+    assert json.loads(driftline("status", "--json").out)["problems"] == []
+    with closing(connect(start_embedded(StateFiles(running.state.path)))) as client:
+        client.config_set("appendonly", "no")
+    result = driftline("status", "--json")
+    (problem,) = json.loads(result.out)["problems"]
+    assert (result.code, "redis: the append-only file is off, so a crash loses versions" in problem) == (1, True)
+
+
 @pytest.mark.usefixtures("config")
 def test_check_names_a_schedule_that_never_comes(driftline: Driftline, tmp_path: Path) -> None:
     path = tmp_path / "driftline.toml"

@@ -583,6 +583,7 @@ def test_dead_letters_say_how_many_there_are_and_go_by_reason_and_number(driftli
     with closing(open_buffer(load_config(config))) as buffer:
         buffer.intake.append(letters, buffers.up_to(buffers.EVENTS, 25), buffers.at(9))
     assert "20 of 25, newest first; --limit N, --reason REASON" in driftline("dead-letters", "list").out
+    assert "state to_send: it waits to be put on the dead-letter topic" in driftline("dead-letters", "list").out
     few = driftline("dead-letters", "list", "--reason", "no_event")
     assert ("no_event" in few.out, "undecodable" in few.out, "newest first" in few.out) == (True, False, False)
     few_json = json.loads(driftline("dead-letters", "list", "--reason", "no_event", "--json").out)
@@ -598,6 +599,23 @@ def test_dead_letters_say_how_many_there_are_and_go_by_reason_and_number(driftli
     rest = driftline("dead-letters", "retry").out
     assert "23 dead letters marked; ingest tries them again, by the config that it was started with" in rest
     assert "`driftline dead-letters list` shows what is left" in rest
+
+
+@pytest.mark.parametrize(("unknown", "known", "told"), [(20, 0, True), (20, 2, True), (20, 3, False), (9, 0, False)])
+def test_status_tells_that_nearly_no_label_is_one_of_the_feeds(
+    driftline: Driftline, config: Path, unknown: int, known: int, told: bool
+) -> None:
+    events = [buffers.event(f"e{number}", number, label="x") for number in range(known)]
+    refused = [buffers.letter(buffers.LABELS, number, "unknown_label") for number in range(unknown)]
+    letters = [replace(letter, kind="label") for letter in refused]
+    with closing(open_buffer(load_config(config))) as buffer:
+        buffer.intake.append([*events, *letters], {}, buffers.at(9))
+    result = driftline("status", "--json")
+    found = [one for one in json.loads(result.out)["problems"] if "none of the feed's labels" in one]
+    assert [one.partition(":")[0] for one in found] == (
+        [f"{unknown} of {unknown + known} labels of reviews are none of the feed's labels"] if told else []
+    )
+    assert not told or result.code == 1
 
 
 @pytest.mark.usefixtures("config")
