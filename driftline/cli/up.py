@@ -7,6 +7,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -15,6 +16,7 @@ from rich.markup import escape
 
 from driftline.assembly.label_changes import require_labels
 from driftline.assembly.logs import configure_logging
+from driftline.assembly.reachable import out_of_reach
 from driftline.assembly.running import recorded
 from driftline.assembly.supervisor import Supervisor, only_supervisor
 from driftline.assembly.wiring import state_files
@@ -54,7 +56,7 @@ def up(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 def _supervise(config: Config, path: Path, files: StateFiles) -> int:
     verbs, redis = commands(config, path), redis_watch(config, files)
-    answering = Answering(config.serve.host, config.serve.port)
+    answering = Answering(config.serve.host, config.serve.port, partial(out_of_reach, config))
 
     def watch() -> None:
         if redis is not None:
@@ -66,15 +68,19 @@ def _supervise(config: Config, path: Path, files: StateFiles) -> int:
 
 
 class Answering:
-    """Says once when serve's readiness is first affirmed, and meanwhile now and then that it is not yet.
+    """Says once when serve's readiness is first affirmed, and meanwhile now and then that it is not yet; with either,
+    which servers are `away`.
 
-    `look` is called about every second and takes no longer than `LOOK_S`.
+    `look` is called about every second and takes no longer than `LOOK_S`, and `away` where something is said.
     """
 
-    def __init__(self, host: str, port: int, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, host: str, port: int, away: Callable[[], list[str]], now: Callable[[], float] = time.monotonic
+    ) -> None:
         shown = f"[{host}]" if ":" in host else host
         self._url = f"http://{shown}:{port}"
         self._asked = f"http://{LOOPBACK.get(host, shown)}:{port}/readyz"
+        self._away = away
         self._now = now
         self._started = now()
         self._told = 0.0
@@ -87,10 +93,15 @@ class Answering:
         after = self._now() - self._started
         if is_ready(self._asked):
             self._done = True
-            say(f"answering on {escape(self._url)} after {after:.0f} s; `{escape(to_type('status'))}` shows more")
+            more = f"`{to_type('status')}` shows more"
+            say(escape(f"answering on {self._url} after {after:.0f} s; {more}{self._waits()}"))
         elif after - self._told >= TELL_EVERY_S:
             self._told = after
-            say(f"waiting for serve to answer on {escape(self._url)} ({after:.0f} s)")
+            say(escape(f"waiting for serve to answer on {self._url} ({after:.0f} s){self._waits()}"))
+
+    def _waits(self) -> str:
+        away = " and ".join(self._away())
+        return f"; no connection to {away}: what needs it waits, and goes on by itself" if away else ""
 
 
 def is_ready(url: str) -> bool:

@@ -23,6 +23,7 @@ import pytest
 import structlog
 
 from driftline.assembly.logs import configure_logging
+from driftline.assembly.reachable import out_of_reach
 from driftline.assembly.supervisor import only_supervisor
 from driftline.assembly.wiring import open_buffer
 from driftline.buffer import Buffer, FeedCounts
@@ -641,6 +642,28 @@ def test_what_a_rollback_took_back_is_withdrawn_until_it_is_promoted_again() -> 
     assert withdrawn([entry("promoted", 0, 2), entry("rolled_back", 2, 1), entry("resumed", 1, 1)]) == {2}
 
 
+def servers_that_are_away() -> Config:
+    """Port 1 of this machine, where nobody listens."""
+    document = {
+        "topics": {"kind": "kafka", "bootstrap_servers": "127.0.0.1:1, [::1]:1"},
+        "redis": {"url": "redis://:secret@127.0.0.1:1/0"},
+        "feed": {"reviews": {"labels": ["x", "y"]}},
+    }
+    return parse_config(document, root=Path("/nowhere"))
+
+
+def test_servers_that_take_connections_are_not_away() -> None:
+    assert out_of_reach(one_feed()) == [], "files, and a Redis of its own"
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        document = {
+            "topics": {"kind": "kafka", "bootstrap_servers": f"127.0.0.1:1,127.0.0.1:{port}"},
+            "redis": {"url": f"redis://127.0.0.1:{port}"},
+            "feed": {"reviews": {"labels": ["x", "y"]}},
+        }
+        assert out_of_reach(parse_config(document, root=Path("/nowhere"))) == []
+
+
 class _Ready(BaseHTTPRequestHandler):
     """/readyz as serve answers it: 503 once, then 200."""
 
@@ -659,7 +682,8 @@ def test_up_says_when_it_answers(capsys: pytest.CaptureFixture[str]) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), _Ready) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        answering = Answering("127.0.0.1", server.server_port, lambda: now[0])
+        away = partial(out_of_reach, servers_that_are_away())
+        answering = Answering("127.0.0.1", server.server_port, away, lambda: now[0])
         for now[0] in (115.0, 141.0, 190.0):
             answering.look()
         server.shutdown()
@@ -667,6 +691,11 @@ def test_up_says_when_it_answers(capsys: pytest.CaptureFixture[str]) -> None:
     waiting, answers = capsys.readouterr().out.splitlines()
     assert "waiting for serve" in waiting
     assert f"answering on http://127.0.0.1:{server.server_port} after 41 s" in answers
+    for said in (waiting, answers):
+        assert said.endswith(
+            "no connection to Kafka at 127.0.0.1:1, [::1]:1 and Redis at 127.0.0.1:1: what needs it waits, and goes on "
+            "by itself"
+        )
 
 
 def test_options_override_the_serve_section() -> None:
