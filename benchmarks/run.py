@@ -1,6 +1,6 @@
 """All benchmarks one after the other, and one table of their ratios: `make bench`.
 
-    python -m benchmarks.run [--quick] [--only bank learner ingest buffer promotion]
+    python -m benchmarks.run [--quick] [--only bank mixing learner ingest buffer promotion]
 
 Each writes its own JSON below benchmarks/results. Run it on a machine that does nothing else.
 """
@@ -14,7 +14,7 @@ from benchmarks.record import result_path, write_result
 from driftline.assembly.logs import configure_logging
 from driftline.cli.output import print_table, say
 
-NAMES = ("bank", "learner", "ingest", "buffer", "promotion")
+NAMES = ("bank", "mixing", "learner", "ingest", "buffer", "promotion")
 
 Row = tuple[str, str, str]
 
@@ -46,6 +46,18 @@ def _bank(result: dict[str, Any]) -> list[Row]:
     return [
         *_ratios("texts/s", forward, peers),
         *_ratios("texts/s", engine, {name: "plain base, text to features" for name in engine if name != "plain base"}),
+    ]
+
+
+def _mixing(result: dict[str, Any]) -> list[Row]:
+    pulses = result["pulses"]
+    return [
+        *(
+            row
+            for size, one in result["answers"].items()
+            for row in _ratios(f"texts/s in {size}", one["contenders"], {"mixed": "the head alone"})
+        ),
+        ("mixing held by a pulse", f"p99 {pulses['held_ms']['p99']:.3f} ms", f"{pulses['pulses']} pulses"),
     ]
 
 
@@ -83,7 +95,14 @@ def _promotion(result: dict[str, Any]) -> list[Row]:
     ]
 
 
-_ROWS = {"bank": _bank, "learner": _learner, "ingest": _ingest, "buffer": _buffer, "promotion": _promotion}
+_ROWS = {
+    "bank": _bank,
+    "mixing": _mixing,
+    "learner": _learner,
+    "ingest": _ingest,
+    "buffer": _buffer,
+    "promotion": _promotion,
+}
 
 
 def _ratios(unit: str, compared: dict[str, Any], peers: dict[str, str]) -> list[Row]:

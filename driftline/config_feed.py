@@ -173,7 +173,8 @@ class FastConfig(Section):
     block_s: Annotated[float, Field(ge=0, le=60)] = 0.5
     """How long labels wait for others to be learned with."""
     budget_bytes: Annotated[int, Field(ge=1 << 16)] = 32 << 20
-    """What the weights of words, and of chars, may take each, whatever the number of classes."""
+    """What the weights of words, and of chars, may take each, whatever the number of classes. Replicas hold them twice,
+    so that a pulse holds up no answer."""
     max_pulse_bytes: Annotated[int, Field(ge=1 << 12)] = 4 << 20
     """A block that changes more is halved; where one text alone does, a snapshot goes in the pulse's place."""
     snapshot_pulses: Annotated[int, Field(ge=1, le=4096)] = 64

@@ -4,7 +4,11 @@ Guards that what is mixed is what the fast clock published, bit for bit: a pulse
 one before by number and mark, and only whole; a snapshot only if its arrays are exactly those that this feed's config
 asks for. Anything else is refused, and the last good state stays.
 
-Not covered: signatures (`driftline.artefact.pulse`), and threads: whoever holds it lets nobody mix meanwhile.
+The arrays are there twice: a pulse is written into those that nobody answers with, then the two change places, which
+takes microseconds however large the pulse is; the others get the same numbers before the next one.
+
+Not covered: signatures (`driftline.artefact.pulse`), and threads: one follows; nobody mixes during `take` and
+`start_at`.
 """
 
 from collections.abc import Mapping
@@ -42,6 +46,9 @@ class FastReplica:
         self._mark = b""
         self._mixture = mixture
         self._scoring = scoring_of(mixture.start(len(labels), feature_size))
+        self._spare: dict[str, Arrays] | None = None  # None: to be copied from those that answer
+        self._missing: Ready | None = None  # what the spare ones lack
+        self._staged: Ready | None = None
 
     @property
     def has_learned(self) -> bool:
@@ -66,13 +73,12 @@ class FastReplica:
 
     def start_at(self, snapshot: Snapshot, state: dict[str, Arrays]) -> None:
         """Stand where the snapshot stands, with its arrays as `read_snapshot` gave them."""
-        self._scoring = state
+        self._scoring, self._spare, self._staged = state, None, None
         self._epoch, self.number, self._mark = snapshot.epoch, snapshot.number, snapshot.mark
         self.fell_back = snapshot.fell_back
 
     def read(self, pulse: Pulse) -> Ready:
-        """The pulse's changes, which fit: what takes longest of taking it over, and needs no pause. ArtefactError:
-        unreadable, wrong_shape, not_finite."""
+        """The pulse's changes, which fit. ArtefactError: unreadable, wrong_shape, not_finite."""
         try:
             changes = unpack_changes(pulse.change)
         except ValueError as error:
@@ -82,11 +88,23 @@ class FastReplica:
                 self._check(pulse, expert, name, change)
         return Ready(pulse, mark(pulse), changes)
 
-    def take(self, ready: Ready) -> None:
-        """Move on by one pulse that `follows`, as `read` gave it."""
-        for expert, own in ready.changes.items():
-            write(self._scoring[expert], own)
-        self.number, self._mark, self.fell_back = ready.pulse.number, ready.mark, ready.pulse.fell_back
+    def stage(self, ready: Ready) -> None:
+        """Write a pulse that `follows`, as `read` gave it, where nobody answers with it yet."""
+        if self._spare is None or self._staged is not None:  # one that was staged and never taken is not to stay
+            self._spare, self._missing = _copied(self._scoring), None
+        for one in (self._missing, ready):
+            for expert, own in one.changes.items() if one is not None else ():
+                write(self._spare[expert], own)
+        self._missing, self._staged = None, ready
+
+    def take(self) -> None:
+        """Move on by the pulse that was staged."""
+        assert self._staged is not None, "stage first"
+        assert self._spare is not None
+        self._scoring, self._spare = self._spare, self._scoring
+        self._missing, self._staged = self._staged, None
+        pulse, self._mark, _ = self._missing
+        self.number, self.fell_back = pulse.number, pulse.fell_back
 
     def _check(self, pulse: Pulse, expert: str, name: str, change: Change) -> None:
         try:
@@ -118,3 +136,7 @@ def _read(state: bytes) -> dict[str, Arrays]:
         return scoring_of(unpack_states(state))
     except ValueError as error:
         raise ArtefactError("unreadable", f"the snapshot: {error}") from None
+
+
+def _copied(scoring: Mapping[str, Arrays]) -> dict[str, Arrays]:
+    return {expert: {name: array.copy() for name, array in arrays.items()} for expert, arrays in scoring.items()}

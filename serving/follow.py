@@ -17,7 +17,7 @@ from driftline.artefact.manifest import Trust
 from driftline.artefact.pulse import open_pulse, open_snapshot
 from driftline.errors import ArtefactError, DriftlineError
 from driftline.registry import Registry
-from serving.fast import FastReplica, Ready
+from serving.fast import FastReplica
 
 __all__ = ["Follower"]
 
@@ -110,8 +110,8 @@ class Follower:
             raise ArtefactError("bad_signature", f"pulse {number} of feed {replica.feed!r} is signed as {found}")
         if not replica.follows(pulse):
             raise ArtefactError("out_of_place", f"pulse {number} does not follow pulse {replica.number} that is here")
-        ready = replica.read(pulse)
-        self._exclusively(lambda: _timed(replica, ready))
+        replica.stage(replica.read(pulse))
+        self._exclusively(lambda: _timed_take(replica))
         metrics.LIVE_PULSE.labels(replica.feed).set(pulse.number)
 
     def _start_over(self, replica: FastReplica, why: ArtefactError | None) -> bool:
@@ -141,7 +141,7 @@ class Follower:
         self._failures[feed] = reason
 
 
-def _timed(replica: FastReplica, ready: Ready) -> None:
+def _timed_take(replica: FastReplica) -> None:
     started = time.perf_counter()
-    replica.take(ready)
+    replica.take()
     metrics.PULSE_APPLY_MS.observe((time.perf_counter() - started) * 1000)

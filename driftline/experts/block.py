@@ -57,15 +57,15 @@ class Block:
     """(N, C): log-probabilities of the version's own head; −inf is for the caller to cut (`head.FLOOR`)."""
     names: NDArray[np.float32] | None = None
     """(C, d): the features of the label names, of the same body; None where there are none."""
-    _read: dict[Callable[..., Any], Any] = field(default_factory=dict, init=False, repr=False)
+    _read: dict[Callable[["Block"], Any], Any] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.texts)
 
-    def read(self, reading: Callable[[Sequence[str]], T]) -> T:
-        """`reading(texts)`, done once for the block."""
+    def read(self, reading: Callable[["Block"], T]) -> T:
+        """`reading(block)`, done once for the block; equal readings are the same."""
         if reading not in self._read:
-            self._read[reading] = reading(self.texts)
+            self._read[reading] = reading(self)
         found: T = self._read[reading]
         return found
 

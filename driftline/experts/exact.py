@@ -20,8 +20,11 @@ WEIGHT_BITS = 26
 
 
 def on_grid(values: NDArray[Any], bits: int) -> NDArray[np.float64]:
-    """The nearest multiples of 2^-bits."""
-    return np.ldexp(np.rint(np.ldexp(values.astype(np.float64), bits)), -bits)
+    """The nearest multiples of 2^-bits. Scaling by a power of two is exact."""
+    scaled: NDArray[np.float64] = np.multiply(values, 2.0**bits, dtype=np.float64)
+    np.rint(scaled, out=scaled)
+    scaled *= 2.0**-bits
+    return scaled
 
 
 def product(features: NDArray[Any], weights: NDArray[Any]) -> NDArray[np.float64]:

@@ -1,7 +1,8 @@
 """n-grams as hashes, a whole batch at a time: of characters, and of words.
 
 Guards that a text has the same hashes in every process, on every platform and in any batch: arithmetic on codepoints
-modulo 2^64 alone; no `hash()`, no byte order, no Unicode database (save for lower-casing). Nothing loops over n-grams.
+modulo 2^64 alone; no `hash()`, no byte order, no Unicode database (save for lower-casing). Nothing loops over n-grams,
+and the texts are turned into codepoints once for both.
 
     characters or a word c₀ c₁ …    mix(p), p = Σ Kⁱ·cᵢ
     two words                       mix(p₁ + S·p₂)
@@ -13,10 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-__all__ = ["MAX_CHARACTERS", "SIZES", "Grams", "character_grams", "word_grams"]
+__all__ = ["MAX_CHARACTERS", "SIZES", "Characters", "Grams", "character_grams", "characters", "word_grams"]
 
 MAX_CHARACTERS = 10_000
 """What stands behind is not read: it bounds what one text can cost."""
@@ -53,56 +53,77 @@ _KIND = _kinds()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Characters:
+    """The characters of N texts, one text behind the other: lower-cased, shortened, each text between two blanks."""
+
+    points: NDArray[np.uint64]
+    """(P,) codepoints."""
+    owners: NDArray[np.uint32]
+    """(P,): which text each is of."""
+    left: NDArray[np.int64]
+    """(P,): how many there are from this one to its text's end, itself included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Grams:
-    """The n-grams of N texts, one text behind the other; an n-gram stands as often as its text has it."""
+    """The n-grams of N texts, in any order; an n-gram stands as often as its text has it."""
 
     hashes: NDArray[np.uint64]
     """(M,)"""
-    ends: NDArray[np.int64]
-    """(N,): where each text's hashes end."""
+    owners: NDArray[np.uint32]
+    """(M,): which text each is of."""
 
 
-def character_grams(texts: Sequence[str]) -> Grams:
+def characters(texts: Sequence[str]) -> Characters:
+    """What n-grams are taken of."""
+    padded = [f" {text[:MAX_CHARACTERS].lower()} " for text in texts]
+    points = np.frombuffer("".join(padded).encode("utf-32-le", "surrogatepass"), "<u4").astype(np.uint64)
+    sizes = np.array([len(text) for text in padded], np.int64)
+    owners = np.repeat(np.arange(len(texts), dtype=np.uint32), sizes)
+    return Characters(points=points, owners=owners, left=np.cumsum(sizes)[owners] - np.arange(len(points)))
+
+
+def character_grams(read: Characters) -> Grams:
     """All 3-, 4- and 5-grams of characters, those with blanks and with the text's ends (as blanks) included."""
-    points, ends = _codepoints(texts)
-    left = np.repeat(ends, np.diff(ends, prepend=0)) - np.arange(len(points))  # (P,): characters up to the text's end
-    longest = max(SIZES)
-    windows = sliding_window_view(np.append(points, np.zeros(longest, np.uint64)), longest)[: len(points)]  # (P, 5)
-    sums = np.cumsum(windows * _powers(longest), axis=1)[:, np.array(SIZES) - 1]  # (P, 3): p of what starts here
-    return _grouped(sums, left[:, None] >= SIZES, ends)
+    count, longest = len(read.points), max(SIZES)
+    ahead = np.append(read.points, np.zeros(longest, np.uint64))
+    sums = read.points.copy()  # (P,): p of the n-gram that starts here, one character longer each turn
+    hashes, owners = [], []
+    for size, power in enumerate(_powers(longest)[1:], start=2):
+        sums += ahead[size - 1 : size - 1 + count] * power
+        if size in SIZES:
+            inside = read.left >= size
+            hashes.append(sums[inside])
+            owners.append(read.owners[inside])
+    return Grams(hashes=mix(np.concatenate(hashes)), owners=np.concatenate(owners))
 
 
-def word_grams(texts: Sequence[str]) -> Grams:
+def word_grams(read: Characters) -> Grams:
     """All words, and all pairs of words that follow each other."""
-    points, ends = _codepoints(texts)
-    kinds = _KIND[points]
+    kinds = _KIND[read.points.astype(np.intp)]
     begins = kinds != _BLANK
     begins[1:] &= (kinds[1:] == _ALONE) | (kinds[:-1] != _JOINED)
-    starts, places = np.flatnonzero(begins), np.arange(len(points))
+    starts = np.flatnonzero(begins)  # (W,)
     if not len(starts):
-        return Grams(hashes=np.zeros(0, np.uint64), ends=np.zeros(len(ends), np.int64))
-    within = places - np.maximum.accumulate(np.where(begins, places, 0))  # (P,): the character's place in its word
-    weighed = np.where(kinds == _BLANK, 0, points) * _powers(int(within.max()) + 1)[within]
-    words = np.add.reduceat(weighed, starts)  # (W,): p of each word; the blanks behind it add nothing
-    ends = np.searchsorted(starts, ends)  # (N,): in words
-    owners = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))  # (W,)
-    valid = np.ones((len(words), 2), np.bool_)
-    valid[:, 1] = np.diff(owners, prepend=-1) == 0  # the first word of a text makes no pair with the one before it
-    return _grouped(np.stack([words, np.roll(words, 1) + _S * words], axis=1), valid, ends)
+        return Grams(hashes=np.zeros(0, np.uint64), owners=np.zeros(0, np.uint32))
+    lengths = np.diff(starts, append=len(kinds))  # (W,): the blanks behind it included
+    within = np.arange(starts[0], len(kinds)) - np.repeat(starts, lengths)  # the character's place in its word
+    letters = np.where(kinds[starts[0] :] == _BLANK, 0, read.points[starts[0] :])
+    words = np.add.reduceat(letters * _powers(int(lengths.max()))[within], starts - starts[0])  # (W,): p of each word
+    owners = read.owners[starts]
+    second = np.flatnonzero(owners[1:] == owners[:-1]) + 1  # the first word of a text makes no pair with another's last
+    pairs = words[second - 1] + _S * words[second]
+    return Grams(hashes=mix(np.concatenate([words, pairs])), owners=np.concatenate([owners, owners[second]]))
 
 
 def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Each bit of the result depends on every bit of the value."""
+    mixed, shifted = values.copy(), np.empty_like(values)
     for factor in _MIX:
-        values = (values ^ (values >> _SHIFT)) * factor
-    return values ^ (values >> _SHIFT)
-
-
-def _codepoints(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """(P,) codepoints of all texts, lower-cased, shortened, each between two blanks; (N,) where each text ends."""
-    padded = [f" {text[:MAX_CHARACTERS].lower()} " for text in texts]
-    points = np.frombuffer("".join(padded).encode("utf-32-le", "surrogatepass"), "<u4")
-    return points.astype(np.uint64), np.cumsum([len(text) for text in padded], dtype=np.int64)
+        mixed ^= np.right_shift(mixed, _SHIFT, out=shifted)
+        mixed *= factor
+    mixed ^= np.right_shift(mixed, _SHIFT, out=shifted)
+    return mixed
 
 
 def _powers(count: int) -> NDArray[np.uint64]:
@@ -110,9 +131,3 @@ def _powers(count: int) -> NDArray[np.uint64]:
     powers = np.full(count, _K)
     powers[:1] = 1
     return np.multiply.accumulate(powers)
-
-
-def _grouped(sums: NDArray[np.uint64], valid: NDArray[np.bool_], ends: NDArray[np.int64]) -> Grams:
-    """The valid ones of (P, k) sums, in the order of the places P, which end at `ends` for each text."""
-    counts = np.append(0, np.cumsum(valid.sum(axis=1)))
-    return Grams(hashes=mix(sums[valid]), ends=counts[ends])

@@ -49,8 +49,7 @@ class Mixer:
     def mix(self, scoring: Arrays, scores: Scores) -> NDArray[np.float64]:
         """(N, C) logits. An expert counts for the rows that it knows: the others hold zeros."""
         weights = self.weights(scoring, tuple(scores))
-        weighed = [weights[name] * partial.values for name, partial in scores.items()]
-        return np.add.reduce(weighed) + scoring[BIAS]
+        return np.add.reduce([weights[name] * partial.values for name, partial in scores.items()]) + scoring[BIAS]
 
     def weights(self, scoring: Arrays, experts: Sequence[str]) -> Arrays:
         """(C,) for each expert: what its score of each class is weighed with."""

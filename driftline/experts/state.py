@@ -5,6 +5,7 @@ differences, so applying it involves no arithmetic. Learning itself changes noth
 writes into arrays.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,12 +29,12 @@ class ExpertState:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Cells:
-    """New numbers for some cells of an array, by their place in the flat (C-ordered) array; no place twice."""
+    """New numbers for some cells of an array, or for some of its rows; no place twice."""
 
     places: NDArray[np.int64]
-    """(M,)"""
+    """(M,): places in the flat (C-ordered) array, or the rows' places."""
     values: NDArray[Any]
-    """(M,), of the array's dtype."""
+    """(M,) or, of rows, (M, K) with K the array's last dimension; of the array's dtype."""
 
 
 Change = NDArray[Any] | Cells
@@ -62,7 +63,7 @@ def write(arrays: Arrays, changes: Changes) -> None:
     """As `apply`, of changes that were checked before: for who must not wait for that."""
     for name, change in changes.items():
         if isinstance(change, Cells):
-            arrays[name].reshape(-1)[change.places] = change.values
+            arrays[name].reshape(-1, *change.values.shape[1:])[change.places] = change.values
         else:
             arrays[name][...] = change
 
@@ -70,12 +71,17 @@ def write(arrays: Arrays, changes: Changes) -> None:
 def check(name: str, array: NDArray[Any], change: Change) -> None:
     """ValueError, with `name`, if `apply` would refuse the change to this array."""
     values = change.values if isinstance(change, Cells) else change
-    shape = change.places.shape if isinstance(change, Cells) else array.shape
-    if values.dtype != array.dtype or values.shape != shape:
-        raise ValueError(f"{name}: the change is {values.shape} {values.dtype}, expected {shape} {array.dtype}")
-    if (
-        isinstance(change, Cells)
-        and len(change.places)
-        and not 0 <= change.places.min() <= change.places.max() < array.size
-    ):
-        raise ValueError(f"{name}: the change has places beyond the array's {array.size} cells")
+    wanted = _shape(array, change) if isinstance(change, Cells) else array.shape
+    if isinstance(change, Cells) and change.places.ndim != 1:
+        raise ValueError(f"{name}: the change's places are {change.places.shape}, expected a list")
+    if values.dtype != array.dtype or values.shape != wanted:
+        raise ValueError(f"{name}: the change is {values.shape} {values.dtype}, expected {wanted} {array.dtype}")
+    if isinstance(change, Cells) and len(change.places):
+        room = array.size // math.prod(wanted[1:])
+        if not 0 <= change.places.min() <= change.places.max() < room:
+            raise ValueError(f"{name}: the change has places beyond the array's {room}")
+
+
+def _shape(array: NDArray[Any], change: Cells) -> tuple[int, ...]:
+    """What the values must have."""
+    return (*change.places.shape, *array.shape[-1:]) if change.values.ndim == 2 else change.places.shape

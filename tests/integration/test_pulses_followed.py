@@ -1,7 +1,7 @@
 """A replica follows pulses in a real Redis: bit for bit, from any start, past every damage, losing nothing it had."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 
@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from driftline.artefact.manifest import Signer, Trust
 from driftline.artefact.pulse import seal_pulse
+from driftline.errors import NotReady
 from driftline.experts import Cells, scoring_of
 from driftline.experts.packing import pack_changes
 from driftline.names import Keys
@@ -124,6 +125,38 @@ def test_falling_back_and_coming_again_is_told(registry: Registry, clock: Clock)
         clock.publish()
         follower.sync(FEED)
         assert replica.fell_back == fell_back
+
+
+def test_a_pulse_is_seen_whole_once_it_is_taken_and_not_before(registry: Registry, clock: Clock) -> None:
+    replica = replica_of()
+    follower_of(registry, replica).sync(FEED)
+    block, targets = next(blocks(seed=3))
+    wrong = Clock(registry, clock.lease, mixture().start(3, SIZE), clock.pulse).learn(block, targets[::-1])
+    before = replica.mix(ASKED).logits.tobytes()
+    replica.stage(replica.read(wrong))
+    assert (replica.mix(ASKED).logits.tobytes(), replica.number) == (before, 1)
+    replica.stage(replica.read(clock.learn(block, targets)))
+    replica.take()
+    assert_same(replica, clock)
+
+
+def test_where_mixing_could_not_be_held_nothing_happened(registry: Registry, clock: Clock) -> None:
+    replica, refusals = replica_of(), iter([NotReady("not now")])
+
+    def exclusively(work: Callable[[], None]) -> None:
+        if replica.number and (refusal := next(refusals, None)) is not None:
+            raise refusal
+        work()
+
+    follower = Follower(registry, Trust.of(SIGNER.public_key), {FEED: replica}, exclusively)
+    follower.sync(FEED)
+    before = replica.mix(ASKED).logits.tobytes()
+    learn(clock, 2)
+    assert (follower.sync(FEED), replica.mix(ASKED).logits.tobytes()) == (1, before)
+    assert "not now" in follower.refused[FEED]
+    follower.sync(FEED)
+    assert_same(replica, clock)
+    assert follower.refused == {}
 
 
 def put_in_place(registry: Registry, clock: Clock, sealed: bytes) -> None:

@@ -19,6 +19,12 @@ def test_whole_arrays_and_cells() -> None:
     assert arrays["b"].tolist() == [3, 4]
 
 
+def test_rows() -> None:
+    arrays = two_arrays()
+    apply(arrays, {"a": Cells(places=np.array([1]), values=np.array([[1, 2, 3]], np.float32))})
+    assert arrays["a"].tolist() == [[0, 0, 0], [1, 2, 3]]
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -26,6 +32,10 @@ def test_whole_arrays_and_cells() -> None:
         Cells(places=np.array([-1]), values=np.ones(1, np.float32)),
         Cells(places=np.array([0, 1]), values=np.ones(1, np.float32)),
         Cells(places=np.array([0]), values=np.ones(1)),
+        Cells(places=np.array([0, 2]), values=np.ones((2, 3), np.float32)),
+        Cells(places=np.array([0]), values=np.ones((1, 2), np.float32)),
+        Cells(places=np.array([[0, 1], [2, 3]]), values=np.ones((2, 2), np.float32)),
+        Cells(places=np.array([[0, 1, 1], [1, 0, 0]]), values=np.ones((2, 3), np.float32)),
         np.ones((2, 3)),
         np.ones((3, 2), np.float32),
     ],

@@ -24,7 +24,7 @@ from driftline.experts import (
     apply,
     probabilities,
 )
-from driftline.experts.hashing import word_grams
+from driftline.experts.hashing import characters, word_grams
 from driftline.experts.linear import Linear, bucket_count
 
 DIM = 32
@@ -305,7 +305,7 @@ def test_the_first_step_of_a_linear_expert_equals_a_plain_loop() -> None:
     state = expert.start(3, DIM)
     gradient: dict[int, NDArray[np.float64]] = {}
     for text, target in zip(given.texts, targets, strict=True):
-        buckets = {int(one) % len(state.learning["squares"]) for one in word_grams([text]).hashes}
+        buckets = {int(one) % len(state.learning["squares"]) for one in word_grams(characters([text])).hashes}
         for bucket in buckets:
             gradient.setdefault(bucket, np.zeros(3))
             gradient[bucket] += (1 / 3 - (np.arange(3) == target)) / np.sqrt(len(buckets))
