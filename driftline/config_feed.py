@@ -157,7 +157,7 @@ class GateConfig(Section):
 class FastConfig(Section):
     """The fast clock: experts that follow every label within seconds, mixed with the version's own head."""
 
-    enabled: bool = False
+    enabled: bool = True
     """Learn from each label as it comes, and mix what was learned into the answers."""
     experts: tuple[Literal["head", "ridge", "words", "chars", "names"], ...] = (
         "head",

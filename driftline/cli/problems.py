@@ -46,6 +46,8 @@ class Sight:
     stopped: Mapping[str, str] = field(default_factory=dict)
     learned_by: frozenset[str] = frozenset()
     server: list[str] = field(default_factory=list)
+    clocks: list[ReplicaStatus] = field(default_factory=list)
+    adapted_by: frozenset[str] = frozenset()
     problem: str | None = None
 
 
@@ -159,6 +161,8 @@ def _absent(config: Config, feeds: list[str], files: StateFiles, processes: Proc
             continue  # nothing was ever started
         if feed not in sight.learned_by and feed not in sight.stopped and not _explained("learn", processes):
             yield f"no learner runs for {feed}: {_start('learn', processes)}"
+        if config.feed[feed].fast.enabled and feed not in sight.adapted_by and not _explained("adapt", processes):
+            yield f"no fast clock runs for {feed}: {_start('adapt', processes)}"
         for role, does in ROLES.items():
             wanted = role == "serve" or config.feed[feed].serve.score
             there = any(feed in replica.serving for replica in sight.replicas if replica.role == role)
@@ -184,12 +188,26 @@ def _astray(feeds: list[str], sight: Sight) -> Iterator[str]:
     for feed in feeds:
         if feed in sight.stopped:
             yield f"{feed}: {stopped_feed(sight.stopped[feed], {})}"
+        yield from _adapting(feed, sight)
         for replica in sight.replicas:
             if feed in replica.refused:
                 yield f"{_named(replica)} does not serve what is live of {feed}: {replica.refused[feed]}"
             elif _is_behind(replica, sight.live[feed]):
                 at = f"revision {replica.revisions[feed]} of {feed}, {sight.live[feed].revision} is live"
                 yield f"{_named(replica)} is behind: it serves {at} since {iso(sight.live[feed].changed_at or _now())}"
+
+
+def _adapting(feed: str, sight: Sight) -> Iterator[str]:
+    """A fast clock that stands still, or whose watch has seen something."""
+    for clock in sight.clocks:
+        if feed in clock.refused:
+            yield f"{feed}: the fast clock stands still, and tries again by itself: {clock.refused[feed]}"
+        if feed in clock.fell_back:
+            yield (
+                f"{feed}: the last labels do not fit the texts, or made answers worse, so the version's head answers "
+                f"alone; the fast clock learns on aside and answers again once it is better. Look at them: "
+                f"`{to_type('examples')}`"
+            )
 
 
 def _is_behind(replica: ReplicaStatus, live: LiveRecord) -> bool:

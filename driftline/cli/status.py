@@ -20,7 +20,7 @@ from driftline.errors import DriftlineError, RegistryError, RegistryUnavailable
 from driftline.exams_in_words import recalls_in_words, warnings
 from driftline.names import StateFiles
 from driftline.phrases import count_of, percent
-from driftline.records import LiveRecord, ReplicaStatus
+from driftline.records import ADAPT_ROLE, LiveRecord, ReplicaStatus
 from driftline.terminal import one_line
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def collect(config: Config, feeds: list[str]) -> dict[str, Any]:
                 cut_off,
                 problems,
             )
+            | {"fast": _fast_view(feed, sight) if config.feed[feed].fast.enabled else None}
             for feed in feeds
         },
         "problems": list(dict.fromkeys(problems)),  # the buffer is the same for all feeds
@@ -87,6 +88,8 @@ def _registry_view(config: Config, feeds: list[str]) -> Sight:
             stopped=registry.stopped_feeds(),
             learned_by=frozenset(feed for feed in feeds if registry.is_leased(feed, "learner")),
             server=_server_problems(registry),
+            clocks=registry.fast_clocks(),
+            adapted_by=frozenset(feed for feed in feeds if registry.is_leased(feed, ADAPT_ROLE)),
         )
     except DriftlineError as error:
         return Sight(problem=with_commands(str(error)))
@@ -137,6 +140,14 @@ def _feed_view(
         "dead_letters": counts.by_reason if counts else {},
         "prequential": prequential,
         "warnings": _warnings(config, feed, live),
+    }
+
+
+def _fast_view(feed: str, sight: Sight) -> dict[str, Any]:
+    """The fast clock's pulse, and whether answers fell back to the head; None and False where none runs."""
+    return {
+        "pulse": max((clock.pulses[feed] for clock in sight.clocks if feed in clock.pulses), default=None),
+        "fell_back": any(feed in clock.fell_back for clock in sight.clocks),
     }
 
 
@@ -266,6 +277,8 @@ def _show_feed(name: str, view: dict[str, Any]) -> None:
     if counts is not None:
         say(f"  events      {counts.event_records:,} = {_balance(counts)}")
         say(f"  examples    {_states(counts)}{_as_of(view['counts_at_revision'], revision)}")
+        if view["fast"] is not None:
+            say(f"  fast clock  {_fast_in_words(view['fast'], counts)}")
         if noted := _noted(counts):
             say(f"  noted       {noted}")
     if counts is not None and counts.by_reason:
@@ -278,6 +291,12 @@ def _show_feed(name: str, view: dict[str, Any]) -> None:
             )
         )
     say("")
+
+
+def _fast_in_words(fast: dict[str, Any], counts: "FeedCounts") -> str:
+    at = "does not run" if fast["pulse"] is None else f"pulse {fast['pulse']:,}"
+    fell_back = "; answers fell back to the version's head" if fast["fell_back"] else ""
+    return f"{at}; {count_of(counts.due, 'label')} to learn{fell_back}"
 
 
 def _show_accuracy(scored: dict[str, Any]) -> None:

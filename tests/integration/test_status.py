@@ -14,7 +14,7 @@ import pytest
 from driftline.assembly.wiring import build_registry, open_buffer
 from driftline.clock import Deadline
 from driftline.config import load_config
-from driftline.records import ReplicaStatus
+from driftline.records import ADAPT_ROLE, ReplicaStatus
 from tests.fixtures.cli import Driftline
 from tests.fixtures.installation import Installation, run_verb, start_up, start_verb, write_config
 from tests.fixtures.kafka import BrokerProcess
@@ -97,7 +97,7 @@ def serving(tmp_path: Path, tiny_base_dir: Path, kafka_broker: BrokerProcess, un
 def test_verbs_and_servers_that_are_gone_are_told(serving: Path, kafka_broker: BrokerProcess) -> None:
     config = serving
     assert problems(config) == [], "nothing was ever started"
-    verbs = {verb: start_verb(config, verb) for verb in ("ingest", "learn", "serve", "score")}
+    verbs = {verb: start_verb(config, verb) for verb in ("ingest", "learn", "adapt", "serve", "score")}
     try:
         wait_for((config.parent / "state" / "buffer.sqlite3").exists)
         wait_for(lambda: problems(config) == [])
@@ -105,6 +105,7 @@ def test_verbs_and_servers_that_are_gone_are_told(serving: Path, kafka_broker: B
             "serve": "no replica answers reviews",
             "score": "no scorer answers the events of reviews",
             "learn": "no learner runs for reviews",
+            "adapt": "no fast clock runs for reviews",
             "ingest": "no ingest runs on ",
         }.items():
             verbs[verb].kill()
@@ -144,10 +145,18 @@ def test_replicas_that_refuse_or_stay_behind_are_told(driftline: Driftline, tmp_
             replica=replica, role=role, revisions={"reviews": revision}, refused=refused, **shared
         )
         registry.heartbeat(heartbeat)
+    unwell = {"pulses": {"reviews": 7}, "fell_back": ("reviews",), "refused": {"reviews": "BufferFull: no room"}}
+    registry.heartbeat(
+        ReplicaStatus(replica="d", role=ADAPT_ROLE, url=None, serving={}, revisions={}, seen_at=at, pid=1, **unwell)
+    )
     result = driftline("status", "--json")
     registry.close()
     told = json.loads(result.out)["problems"]
     assert result.code == 1
     assert "scorer c does not serve what is live of reviews: probe_failed: the probe's logits differ" in told
     (behind,) = [problem for problem in told if "is behind" in problem]
+    (fast,) = [problem for problem in told if "the fast clock stands still" in problem]
+    assert fast.endswith("BufferFull: no room")
+    assert any("the version's head answers alone" in problem for problem in told)
+    assert json.loads(result.out)["feeds"]["reviews"]["fast"] == {"pulse": 7, "fell_back": True}
     assert behind.startswith("replica b is behind: it serves revision 0 of reviews, 1 is live since ")

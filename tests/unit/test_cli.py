@@ -367,7 +367,7 @@ def test_a_process_that_keeps_ending_is_a_problem(driftline: Driftline, tmp_path
     started = {"pid": 7, "state": "running", "restarts": 1, "exit_code": -9, **starting}
     first = {"pid": 8, "state": "running", "restarts": 0, "exit_code": None, **starting}
     with only_supervisor(file):
-        processes = {"ingest": ended, "learn": started, "serve": first, "score": ended}
+        processes = {"ingest": ended, "learn": started, "adapt": first, "serve": first, "score": ended}
         file.write_text(json.dumps({"processes": processes}))
         result = driftline("status")
     words = "ended with exit code 1, restart 3 follows; its reason is in up's log"
@@ -397,7 +397,9 @@ def test_a_process_that_keeps_ending_is_a_problem_also_while_it_runs(
     again = first | {"restarts": 4, "exit_code": 1, "quick_ends": quick_ends}
     again |= {"ended_at": iso(now - timedelta(seconds=ended))}
     with only_supervisor(file):
-        file.write_text(json.dumps({"processes": {"ingest": first, "learn": again, "serve": first, "score": first}}))
+        file.write_text(
+            json.dumps({"processes": {"ingest": first, "learn": again, "adapt": first, "serve": first, "score": first}})
+        )
         result = driftline("status", "--json")
     told = [re.sub(r"last \d+ s", "last 12 s", problem) for problem in json.loads(result.out)["problems"]]
     assert result.code == (1 if words else 0)
@@ -443,8 +445,12 @@ def one_feed(**feed: object) -> Config:
 
 
 def test_up_starts_one_process_per_verb() -> None:
-    assert list(commands(one_feed(), Path("c.toml"))) == ["ingest", "learn", "serve", "score"]
-    assert list(commands(one_feed(serve={"score": False}), Path("c.toml"))) == ["ingest", "learn", "serve"]
+    assert list(commands(one_feed(), Path("c.toml"))) == ["ingest", "learn", "adapt", "serve", "score"]
+    assert list(commands(one_feed(serve={"score": False}, fast={"enabled": False}), Path("c.toml"))) == [
+        "ingest",
+        "learn",
+        "serve",
+    ]
     assert commands(one_feed(), Path("c.toml"))["learn"][1:] == [
         "-m",
         "driftline.cli",
