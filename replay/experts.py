@@ -4,6 +4,7 @@ Guards that what is measured is what was served: the scorer's own requests are a
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
@@ -11,7 +12,7 @@ from driftline.buffer import Scored
 from driftline.config import FeedConfig
 from driftline.experts.choice import chosen
 from driftline.records import Event
-from replay.evaluation import windows
+from replay.evaluation import bootstrap_gap, windows
 from serving.answers import Answer, Asked
 from serving.engine import Engine
 
@@ -58,6 +59,7 @@ class Experts:
 
     def _note(self, event_id: str, answer: Answer) -> None:
         if not answer.experts:
+            self._note_head(event_id, answer)
             return
         parts = {
             name: {label: one.weight[label] * score for label, score in one.scores.items()}
@@ -70,10 +72,17 @@ class Experts:
             self._without[name][event_id] = max(rest, key=rest.__getitem__)
             self._weights[name][event_id] = fmean(one.weight.values())
 
+    def _note_head(self, event_id: str, answer: Answer) -> None:
+        """An answer that nothing was mixed into is what the head says, alone."""
+        if "head" in self._alone and answer.label is not None:
+            self._alone["head"][event_id] = answer.label
+
     def rows(self, scored: Sequence[Scored], window: int) -> dict[str, Any]:
-        """For the report, by name. `accuracy`: alone, on the same events, no answer counts as wrong; `without`: of the
-        answers with this expert taken out, `ours` on the same events beside it (those that it had a say in); `weight`:
-        the last one, as the mean over the classes; both windowed, too."""
+        """For the report, by name. `accuracy`: alone, on the same events, no answer counts as wrong. `n`: the events
+        that it had a say in; on these `ours`, and `without`: of the answers with this expert taken out, the other
+        weights as they were; `ahead`: the first minus the second, with its 95 % interval, None where it had no say.
+        `weight`: the last one, as the mean over the classes. `windows` and `weights`: accuracy and mean weight of each
+        window."""
         return {name: self._row(name, scored, window) for name in self.names}
 
     def _row(self, name: str, scored: Sequence[Scored], window: int) -> dict[str, Any]:
@@ -81,12 +90,15 @@ class Experts:
         truth = [one.label for one in scored]
         told = [one for one in scored if one.event_id in self._without[name]]
         weights = [self._weights[name].get(one.event_id) for one in scored]
+        ours = [one.predicted == one.label for one in told]
+        without = [self._without[name][one.event_id] == one.label for one in told]
         return {
-            "accuracy": _share([ours == label for ours, label in zip(alone, truth, strict=True)]),
+            "accuracy": _share([answer == label for answer, label in zip(alone, truth, strict=True)]),
             "weight": next((one for one in reversed(weights) if one is not None), None),
             "n": len(told),
-            "ours": _share([one.predicted == one.label for one in told]),
-            "without": _share([self._without[name][one.event_id] == one.label for one in told]),
+            "ours": _share(ours),
+            "without": _share(without),
+            "ahead": asdict(bootstrap_gap(ours, without)) if told else None,
             "windows": [one["accuracy"] for one in windows(alone, truth, [0] * len(scored), window)],
             "weights": [_mean(weights[start : start + window]) for start in range(0, len(weights), window)],
         }

@@ -24,7 +24,8 @@ REPORT_FORMAT = 4
 `dtype` (what updates were trained in), macro-F1 of every exam, classes, sources and `broken_words`;
 with 3 `ahead` of every baseline (ours minus theirs, with its 95 % interval), the baselines' exams under `evaluation`,
 the setting that `online_head` had chosen, and `frozen_mixture` among the baselines;
-with 4 `experts`, `pulses` and `seconds.adapt`, of feeds with a fast clock."""
+with 4 `experts` (`ahead`: ours minus the answers without it), `pulses` and `seconds.adapt`, of feeds with a fast
+clock."""
 WINDOW_EVENTS = 250
 
 
