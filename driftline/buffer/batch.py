@@ -17,6 +17,7 @@ class Answer:
     offset: int | None
     feature: bytes | None = None
     arrived: bool = True
+    pulse: int = 0
 
     def before(self, other: "Answer") -> bool:
         """Whether this one stands earlier in the same partition."""

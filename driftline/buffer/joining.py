@@ -224,6 +224,7 @@ class Joining:
             position.partition if position else None,
             position.offset if position else None,
             prediction.feature if self._rules.fast else None,
+            pulse=prediction.pulse,
         )
         entry = self.batch.entries.get(prediction.event_id)
         if entry is not None:

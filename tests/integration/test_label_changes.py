@@ -349,7 +349,7 @@ def test_up_goes_on_over_two_changes_on_one_state_folder(config: Callable[..., P
     def runs(path: Path) -> bool:
         """Whether `up` has started everything, the Redis included."""
         processes = collect(load_config(path), [FEED])["processes"].values()
-        return len([one for one in processes if one["pid"]]) == 4
+        return len([one for one in processes if one["pid"]]) == 5
 
     def served(path: Path) -> set[str]:
         with closing(existing_registry(load_config(path))) as registry:  # type: ignore[type-var]

@@ -51,7 +51,9 @@ def test_what_up_runs_is_told_when_it_is_killed_and_when_it_is_stopped(installat
 
     before = at.config.read_text()
     at.config.write_text(before.replace("every_s = 1\n", "every_s = 2\n"))
-    assert is_told(at.config, "was changed, and adapt, ingest, learn, score, serve, up still run with what it said before")
+    assert is_told(
+        at.config, "was changed, and adapt, ingest, learn, score, serve, up still run with what it said before"
+    )
     at.config.write_text(before)
 
     os.kill(at.status()["processes"]["score"]["pid"], signal.SIGKILL)

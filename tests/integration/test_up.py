@@ -16,7 +16,7 @@ from tests.fixtures.processes import is_alive
 @pytest.mark.timeout(600)
 def test_up_learns_answers_survives_and_drains(installation: Installation) -> None:
     at = installation
-    at.wait_for(lambda: len([p for p in at.status()["processes"].values() if p["pid"]]) == 4)
+    at.wait_for(lambda: len([p for p in at.status()["processes"].values() if p["pid"]]) == 5)
     produce(at, 0, 200)
 
     at.wait_for(lambda: at.feed()["version"])

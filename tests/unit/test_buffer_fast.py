@@ -246,3 +246,18 @@ def test_a_read_only_buffer_tells_what_is_due(path: Path, buffer: Buffer) -> Non
     reader = Buffer.open(path, RULES, KEY, read_only=True)
     assert (reader.fast.due_count(FEED), reader.fast.last_number(FEED), reader.fast.kept(FEED)) == (1, 0, None)
     reader.close()
+
+
+def test_an_answer_whose_pulse_had_learned_the_example_is_not_scored(buffer: Buffer) -> None:
+    say(buffer, *[event(name, i, label="pos") for i, name in enumerate("abc")])
+    buffer.intake.expire(at(61))
+    learn(buffer, 1)
+    for offset, (name, at_pulse) in enumerate((("a", 0), ("b", 1), ("c", 7))):
+        say(buffer, replace(prediction(name, "pos", 1, offset), pulse=at_pulse))
+    assert [(one.event_id, one.answered) for one in buffer.exams.scored(FEED)] == [
+        ("a", True),
+        ("b", False),
+        ("c", False),
+    ]
+    say(buffer, replace(prediction("b", "pos", 1, 0), pulse=0), replace(prediction("c", "pos", 1, 9), pulse=0))
+    assert [one.answered for one in buffer.exams.scored(FEED)] == [True, True, False], "the first in topic order counts"

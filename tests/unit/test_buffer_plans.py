@@ -33,7 +33,7 @@ from tests.fixtures.buffers import (
 
 RULES = rules(holdout_share=0.3, segment_examples=4, segment_holdouts=2, max_segments=2, event_wait_s=50.0, fast=True)
 GROWING = {"events", "examples", "letters", "cycles", "cycle_examples", "corrections", "labels", "predictions"}
-GROWING |= {"due", "features"}
+GROWING |= {"due", "features", "learned_unanswered"}
 """Tables with a row for each event, cycle or letter; others are bounded by feeds, partitions, classes or segments."""
 FACES = {
     "intake": Intake,

@@ -9,7 +9,7 @@ from driftline.buffer.intake import IntakeCounts
 from driftline.buffer.joining import Joining
 from driftline.buffer.sqlite import corrections, segments
 from driftline.buffer.sqlite.examples import become_due
-from driftline.buffer.sqlite.fast import keep_features
+from driftline.buffer.sqlite.fast import judge_late_answers, keep_features
 from driftline.buffer.sqlite.letters import put, resolve
 from driftline.buffer.sqlite.unit import Unit
 from driftline.buffer.states import PENDING
@@ -59,6 +59,7 @@ class Batches:
         _write_examples(unit, batch)
         become_due(unit, [entry.seq or 0 for entry in batch.due])
         keep_features(unit, itertools.chain(batch.new, batch.changed.values()))
+        judge_late_answers(unit, batch.changed.values())
         corrections.write(unit, batch.corrected, self._now)
         _write_labels(unit, batch, self._now)
         _write_predictions(unit, batch, self._now)

@@ -30,6 +30,13 @@ def keep_features(unit: Unit, entries: Iterable[Entry]) -> None:
     unit.tally.add(unit.feed, "features", len(rows))
 
 
+def judge_late_answers(unit: Unit, entries: Iterable[Entry]) -> None:
+    """Of examples that the fast clock learned before their answer came: whether the answer's pulse knew them
+    (invariant 4)."""
+    late = [(one.answer.pulse, unit.feed, one.seq) for one in entries if one.seq and one.answer and one.answer.arrived]
+    unit.db.executemany("UPDATE learned_unanswered SET knew = number <= ? WHERE feed = ? AND seq = ?", late)
+
+
 def drop_features(unit: Unit, arrivals: Sequence[int]) -> None:
     """Those of these events, if there are any."""
     query = f"DELETE FROM features WHERE arrival IN {CHOSEN}"
@@ -145,6 +152,10 @@ def _learn(unit: Unit, number: int, lessons: Sequence[Lesson]) -> None:
     unit.db.executemany(
         "INSERT INTO pulse_examples VALUES (?, ?, ?, ?, ?, ?, ?)",
         [(unit.feed, number, place, one.seq, one.label, one.version, one.feature) for place, one in enumerate(lessons)],
+    )
+    unit.db.executemany(
+        "INSERT OR IGNORE INTO learned_unanswered (feed, seq, number) VALUES (?, ?, ?)",
+        [(unit.feed, one.seq, number) for one in lessons if one.version is None],
     )
     query = (
         "SELECT examples.seq, arrival, label FROM examples JOIN events USING (arrival) "

@@ -246,3 +246,13 @@ CREATE TABLE fast_states (
   pulse  BLOB NOT NULL,
   state  BLOB NOT NULL
 ) STRICT;
+
+-- Examples that the fast clock learned by this pulse before an answer came; `knew`: the one that came since was of this
+-- pulse or a later one, so it is not scored.
+CREATE TABLE learned_unanswered (
+  feed   INTEGER NOT NULL,
+  seq    INTEGER NOT NULL,
+  number INTEGER NOT NULL,
+  knew   INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (feed, seq)
+) STRICT, WITHOUT ROWID;

@@ -1,7 +1,7 @@
 """Every example with the answer it is scored by, and the cache of versions' answers on hold-outs.
 
 Keeps invariant 4 (a prediction is scored as served): the first prediction in topic order counts, whatever its delay,
-but only if its version, or an ancestor of it, had not learned the example, fresh or replayed.
+but only if neither its version, nor an ancestor of it, had learned the example, fresh or replayed, nor its pulse.
 """
 
 from collections.abc import Collection, Mapping
@@ -18,8 +18,9 @@ from driftline.buffer.states import WITHDRAWN, from_micros
 def scored(unit: Unit, last: int | None) -> list[Scored]:
     """The feed's last examples (None: all) in the order their events arrived, without withdrawn ones. For reports."""
     rows = unit.db.execute(
-        "SELECT seq, event_id, source, label, answer_label, answer_version, holdout, occurred_at "
+        "SELECT seq, event_id, source, label, answer_label, answer_version, holdout, occurred_at, knew "
         "FROM events JOIN examples USING (feed, seq) "
+        "LEFT JOIN learned_unanswered USING (feed, seq) "
         f"WHERE events.feed = ? AND events.seq IS NOT NULL AND +state <> {WITHDRAWN} "
         "ORDER BY events.arrival DESC LIMIT ?",
         (unit.feed, -1 if last is None else last),
@@ -29,8 +30,8 @@ def scored(unit: Unit, last: int | None) -> list[Scored]:
 
 
 def _scored(row: tuple, knowledge: "Knowledge") -> Scored:
-    seq, event_id, source, label, predicted, version, holdout, occurred_at = row
-    counts = version is not None and not knowledge.knew(version, seq)
+    seq, event_id, source, label, predicted, version, holdout, occurred_at, pulse_knew = row
+    counts = version is not None and not pulse_knew and not knowledge.knew(version, seq)
     return Scored(
         seq=seq,
         event_id=event_id,

@@ -39,3 +39,11 @@ CREATE TABLE fast_states (
   pulse  BLOB NOT NULL,
   state  BLOB NOT NULL
 ) STRICT;
+
+CREATE TABLE learned_unanswered (
+  feed   INTEGER NOT NULL,
+  seq    INTEGER NOT NULL,
+  number INTEGER NOT NULL,
+  knew   INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (feed, seq)
+) STRICT, WITHOUT ROWID;
