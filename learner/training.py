@@ -15,6 +15,7 @@ from driftline.artefact.probe import PROBE_TEXTS
 from driftline.buffer import Buffer
 from driftline.config import FeedConfig
 from driftline.errors import ConfigError
+from driftline.experts.choice import spoken
 from driftline.records import Cycle, Example, Plan
 from learner.holdouts import EVALUATION_BATCH_TOKENS
 from learner.model import LoraModel
@@ -71,7 +72,7 @@ class Training:
         self._model.load(parent.weights)
         result = run_update(self._model, self._mended(self._state_of(parent)), *lessons, section, cycle.seed)
         if self._section.fast.enabled:
-            names = self._model.features(self._section.labels).half()
+            names = self._model.features(spoken(self._section.labels)).half()
             result = replace(result, weights=replace(result.weights, names=names))
         state = self._strategy.remember(result.state, fresh, retired, section, np.random.default_rng([cycle.seed, 1]))
         return Candidate(result=result, state=state, probe=self._model.predict(PROBE_TEXTS, EVALUATION_BATCH_TOKENS))

@@ -14,6 +14,7 @@ from driftline.buffer import Buffer
 from driftline.clock import SimulatedClock
 from driftline.config import Config, FeedConfig, FeedTopics
 from driftline.errors import ServingError, UsageError
+from driftline.experts.choice import spoken
 from driftline.records import ADAPT_ROLE, Event, Position, RawRecord
 from driftline.registry import Registry
 from driftline.registry.embedded import stop_embedded
@@ -185,7 +186,7 @@ def _fast_clock(
     lease = registry.lease(feed, ADAPT_ROLE, ttl_s=5)
     lease.acquire()
     stack.callback(lease.release)
-    names = base.features(config.feed[feed].labels).numpy()  # (C, d)
+    names = base.features(spoken(config.feed[feed].labels)).numpy()  # (C, d)
     clock = build_fast_clock(feed, config, registry, buffer, lease, names)
     clock.open()
     return clock

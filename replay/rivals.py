@@ -7,6 +7,7 @@ first promoted version kept frozen, from its promotion on. The first answer for 
 import torch
 
 from driftline.base import Base
+from driftline.experts.choice import spoken
 from driftline.records import Example
 from replay.baselines import LastLabel, Majority, OnlineHead
 from replay.frozen_mixture import FrozenMixture
@@ -22,7 +23,7 @@ class Rivals:
         self._engine = engine
         self._blind: dict[str, Majority | LastLabel] = {"majority": Majority(labels), "last_label": LastLabel(labels)}
         self.head = OnlineHead(labels, base.hidden_size)
-        self._mixture = FrozenMixture(labels, base.features(labels))
+        self._mixture = FrozenMixture(labels, base.features(spoken(labels)))
         self._features: dict[str, torch.Tensor] = {}
         self.first_version: int | None = None
         learning = ("majority", "last_label", "online_head", "frozen_mixture")

@@ -20,7 +20,7 @@ from driftline import metrics
 from driftline.base import Base
 from driftline.config import FeedConfig, ServeConfig
 from driftline.errors import BadInput, ConfigError, ServingError
-from driftline.experts.choice import are_words, mixture_of
+from driftline.experts.choice import are_words, mixture_of, spoken
 from driftline.records import Manifest
 from driftline.tasks import task_named
 from serving.answers import Answer, Asked, Request, version_zero
@@ -299,6 +299,6 @@ class Engine:
 
 
 def _mixed_feed(name: str, feed: FeedConfig, base: Base) -> MixedFeed:
-    names = base.features(feed.labels).numpy() if "names" in feed.fast.experts else None  # (C, d)
+    names = base.features(spoken(feed.labels)).numpy() if "names" in feed.fast.experts else None  # (C, d)
     replica = FastReplica(name, feed.labels, mixture_of(feed.fast), base.hidden_size)
     return MixedFeed(replica=replica, base_names=names, are_words=are_words(feed.labels))

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,7 @@ from driftline.assembly.wiring import (
 )
 from driftline.config import Config
 from driftline.errors import BaseModelError, ConfigError
+from driftline.experts.choice import mixture_of, spoken
 from driftline.label_change import current_name
 from driftline.records import ADAPT_ROLE
 
@@ -62,7 +64,6 @@ def build_fast_clock(
     feed: str, config: Config, registry: Registry, buffer: Buffer, lease: Lease, names: NDArray[np.float32]
 ) -> FastClock:
     """One feed's fast clock, not opened. `names`: features (C, d) of the label names by the base."""
-    from driftline.experts.choice import mixture_of
     from learner.fast.clock import FastClock, FastShop
     from learner.fast.heads import Heads
     from learner.fast.versions import FastVersions
@@ -86,12 +87,24 @@ def build_fast_clock(
 
 def base_names(config: Config, labels: Sequence[str]) -> NDArray[np.float32]:
     """How the base sees the names of these labels: features (C, d), computed once by a process of its own, since the
-    fast clock itself never loads torch, and kept under the state folder."""
-    kept = state_files(config).names_of(json.dumps([config.base.model_dump(mode="json"), list(labels)]))
-    if not kept.exists():
-        section = json.dumps(config.base.model_dump(mode="json"))
-        command = [sys.executable, "-m", "driftline.assembly.base_names", str(kept), section, *labels]
-        if subprocess.run(command, stdin=subprocess.DEVNULL).returncode:
-            raise BaseModelError(f"base.model = {config.base.model}: label names could not be read by it, see above")
-    names: NDArray[np.float32] = np.load(kept, allow_pickle=False)
+    fast clock itself never loads torch, and kept under the state folder. BaseModelError if that process fails."""
+    base, words = json.dumps(config.base.model_dump(mode="json")), spoken(labels)
+    kept = state_files(config).names_of(json.dumps([base, words]))
+    if (known := _read(kept)) is not None:
+        return known
+    command = [sys.executable, "-m", "driftline.assembly.base_names", str(kept), base, *words]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL)
+    if done.returncode or (known := _read(kept)) is None:
+        raise BaseModelError(
+            f"base.model = {config.base.model}: label names cannot be read by it, see above"
+        )
+    return known
+
+
+def _read(kept: Path) -> NDArray[np.float32] | None:
+    """What was kept; None of a file that is missing or damaged."""
+    try:
+        names: NDArray[np.float32] = np.load(kept, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
     return names

@@ -7,7 +7,7 @@ from driftline.config import FastConfig
 from driftline.experts import EXPERTS, Expert, Mixture
 from driftline.experts.linear import Linear
 
-__all__ = ["are_words", "chosen", "mixture_of"]
+__all__ = ["are_words", "chosen", "mixture_of", "spoken"]
 
 LEAST_LETTERS = 3
 
@@ -20,6 +20,11 @@ def chosen(section: FastConfig) -> tuple[str, ...]:
 def mixture_of(section: FastConfig) -> Mixture:
     """The chosen experts, bounded as the config says."""
     return Mixture(experts={name: _bounded(EXPERTS[name], section) for name in chosen(section)})
+
+
+def spoken(labels: Sequence[str]) -> list[str]:
+    """Label names as one would say them, which is what `names` compares texts with: `card_arrival` is two words."""
+    return [label.replace("_", " ") for label in labels]
 
 
 def are_words(labels: Sequence[str]) -> bool:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from driftline.experts import Partial
 from driftline.experts.exact import product
-from driftline.experts.head import FLOOR
+from driftline.experts.head import log_probabilities
 
 __all__ = ["Head", "Heads"]
 
@@ -31,13 +31,7 @@ class Head:
     def log_probabilities(self, features: NDArray[np.float32], labels: Sequence[str]) -> NDArray[np.float32]:
         """(N, d) → (N, C) over `labels`; a class that the version does not know has FLOOR."""
         logits = product(features, self.weight) + self.bias  # (N, R)
-        logits -= logits.max(axis=1, keepdims=True)
-        own = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-        found = np.full((len(features), len(labels)), FLOOR, np.float32)
-        for column, label in enumerate(labels):
-            if label in self.labels:
-                found[:, column] = np.maximum(own[:, self.labels.index(label)], FLOOR)
-        return found
+        return log_probabilities(logits, self.labels, labels).astype(np.float32)
 
 
 class Heads:
