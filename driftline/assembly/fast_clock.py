@@ -95,9 +95,7 @@ def base_names(config: Config, labels: Sequence[str]) -> NDArray[np.float32]:
     command = [sys.executable, "-m", "driftline.assembly.base_names", str(kept), base, *words]
     done = subprocess.run(command, stdin=subprocess.DEVNULL)
     if done.returncode or (known := _read(kept)) is None:
-        raise BaseModelError(
-            f"base.model = {config.base.model}: label names cannot be read by it, see above"
-        )
+        raise BaseModelError(f"base.model = {config.base.model}: label names cannot be read by it, see above")
     return known
 
 
