@@ -34,6 +34,7 @@ from driftline.errors import DriftlineError, RegistryConflict, UnknownVersion, U
 from driftline.names import StateFiles
 from driftline.phrases import count_of
 from driftline.records import AuditEntry, LiveRecord, iso
+from driftline.terminal import one_line
 
 if TYPE_CHECKING:
     from driftline.registry import Registry
@@ -259,7 +260,7 @@ def _paused_in_words(standing: list[AuditEntry]) -> str:
     first = standing[0]
     since = iso(first.at.replace(microsecond=0))
     kept = f"the reason that was given now stands in the audit (`{to_type('history')}`)"
-    return f"was already paused by {first.actor} since {since}: {first.reason}; {kept}"
+    return one_line(f"was already paused by {first.actor} since {since}: {first.reason}; {kept}")
 
 
 def _pause_in_words(live: LiveRecord) -> str:

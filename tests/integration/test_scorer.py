@@ -206,7 +206,7 @@ def test_the_replay_counts_what_could_not_be_answered(tiny_base_dir: Path, tmp_p
     with open_pipeline(config, unique, SimulatedClock(NOW)) as pipeline:
         predict = pipeline.engine.predict
 
-        def broken(*_: Any) -> Any:
+        def broken(*_: Any, **__: Any) -> Any:
             raise ServingError("out of memory")
 
         pipeline.engine.predict = broken  # type: ignore[method-assign]
