@@ -35,13 +35,20 @@ class Producing:
         self._log = folder / "produce.log"
         with self._log.open("w") as output:
             command = [sys.executable, "-m", "driftline.cli", "produce", "events.jsonl", *options]
-            self.process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT, text=True)
+            self.process = subprocess.Popen(
+                command, cwd=folder, stdout=output, stderr=subprocess.STDOUT, text=True, preexec_fn=_hear_ctrl_c
+            )
 
     def said(self) -> str:
         return self._log.read_text()
 
     def ended(self) -> int:
         return self.process.wait(WITHIN_S)
+
+
+def _hear_ctrl_c() -> None:
+    """Also where the tests run in a shell's background, which ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture
