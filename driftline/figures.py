@@ -1,6 +1,6 @@
 """How good answers are: accuracy, and what each class got, so that a frequent class cannot hide the others. Pure.
 
-An answer of None (none came, or version 0 answered) is wrong and names no class. Shares are in 0..1.
+An answer of None (none came, or nothing was known yet) is wrong and names no class. Shares are in 0..1.
 """
 
 from collections import Counter

@@ -1,6 +1,7 @@
 """How the served answers stand against the baselines, in rows and sentences that the summary and the page share. Pure.
 
-Over the whole stream, and after the cold start: from the first answer of a trained version on.
+Over the whole stream, and from the first version on: from the first answer of a trained version. Reports call that
+stretch `after_cold_start`; before it the fast clock answers, and without one nobody.
 """
 
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ NAMES = {
 
 
 class Row(NamedTuple):
-    """Accuracy and macro-F1 over the whole stream, and after the cold start; None where there is none."""
+    """Accuracy and macro-F1 over the whole stream, and (warm) from the first version on; None where there is none."""
 
     name: str
     whole: float | None
@@ -48,17 +49,27 @@ def verdict(report: dict[str, Any]) -> str:
     return f"Over the whole stream Driftline was right for {_standing(report)}."
 
 
-def verdict_after_cold_start(report: dict[str, Any]) -> str:
+def verdict_from_first_version(report: dict[str, Any]) -> str:
     """The same from the first answer of a trained version on, and what was before; nothing if there was no such."""
     warm = report["after_cold_start"]
     if not warm["prequential"]["n"]:
         return ""
-    cold = report["prequential"]["n"] - warm["prequential"]["n"]
     version = report["baselines"]["first_version"]["version"]
-    return (
-        f"{count_of(cold, 'event')} came before version {version}, the first to go live, and so counted as wrong."
-        f" After this cold start Driftline was right for {_standing(warm)}."
-    )
+    since = f"From version {version} on Driftline was right for {_standing(warm)}."
+    return " ".join(filter(None, (_before(report, version), since)))
+
+
+def _before(report: dict[str, Any], version: int) -> str:
+    """Who answered before the first version, and how well; nothing where no event came before it."""
+    whole, warm = report["prequential"], report["after_cold_start"]["prequential"]
+    n = whole["n"] - warm["n"]
+    if not n:
+        return ""
+    right = round(whole["accuracy"] * whole["n"] - warm["accuracy"] * warm["n"])
+    came = f"{count_of(n, 'event')} came before version {version}, the first to go live"
+    if not report["experts"]:
+        return f"{came}, and so counted as wrong."
+    return f"{came}: {percent(right / n)} of them were answered right, by the fast clock alone."
 
 
 def _standing(stretch: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """What is measured over a stream and over segments, as pure functions (DESIGN §7). Nothing here changes its input or
 skips an empty answer; `driftline.figures` measures one exam.
 
-An answer of None (no prediction came, or version 0 answered) counts as wrong. Accuracies are shares in 0..1.
+An answer of None (no prediction came, or nothing was known yet) counts as wrong. Accuracies are shares in 0..1.
 In a matrix, a[i][j] is the accuracy of the incumbent at the close of segment i on the hold-outs of segment j; None
 where it was not measured (j > i, or no hold-outs).
 """

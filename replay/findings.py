@@ -9,19 +9,23 @@ from typing import Any
 
 from driftline.phrases import count_of, percent
 from replay.comparison import NAMES
+from replay.words import FROM_FIRST, standing
+from replay.worth import worth_in_words
 
 BRACKETS = "In brackets: the 95 % interval of the difference in accuracy, by paired bootstrap over the events."
 
 
 def findings(report: dict[str, Any]) -> list[str]:
-    """Sentences on updates, replay, LoRA, each blind baseline and the evaluation file; none without labelled events."""
+    """Sentences on updates, replay, LoRA, each expert, each baseline and the evaluation file; none without labelled
+    events."""
     if not report["prequential"]["n"]:
         return []
-    blind = [_against(report, name) for name in ("last_label", "majority")]
+    blind = [_against_blind(report, name) for name in ("last_label", "majority")]
     told = [
         _updates(report),
         _replay(report),
         _against_the_mixture(report),
+        *worth_in_words(report),
         _against_the_head(report),
         *blind,
         _final(report),
@@ -35,8 +39,12 @@ def _updates(report: dict[str, Any]) -> str:
         return ""
     if sum(row["decision"] == "promoted" for row in versions) == 1:
         return f"Only version {first['version']} went live, so what further updates are worth was not to be seen."
-    standing = _standing(first["ahead"], f"version {first['version']} kept frozen")
-    return f"Updates put Driftline {standing}, on the {count_of(first['n'], 'event')} since that one went live."
+    since, frozen = count_of(first["n"], "event"), f"version {first['version']} kept frozen"
+    if report["experts"]:
+        moved, frozen = "Updates and the fast clock", f"{frozen} (its head alone)"
+    else:
+        moved = "Updates"
+    return f"{moved} put Driftline {standing(first['ahead'], frozen)}, on the {since} since that one went live."
 
 
 def _replay(report: dict[str, Any]) -> str:
@@ -54,28 +62,41 @@ def _replay(report: dict[str, Any]) -> str:
     )
 
 
-def _against_the_head(report: dict[str, Any]) -> str:
-    chosen = report["baselines"]["online_head"]
-    setting = f"(λ = {chosen['ridge']:g}, forgetting {chosen['forgetting']:g}, chosen on line)"
-    called = f"the {NAMES['online_head']} {setting}"
-    return f"Driftline was {_twice(report, 'online_head', called)}."
-
-
 def _against_the_mixture(report: dict[str, Any]) -> str:
     """What training is worth over all that is nearly free."""
     called = f"the {NAMES['frozen_mixture']}, which learn from every label at once"
+    if not report["baselines"]["first_version"]["ahead"]:
+        level = _once(report, "frozen_mixture", called)
+        return f"No version answered, so this says nothing of LoRA: Driftline was {level}."
     return f"LoRA and replay put Driftline {_twice(report, 'frozen_mixture', called)}."
 
 
-def _against(report: dict[str, Any], name: str) -> str:
-    return f"Driftline was {_twice(report, name, f'the {NAMES[name]}')}."
+def _against_the_head(report: dict[str, Any]) -> str:
+    chosen = report["baselines"]["online_head"]
+    setting = f"(λ = {chosen['ridge']:g}, forgetting {chosen['forgetting']:g}, chosen on line)"
+    return _against(report, "online_head", f"the {NAMES['online_head']} {setting}")
+
+
+def _against_blind(report: dict[str, Any], name: str) -> str:
+    return _against(report, name, f"the {NAMES[name]}")
+
+
+def _against(report: dict[str, Any], name: str, called: str) -> str:
+    """Told twice where answers began with the first version; with a fast clock they begin with the first label."""
+    told = _once if report["experts"] else _twice
+    return f"Driftline was {told(report, name, called)}."
+
+
+def _once(report: dict[str, Any], name: str, called: str) -> str:
+    """Over the whole stream."""
+    return standing(report["baselines"][name]["ahead"], called)
 
 
 def _twice(report: dict[str, Any], name: str, called: str) -> str:
-    """Over the whole stream, and after the cold start where there was one."""
+    """Over the whole stream, and from the first version on where that is not the same."""
     whole, warm = report["baselines"][name], report["after_cold_start"]["baselines"][name]
-    standing = _standing(whole["ahead"], called)
-    return standing if warm["n"] in (0, whole["n"]) else f"{standing}; after the cold start {_standing(warm['ahead'])}"
+    told = _once(report, name, called)
+    return told if warm["n"] in (0, whole["n"]) else f"{told}; {FROM_FIRST} {standing(warm['ahead'])}"
 
 
 def _final(report: dict[str, Any]) -> str:
@@ -87,15 +108,5 @@ def _final(report: dict[str, Any]) -> str:
     called = f"the best baseline there, {NAMES[best]} ({percent(rival['accuracy'])})"
     return (
         f"On the evaluation file the final version is right for {percent(exam['accuracy'])},"
-        f" {_standing(rival['ahead'], called)}."
+        f" {standing(rival['ahead'], called)}."
     )
-
-
-def _standing(ahead: dict[str, float], rival: str = "") -> str:
-    """`12.2 points (9.8 to 14.5) ahead of X`, `0.4 points (-1.0 to 1.8) behind X, which may be chance`. The interval
-    goes in the direction that is named; X may be left out."""
-    gap, low, high = (100 * ahead[name] for name in ("gap", "low", "high"))
-    chance = ", which may be chance" if low <= 0 <= high else ""
-    if gap > 0:
-        return f"{gap:.1f} points ({low:.1f} to {high:.1f}) ahead{rival and f' of {rival}'}{chance}"
-    return f"{abs(gap):.1f} points ({-high:.1f} to {-low:.1f}) behind{rival and f' {rival}'}{chance}"

@@ -18,10 +18,11 @@ from driftline.records import GateDecision, GateReason
 from driftline.splitting import splitting_in_words
 from replay.chart import chart
 from replay.classes import classes_shown, confusions_shown, matrix_shown, sources_shown
-from replay.comparison import NAMES, OURS, comparison_rows, verdict, verdict_after_cold_start
+from replay.comparison import NAMES, OURS, comparison_rows, verdict, verdict_from_first_version
 from replay.findings import BRACKETS, findings
 from replay.tables import accuracy_table, confusion_table, matrix_table
 from replay.words import (
+    FROM_FIRST,
     LABELS_KNOWN,
     counts_in_words,
     few_windows,
@@ -55,7 +56,8 @@ def render_page(report: dict[str, Any]) -> str:
         names=NAMES,
         versions=version_rows(report),
         verdict=verdict(report),
-        verdict_after_cold_start=verdict_after_cold_start(report),
+        verdict_from_first_version=verdict_from_first_version(report),
+        from_first=FROM_FIRST,
         counts=counts_in_words(report),
         lost=lost_labels(report),
         nothing=nothing_learned(report),

@@ -117,7 +117,8 @@ def baselines(driver: Driver, scored: list[Scored], warm: dict[str, Any]) -> dic
 
 
 def after_cold_start(driver: Driver, scored: list[Scored]) -> dict[str, Any]:
-    """Ours and every baseline on the events from a trained version's first answer on; before, version 0 answered."""
+    """Ours and every baseline on the events from a trained version's first answer on. Before, version 0 answered: a
+    cold start only without a fast clock, which answers from the first label on."""
     rivals, labels = driver.rivals, driver.pipeline.section.labels
     warm = [s for s in scored if s.event_id in rivals.first_answers]
     truth, ours = [s.label for s in warm], [s.predicted for s in warm]

@@ -7,9 +7,10 @@ from rich.markup import escape
 from driftline.exams_in_words import recalls_in_words
 from driftline.phrases import count_of, percent
 from driftline.splitting import splitting_in_words
-from replay.comparison import NAMES, OURS, comparison_rows, verdict, verdict_after_cold_start
+from replay.comparison import NAMES, OURS, comparison_rows, verdict, verdict_from_first_version
 from replay.findings import BRACKETS, findings
 from replay.words import (
+    FROM_FIRST,
     LABELS_KNOWN,
     counts_in_words,
     forgetting_in_words,
@@ -17,6 +18,7 @@ from replay.words import (
     lost_labels,
     nothing_learned,
 )
+from replay.worth import TAKEN_OUT, expert_rows, weight_in_words
 
 
 def summarise(report: dict[str, Any]) -> str:
@@ -31,6 +33,7 @@ def summarise(report: dict[str, Any]) -> str:
         f" {report['swaps']['count']} swaps, {report['swaps']['requests_failed']} failed requests",
         "",
         *_prequential(report),
+        *_experts(report),
         *_retention(report["retention"]),
         *(_evaluation(name, row) for name, row in report["evaluation"].items()),
         "",
@@ -57,10 +60,10 @@ def _prequential(report: dict[str, Any]) -> list[str]:
     return [
         f"prequential accuracy   [bold]{percent(ours['accuracy'])}[/]  over {ours['n']:,} answers as served",
         *_macro_f1(ours),
-        *filter(None, (verdict(report), verdict_after_cold_start(report))),
+        *filter(None, (verdict(report), verdict_from_first_version(report))),
         f"[dim]{LABELS_KNOWN}[/]",
         "",
-        f"  {'accuracy and macro-F1 of':<32}{'whole stream':>22}{'after the cold start':>34}",
+        f"  {'accuracy and macro-F1 of':<32}{'whole stream':>22}{FROM_FIRST:>34}",
         *(f"[bold]{row}[/]" if OURS in row else row for row in rows),
         "",
     ]
@@ -71,6 +74,19 @@ def _macro_f1(ours: dict[str, Any]) -> list[str]:
     if not recalls:
         return []
     return [f"macro-F1               [bold]{percent(ours['macro_f1'])}[/]  {escape(recalls_in_words(recalls))}"]
+
+
+def _experts(report: dict[str, Any]) -> list[str]:
+    """What the answers were mixed from; nothing without a fast clock."""
+    rows = [
+        f"  {f'{row.name} ({row.what})':<49}{percent(row.alone):>8}{percent(row.served):>12}{percent(row.without):>12}"
+        f"{weight_in_words(row.weight):>9}"
+        for row in expert_rows(report)
+    ]
+    if not rows:
+        return []
+    head = f"  {'expert':<49}{'alone':>8}{'in answers':>12}{'without it':>12}{'weight':>9}"
+    return [head, *rows, f"[dim]{TAKEN_OUT}[/]", ""]
 
 
 def _retention(row: dict[str, Any]) -> list[str]:

@@ -10,6 +10,8 @@ LABELS_KNOWN = (
     " a missing answer counts as wrong, for the baselines too."
 )
 FEW_WINDOWS = 8
+FROM_FIRST = "from the first version on"
+"""The stretch of a stream that a report has under `after_cold_start`."""
 
 
 def counts_in_words(report: dict[str, Any]) -> str:
@@ -61,7 +63,8 @@ def _no_update(report: dict[str, Any]) -> str:
             f"no tick of the schedule came after number {least:,} ({ticks} of stream time; {key} and min_examples of"
             f" {section}); set min_examples lower or {key} to come more often"
         )
-    start = f"no update in {count_of(report['events'], 'event')}, so all answers are those of an untrained model"
+    answers = "are the fast clock's, on the base as it is" if report["experts"] else "are those of an untrained model"
+    start = f"no update in {count_of(report['events'], 'event')}, so all answers {answers}"
     return f"{start}: there were {have}, but {why}, or replay a longer stream"
 
 
@@ -100,3 +103,18 @@ def few_windows(report: dict[str, Any]) -> str:
     if n >= FEW_WINDOWS:
         return ""
     return f"A short stream, {count_of(n, 'window')} only: much of what differs between windows may be chance."
+
+
+def standing(ahead: dict[str, float], rival: str = "") -> str:
+    """`12.2 points (9.8 to 14.5) ahead of X`, `0.4 points (-1.0 to 1.8) behind X, which may be chance`. The interval
+    goes in the direction that is named; X may be left out."""
+    gap, low, high = (100 * ahead[name] for name in ("gap", "low", "high"))
+    chance = ", which may be chance" if low <= 0 <= high else ""
+    if gap > 0:
+        return f"{_points(gap)} points ({_points(low)} to {_points(high)}) ahead{rival and f' of {rival}'}{chance}"
+    return f"{_points(-gap)} points ({_points(-high)} to {_points(-low)}) behind{rival and f' {rival}'}{chance}"
+
+
+def _points(value: float) -> str:
+    """With one digit, and no sign at nothing."""
+    return f"{round(value, 1) + 0.0:.1f}"

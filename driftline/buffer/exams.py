@@ -35,7 +35,8 @@ class Segment:
 class Scored:
     """An example and its answer. `answered` False: none came, or none that counts; version and predicted are None then.
 
-    An answer of version 0 has predicted None: it counts as wrong, as does a missing answer (if the feed has a scorer).
+    An answer from when nothing was known yet has predicted None: it counts as wrong, as does a missing answer (if the
+    feed has a scorer).
     """
 
     seq: int

@@ -36,6 +36,7 @@ NO_ANSWERS: dict[str, Any] = {
     "n": 0,
     "answered_share": None,
     "untrained": 0,
+    "null_answers": 0,
 }
 
 
@@ -187,8 +188,8 @@ def prequential_accuracy(buffer: "Buffer", feed: str, section: FeedConfig) -> di
     """Accuracy, macro-F1 and recall by class of the answers as served to the last 1,000 examples.
 
     Without scorer (`score = false`) the accuracy is only over what was answered; `answered_share` (0..1 of these
-    examples; None of none) says how much that is. `untrained`: how many of them version 0 answered, which counts as
-    wrong.
+    examples; None of none) says how much that is. `untrained`: how many of them version 0 answered, by the fast clock
+    where there is one; `null_answers`: how many answers named no label, which counts as wrong.
     """
     from driftline.figures import accuracy, by_class, macro_f1
 
@@ -204,6 +205,7 @@ def prequential_accuracy(buffer: "Buffer", feed: str, section: FeedConfig) -> di
         "n": len(scored),
         "answered_share": sum(row.answered for row in rows) / len(rows) if rows else None,
         "untrained": sum(row.version == 0 for row in scored),
+        "null_answers": sum(row.answered and row.predicted is None for row in scored),
     }
 
 
@@ -302,11 +304,10 @@ def _fast_in_words(fast: dict[str, Any], counts: "FeedCounts") -> str:
 def _show_accuracy(scored: dict[str, Any]) -> None:
     share = scored["answered_share"]
     asked = "" if share == 1.0 else f"; {percent(share)} of these examples were answered"
-    early = (
-        f"; {scored['untrained']:,} came before the first version, and count as wrong" if scored["untrained"] else ""
-    )
+    early = f"; {scored['untrained']:,} by version 0, which no update has trained" if scored["untrained"] else ""
+    null = f"; {scored['null_answers']:,} named no label, which counts as wrong" if scored["null_answers"] else ""
     answers = count_of(scored["n"], "answer")
-    say(f"  accuracy    {percent(scored['accuracy'])} of the last {answers} as served{asked}{early}")
+    say(f"  accuracy    {percent(scored['accuracy'])} of the last {answers} as served{asked}{early}{null}")
     say(f"  macro-F1    {percent(scored['macro_f1'])}; {escape(recalls_in_words(scored['recall']))}")
 
 

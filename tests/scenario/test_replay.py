@@ -25,7 +25,7 @@ from driftline.records import iso, utc
 from driftline.topics import Outgoing
 from replay import ticks as ticks_module
 from replay.chart import chart
-from replay.comparison import verdict, verdict_after_cold_start
+from replay.comparison import verdict, verdict_from_first_version
 from replay.laboratory import run_replay
 from replay.page import render_page
 from replay.simulate import Simulation, simulate
@@ -246,7 +246,7 @@ def test_the_summary_and_the_page_say_where_we_stand_and_what_the_cold_start_was
     report = replay(simulated(300))
     told, page = summarise(report), render_page(report)
     assert report["after_cold_start"]["prequential"]["n"]
-    for sentence in (verdict(report), verdict_after_cold_start(report)):
+    for sentence in (verdict(report), verdict_from_first_version(report)):
         assert sentence in told
         assert sentence in page
     assert f"Configuration: sha256 {report['config_sha256'][:12]}…" in page

@@ -173,6 +173,7 @@ def test_status_says_what_is_awaited(driftline: Driftline) -> None:
         "n": 0,
         "answered_share": None,
         "untrained": 0,
+        "null_answers": 0,
     }
 
 
@@ -435,9 +436,19 @@ def test_quality_is_told_of_the_last_examples_and_without_scorer_which_share_was
         assert quality(FeedConfig(labels=labels)) == figures(0.0, macro_f1=0.0, n=1, answered_share=0.0, untrained=0)
 
 
+def test_an_answer_that_named_no_label_is_counted_apart_from_one_of_version_0(tmp_path: Path) -> None:
+    events = [buffers.event("a", 0, label="pos"), buffers.event("b", 1, label="pos")]
+    answers = [buffers.prediction("a", None, 0), buffers.prediction("b", "pos", 0, 1)]
+    with closing(Buffer.open(tmp_path / "buffer.sqlite3", buffers.rules(), buffers.KEY)) as buffer:
+        buffer.intake.append([*events, *answers], buffers.up_to(buffers.EVENTS, 2), buffers.at(9))
+        told = prequential_accuracy(buffer, buffers.FEED, FeedConfig(labels=("neg", "pos")))
+    assert told == figures(0.5, macro_f1=2 / 3, n=2, answered_share=1.0, untrained=2, null_answers=1)
+
+
 def figures(accuracy: float, *, n: int, **others: float) -> dict[str, object]:
     """Of a feed all of whose examples are `pos`."""
-    return {"accuracy": accuracy, "recall": {"pos": {"recall": accuracy, "n": n}}, "n": n, **others}
+    told = {"accuracy": accuracy, "recall": {"pos": {"recall": accuracy, "n": n}}, "n": n, "null_answers": 0}
+    return told | others
 
 
 def one_feed(**feed: object) -> Config:

@@ -5,11 +5,14 @@ from typing import Any
 import pytest
 from rich.markup import escape
 
+from driftline.experts import EXPERTS
 from driftline.phrases import percent
+from replay import words
 from replay.classes import rival_row
 from replay.evaluation import bootstrap_gap
 from replay.findings import findings
 from replay.summary import summarise
+from replay.worth import DESCRIPTIONS, TAKEN_OUT, expert_rows
 from tests.fixtures.reports import make_report, with_evaluation
 
 
@@ -37,7 +40,7 @@ def told(whole: dict[str, Any], warm: dict[str, Any], **more: Any) -> list[str]:
     return findings(report | more)
 
 
-def test_a_win_is_told_with_its_interval_over_the_whole_stream_and_after_the_cold_start() -> None:
+def test_a_win_is_told_with_its_interval_over_the_whole_stream_and_from_the_first_version_on() -> None:
     updates, replay, mixture, head, last, majority = told(AHEAD, AHEAD_OR_CHANCE)
     assert updates == (
         "Updates put Driftline 0.4 points (-1.0 to 1.8) ahead of version 1 kept frozen, which may be chance,"
@@ -49,16 +52,16 @@ def test_a_win_is_told_with_its_interval_over_the_whole_stream_and_after_the_col
     assert replay.endswith('; strategy = "naive" in [feed.reviews.learner] would show it without.')
     assert mixture == (
         "LoRA and replay put Driftline 12.2 points (9.8 to 14.5) ahead of the experts on the frozen base, which learn"
-        " from every label at once; after the cold start 0.4 points (-1.0 to 1.8) ahead, which may be chance."
+        " from every label at once; from the first version on 0.4 points (-1.0 to 1.8) ahead, which may be chance."
     )
     assert head == (
         "Driftline was 12.2 points (9.8 to 14.5) ahead of the online head on the frozen base"
         " (λ = 300, forgetting 0.999, chosen on line);"
-        " after the cold start 0.4 points (-1.0 to 1.8) ahead, which may be chance."
+        " from the first version on 0.4 points (-1.0 to 1.8) ahead, which may be chance."
     )
     assert last == (
         "Driftline was 12.2 points (9.8 to 14.5) ahead of the last label;"
-        " after the cold start 0.4 points (-1.0 to 1.8) ahead, which may be chance."
+        " from the first version on 0.4 points (-1.0 to 1.8) ahead, which may be chance."
     )
     assert majority == last.replace("last", "majority")
 
@@ -67,9 +70,9 @@ def test_a_loss_is_told_as_plainly() -> None:
     updates, _, _, head, *_ = told(BEHIND, BEHIND)
     assert "2.1 points (0.8 to 3.4) behind version 1 kept frozen, on the 1,000 events" in updates
     assert "2.1 points (0.8 to 3.4) behind the online head on the frozen base (λ" in head
-    assert head.endswith("; after the cold start 2.1 points (0.8 to 3.4) behind.")
+    assert head.endswith("; from the first version on 2.1 points (0.8 to 3.4) behind.")
     assert told(BEHIND, BEHIND_OR_CHANCE)[3].endswith(
-        "; after the cold start 2.9 points (-0.4 to 6.5) behind, which may be chance."
+        "; from the first version on 2.9 points (-0.4 to 6.5) behind, which may be chance."
     )
 
 
@@ -77,9 +80,9 @@ def test_an_exact_tie_has_no_sign() -> None:
     assert "Driftline 0.0 points (-1.0 to 1.0) behind version 1" in told(AHEAD, standing(-0.0, -0.01, 0.01))[0]
 
 
-def test_without_a_cold_start_it_is_told_once() -> None:
+def test_where_that_is_the_whole_stream_it_is_told_once() -> None:
     whole = {**AHEAD, "n": 1100}
-    assert all("after the cold start" not in sentence for sentence in told(AHEAD, whole))
+    assert all("from the first version on" not in sentence for sentence in told(AHEAD, whole))
 
 
 def test_what_was_kept_is_the_backward_transfer() -> None:
@@ -97,8 +100,61 @@ def test_one_version_shows_nothing_of_updates_and_no_version_shows_none() -> Non
     assert findings(one)[0] == "Only version 1 went live, so what further updates are worth was not to be seen."
     nothing = {**standing(0, 0, 0), "ahead": None, "n": 0, "version": None}
     sentences = findings(one | {"baselines": one["baselines"] | {"first_version": nothing}})
-    assert sentences[0].startswith("LoRA and replay put Driftline")
+    assert sentences[0].startswith("No version answered, so this says nothing of LoRA: Driftline was ")
     assert findings(make_report(0, cold=0, updates=0, segments=0)) == []
+
+
+def worth(ahead: dict[str, float] | None, n: int = 980) -> dict[str, Any]:
+    return {"accuracy": 0.6, "weight": 0.8, "n": n, "ours": 0.75, "without": 0.7, "ahead": ahead, "windows": []}
+
+
+def test_each_expert_is_told_by_what_the_answers_lose_without_it_also_where_they_gain() -> None:
+    nothing = {"gap": 0.0, "low": 0.0, "high": 0.0}
+    experts = {
+        "head": worth(AHEAD["ahead"], 700),
+        "ridge": worth(BEHIND["ahead"]),
+        "words": worth(AHEAD_OR_CHANCE["ahead"]),
+        "chars": worth(nothing),
+        "names": worth(None, 0),
+    }
+    updates, _, mixture, *sentences = told(AHEAD, AHEAD, experts=experts)
+    assert sentences[:5] == [
+        "The expert head (the live version's own, LoRA) put the answers 12.2 points (9.8 to 14.5) ahead of those"
+        " without it, on the 700 events that it had a say in.",
+        "The expert ridge (linear, on the live version's features) put the answers 2.1 points (0.8 to 3.4) behind those"
+        " without it, on the 980 events that it had a say in.",
+        "The expert words (words and pairs of words) put the answers 0.4 points (-1.0 to 1.8) ahead of those without"
+        " it, which may be chance, on the 980 events that it had a say in.",
+        "The expert chars (runs of three to five characters) made no difference to how many answers were right, on the"
+        " 980 events that it had a say in.",
+        "The expert names (how a text resembles a label's name) had a say in no answer.",
+    ]
+    assert updates.startswith("Updates and the fast clock put Driftline 12.2 points")
+    assert " ahead of version 1 kept frozen (its head alone), on the" in updates
+    assert "; from the first version on 12.2 points" in mixture, "before it there was no LoRA"
+    assert all("from the first version on" not in sentence for sentence in sentences[5:]), "no cold start to set apart"
+
+
+def test_every_expert_has_its_words() -> None:
+    assert list(DESCRIPTIONS) == list(EXPERTS)
+
+
+def test_the_summary_shows_what_the_answers_were_mixed_from() -> None:
+    assert "without it" not in summarise(make_report(400, updates=2, segments=3))
+    report = make_report(400, updates=2, segments=3, fast=True)
+    text = summarise(report)
+    for row in expert_rows(report):
+        [line] = [line for line in text.splitlines() if line.startswith(f"  {row.name} (")]
+        shares = [f"{100 * share:.1f} %" for share in (row.alone, row.served, row.without) if share is not None]
+        assert all(share in line for share in shares)
+        assert line.endswith(f"{row.weight:.2f}")
+    assert TAKEN_OUT in text
+    assert report["experts"]["head"]["n"] == 300, "it spoke from version 1 on"
+
+
+def test_no_sign_stands_before_nothing() -> None:
+    hardly = words.standing({"gap": -0.0001, "low": -0.0002, "high": 0.0004})
+    assert hardly == "0.0 points (0.0 to 0.0) behind, which may be chance"
 
 
 def test_the_evaluation_file_is_told_against_its_best_baseline() -> None:
