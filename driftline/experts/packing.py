@@ -5,6 +5,7 @@ are "EXPERT.ARRAY" for scoring arrays, "EXPERT.learning.ARRAY" for the others; c
 "….values". Whether shapes fit a state is for `state.apply` to say.
 """
 
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,22 +18,28 @@ from driftline.experts.state import Cells, Change, Changes, ExpertState
 
 __all__ = ["pack_changes", "pack_states", "unpack_changes", "unpack_states"]
 
+LEVEL = 1
+"""Of compression (zlib)."""
 LEARNING, PLACES, VALUES = "learning.", ".places", ".values"
 Found = dict[str, NDArray[Any]]
 
 
 def pack_states(states: Mapping[str, ExpertState]) -> bytes:
-    """Both bags of every expert."""
+    """Both bags of every expert, compressed: tables are mostly zeros."""
     named = {f"{expert}.{name}": array for expert, state in states.items() for name, array in state.scoring.items()}
     for expert, state in states.items():
         named |= {f"{expert}.{LEARNING}{name}": array for name, array in state.learning.items()}
-    return _packed(named)
+    return zlib.compress(_packed(named), LEVEL)
 
 
 def unpack_states(data: bytes) -> dict[str, ExpertState]:
     """The inverse, exact; the arrays are the caller's own. ValueError."""
     states: dict[str, ExpertState] = {}
-    for expert, name, array in _named(_unpacked(data)):
+    try:
+        unpacked = zlib.decompress(data)
+    except zlib.error as error:
+        raise ValueError(f"not what states are packed as: {error}") from None
+    for expert, name, array in _named(_unpacked(unpacked)):
         state = states.setdefault(expert, ExpertState())
         bag = state.learning if name.startswith(LEARNING) else state.scoring
         bag[name.removeprefix(LEARNING)] = array

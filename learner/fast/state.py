@@ -4,7 +4,6 @@ Covered: a state of another Driftline's making, or of another feed's labels, is 
 saving, loading and going on equals never having stopped, byte for byte.
 """
 
-import zlib
 from dataclasses import dataclass
 
 import msgspec
@@ -17,8 +16,6 @@ from learner.fast.watch import WatchState
 __all__ = ["FastState", "pack_fast_state", "pack_scoring", "unpack_fast_state"]
 
 FORMAT = 1
-LEVEL = 1
-"""Of compression: tables are mostly zeros."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,15 +61,15 @@ def pack_fast_state(state: FastState) -> bytes:
         state.watch,
         pack_states(state.experts),
     )
-    return zlib.compress(msgspec.msgpack.encode(packed), LEVEL)
+    return msgspec.msgpack.encode(packed)
 
 
 def unpack_fast_state(data: bytes) -> FastState:
     """The inverse. ArtefactError(unreadable)."""
     try:
-        packed = msgspec.msgpack.decode(zlib.decompress(data), type=_Packed)
+        packed = msgspec.msgpack.decode(data, type=_Packed)
         experts = unpack_states(packed.experts)
-    except (zlib.error, msgspec.DecodeError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError) as error:
         raise ArtefactError("unreadable", f"not a fast state: {error}") from None
     if packed.format != FORMAT:
         raise ArtefactError("unreadable", f"a fast state of format {packed.format}, this Driftline reads {FORMAT}")
