@@ -202,4 +202,4 @@ def finish(report: dict[str, Any], folder: Path, config_file: Path, seconds: flo
     say(f"  {ours} init myfeed")
     say("      a commented config for a stream of your own, in the folder myfeed; its feed is named reviews")
     say(f"  {ours} up -c myfeed/driftline.toml")
-    say("      ingest, learn, serve and score, live on this machine")
+    say("      ingest, learn, adapt, serve and score, live on this machine")
