@@ -55,7 +55,11 @@ def run_fast_clocks(config: Config, stop: threading.Event) -> None:
             lease = registry.lease(name, ADAPT_ROLE, ttl_s=LEASE_S)
             clock = build_fast_clock(name, config, registry, buffer, lease, base_names(config, section.labels))
             feeds[name] = FastFeed(
-                clock=clock, lease=lease, block_examples=section.fast.block_examples, block_s=section.fast.block_s
+                clock=clock,
+                lease=lease,
+                block_examples=section.fast.block_examples,
+                block_s=section.fast.block_s,
+                seen_revision=partial(buffer.ledger.seen_revision, name),
             )
         FastService(feeds, registry).run(stop)
 

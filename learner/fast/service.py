@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -20,7 +20,7 @@ import structlog
 from driftline import metrics
 from driftline.errors import DriftlineError, LeaseLost
 from driftline.records import ADAPT_ROLE, ReplicaStatus
-from driftline.registry import Lease, Registry
+from driftline.registry import Lease, Registry, check_not_lost
 from learner.fast.clock import FastClock
 
 __all__ = ["FastFeed", "FastService"]
@@ -35,12 +35,14 @@ TELL_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FastFeed:
-    """One feed in the service: its clock, its lease, and how large and how old a block may get."""
+    """One feed in the service: its clock, its lease, how large and how old a block may get, and the newest revision of
+    the live record that this installation has seen."""
 
     clock: FastClock
     lease: Lease
     block_examples: int
     block_s: float
+    seen_revision: Callable[[], int]
 
 
 @dataclass(slots=True)
@@ -104,7 +106,11 @@ class FastService:
         if not turn.opened:
             feed.clock.open()
             turn.opened = True
+        seen = feed.seen_revision()  # first: a newer one seen meanwhile must not make the record look lost
         live = self._registry.live(feed.clock.feed)
+        check_not_lost(
+            live, seen
+        )  # a registry that lost its record names version 0, which would be the way back to nothing
         feed.clock.follow(live.version)
         if live.paused or not self._is_ripe(feed, turn):
             return 0

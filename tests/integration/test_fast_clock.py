@@ -1,6 +1,7 @@
 """The fast clock on a real buffer and a real Redis: what it learns, what it leaves, and where it may be killed."""
 
 import random
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,6 +21,7 @@ from driftline.names import Keys
 from driftline.registry import Client, Lease, Registry, connect
 from learner.fast.clock import FastClock
 from learner.fast.heads import Heads
+from learner.fast.service import FastFeed, FastService
 from learner.fast.state import pack_fast_state, unpack_fast_state
 from serving.fast import FastReplica
 from serving.follow import Follower
@@ -36,6 +38,7 @@ from tests.fixtures.fast_process import (
     open_buffer,
     shop_of,
 )
+from tests.fixtures.registry import wait_until
 
 KILLS = 50
 
@@ -299,6 +302,33 @@ def test_a_head_that_cannot_be_had_is_missing_from_the_mixture_only(
     fill(buffer, 20, first=60)
     learn_all(known)
     assert (known.state.experts["mixer"].scoring["head"] != 1.0).any()
+
+
+def test_a_registry_that_lost_its_record_takes_no_state_back(
+    buffer: Buffer, registry: Registry, lease: Lease, redis_client: Client, keys: Keys
+) -> None:
+    fill(buffer, 40)
+    clock = clock_of(buffer, registry, lease)
+    clock.follow(3)
+    feed = FastFeed(
+        clock=clock,
+        lease=lease,
+        block_examples=8,
+        block_s=0.0,
+        seen_revision=lambda: buffer.ledger.seen_revision(FEED),
+    )
+    buffer.ledger.remember_revision(FEED, 5)
+    before = pack_fast_state(clock.state)
+    service, stop = FastService({FEED: feed}, registry), threading.Event()
+    running = threading.Thread(target=service.run, args=(stop,))
+    running.start()
+    wait_until(lambda: any(FEED in one.refused for one in registry.fast_clocks()))
+    (told,) = [one.refused[FEED] for one in registry.fast_clocks()]
+    stop.set()
+    running.join()
+    assert "revision" in told
+    assert pack_fast_state(clock.state) == before
+    assert buffer.fast.due_count(FEED) > 0, "nothing is learned until it is mended"
 
 
 @pytest.mark.parametrize("seed", [0])
