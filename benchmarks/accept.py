@@ -56,7 +56,8 @@ def read(path: Path) -> dict[str, Any]:
 def show(rows: list[Row], title: str) -> None:
     """Rows as a table, and below it why something is not met or skipped."""
     cells = [(row.what, row.figure, row.target, row.verdict) for row in rows]
-    print_table(("what", "figure", "target", "verdict"), cells, title=f"\n{title}")
+    print()
+    print_table(("what", "figure", "target", "verdict"), cells, title=title)
     for row in rows:
         if row.verdict in ("not met", "skipped") and row.why:
             print(f"{row.verdict}: {row.what.strip()}: {row.why}")

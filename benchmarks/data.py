@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,24 @@ DATA = Path(os.environ.get("DRIFTLINE_DATA") or ROOT / "../shared/data").resolve
 STREAM, HOLDOUT = DATA / "sentiment_shift_stream.jsonl.gz", DATA / "sentiment_shift_holdout.jsonl.gz"
 CONFIG = ROOT / "examples" / "sentiment_shift.toml"
 LABELS = ("negative", "neutral", "positive")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One stream of the data folder: its example's config, its file, its test set, and how much of it."""
+
+    config: str
+    events: Path
+    test: Path | None = None
+    limit: int | None = None
+
+
+SOURCES = {
+    "sentiment": Source(config="sentiment_shift", events=STREAM, test=HOLDOUT),
+    "airline": Source(config="airline", events=DATA / "airline_tweets_2015.jsonl.gz"),
+    "steam": Source(config="steam", events=DATA / "steam_reviews_en_2010_2019.jsonl.gz", limit=12_000),
+    "clinc": Source(config="clinc150", events=DATA / "clinc150_train.jsonl.gz", test=DATA / "clinc150_test.jsonl.gz"),
+}
 
 
 def missing_data(*files: Path) -> str | None:

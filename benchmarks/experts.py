@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.data import DATA, ROOT, missing_data, read_events
+from benchmarks.data import ROOT, SOURCES, Source, missing_data, read_events
 from benchmarks.record import options_of, write_result
 from driftline.base import Base, load_base
 from driftline.cli.output import print_table
@@ -32,24 +32,6 @@ from replay.frozen_mixture import FROZEN
 BLOCK_EXAMPLES = 32
 FIRST_EVENTS = 1000
 MIXED = "mixture"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """One stream of the data folder: its example's config, its file, its test set, and how much of it."""
-
-    config: str
-    events: str
-    test: str | None = None
-    limit: int | None = None
-
-
-SOURCES = {
-    "sentiment": Source(config="sentiment_shift", events="sentiment_shift_stream", test="sentiment_shift_holdout"),
-    "airline": Source(config="airline", events="airline_tweets_2015"),
-    "steam": Source(config="steam", events="steam_reviews_en_2010_2019", limit=12_000),
-    "clinc": Source(config="clinc150", events="clinc150_train", test="clinc150_test"),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -151,11 +133,11 @@ class Streams:
         self._cache = cache
         self._bases: dict[int, Base] = {}
 
-    def load(self, source: Source, events: str, limit: int | None) -> Texts:
+    def load(self, source: Source, events: Path, limit: int | None) -> Texts:
         """The first `limit` labelled events of a file, as the source's config reads them."""
         config = load_config(ROOT / "examples" / f"{source.config}.toml")
         [section] = config.feed.values()
-        rows = [row for row in itertools.islice(read_events(DATA / f"{events}.jsonl.gz"), limit) if row["label"]]
+        rows = [row for row in itertools.islice(read_events(events), limit) if row["label"]]
         texts = [clean_text(row["text"]) for row in rows]
         spoken = [label.replace("_", " ") for label in section.labels]
         return Texts(
@@ -187,7 +169,7 @@ def run(streams: Streams, names: list[str], limit: int | None) -> dict[str, Any]
     for name in names:
         source = SOURCES[name]
         files = [one for one in (source.events, source.test) if one]
-        if (reason := missing_data(*(DATA / f"{file}.jsonl.gz" for file in files))) is not None:
+        if (reason := missing_data(*files)) is not None:
             found[name] = {"skipped": reason}
             continue
         stream = streams.load(source, source.events, limit or source.limit)

@@ -39,13 +39,15 @@ def result_path(name: str, *, quick: bool) -> Path:
 
 def announce(title: str, rows: Sequence[tuple[str, str]]) -> None:
     """Print figures as a two-column table."""
-    print_table(("figure", ">value"), rows, title=f"\n{title}")
+    print()
+    print_table(("figure", ">value"), rows, title=title)
 
 
 def announce_ratios(title: str, groups: Mapping[str, Mapping[str, Mapping[str, Any]]], reference: str) -> None:
     """Print what `rounds.compare` found, by group: median per second, range of the rounds, ratio to the reference."""
     rows = [row for name, compared in groups.items() for row in [(name, "", "", ""), *rows_of(compared)]]
-    print_table(("", ">per second", ">lowest – highest", f">{reference}"), rows, title=f"\n{title}")
+    print()
+    print_table(("", ">per second", ">lowest – highest", f">{reference}"), rows, title=title)
 
 
 def announce_document(title: str, document: Mapping[str, Any]) -> None:

@@ -30,6 +30,9 @@ from replay.pipeline import Pipeline, open_pipeline, replay_config, state_folder
 from replay.report import build_report
 from replay.source import EPOCH, StreamItem, stream_items
 
+ON_THE_WHOLE = ("majority", "last_label", "online_head", "frozen_mixture")
+"""The baselines that answer every event."""
+
 
 def with_learner(config: Config, feed: str, **changes: object) -> Config:
     """The config with some keys of the feed's learner section replaced."""
@@ -39,8 +42,10 @@ def with_learner(config: Config, feed: str, **changes: object) -> Config:
 
 
 @contextmanager
-def replayed(config: Config, feed: str, events: Path, limit: int | None) -> Iterator[tuple[Driver, dict[str, Any]]]:
-    """A finished replay with its pipeline still open, and its report."""
+def replayed(
+    config: Config, feed: str, events: Path, test: Path | None, limit: int | None
+) -> Iterator[tuple[Driver, dict[str, Any]]]:
+    """A finished replay with its pipeline still open, and its report, with the exam on the test set if there is one."""
     start = time.perf_counter()
     with (
         state_folder(None) as folder,
@@ -48,7 +53,8 @@ def replayed(config: Config, feed: str, events: Path, limit: int | None) -> Iter
     ):
         driver = Driver(pipeline, Pace(None))
         driver.run(stream_items([events], config.feed[feed], limit=limit))
-        yield driver, build_report(driver, time.perf_counter() - start, holdout_items(config.feed[feed]))
+        items = stream_items([test], config.feed[feed]) if test else []
+        yield driver, build_report(driver, time.perf_counter() - start, items)
 
 
 def holdout_items(section: FeedConfig) -> Iterator[StreamItem]:
@@ -89,7 +95,7 @@ def trained_examples(pipeline: Pipeline) -> int:
 def measure(config: Config, limit: int | None) -> dict[str, Any]:
     """One seed: replay, the gap to joint, and the same stream without replay."""
     feed = next(iter(config.feed))
-    with replayed(config, feed, STREAM, limit) as (driver, report):
+    with replayed(config, feed, STREAM, HOLDOUT, limit) as (driver, report):
         rows = final_answers(driver.pipeline, driver.rivals, holdout_items(driver.pipeline.section))
         start = time.perf_counter()
         joint = joint_answers(driver.pipeline)
@@ -97,7 +103,7 @@ def measure(config: Config, limit: int | None) -> dict[str, Any]:
     ours = [row.ours == row.label for row in rows]
     bound = [answer == row.label for answer, row in zip(joint, rows, strict=True)]
     gap = bootstrap_gap(bound, ours)
-    with replayed(with_learner(config, feed, strategy="naive"), feed, STREAM, limit) as (_, naive):
+    with replayed(with_learner(config, feed, strategy="naive"), feed, STREAM, HOLDOUT, limit) as (_, naive):
         pass
     return {
         "er": report,
@@ -120,11 +126,9 @@ def summary(result: dict[str, Any]) -> list[tuple[str, str]]:
         ("promoted versions", str(sum(row["decision"] == "promoted" for row in report["versions"]))),
         ("failed requests", str(report["swaps"]["requests_failed"])),
         ("prequential accuracy", f"{report['prequential']['accuracy']:.4f}"),
-        *((f"  {name}", f"{baselines[name]['accuracy']:.4f}") for name in ("majority", "last_label", "online_head")),
-        (
-            "  first version, frozen",
-            f"{first['accuracy'] or 0:.4f}",
-        ),
+        *((f"  {name}", f"{baselines[name]['accuracy']:.4f}") for name in ON_THE_WHOLE),
+        ("  first version, frozen", f"{first['accuracy'] or 0:.4f}"),
+        *((f"  without {name}", f"{row['without'] or 0:.4f}") for name, row in report["experts"].items()),
         ("  naive (no replay)", f"{naive['prequential']['accuracy']:.4f}"),
         ("hold-out at the end", f"{report['evaluation']['all']['accuracy']:.4f}"),
         ("  naive", f"{naive['evaluation']['all']['accuracy']:.4f}"),

@@ -6,11 +6,15 @@ from benchmarks.acceptance.clone import clean_clone
 from benchmarks.acceptance.drills import figures, kafka_stream, learner_kills, outage, rollback
 from benchmarks.acceptance.quality import repeat, stream
 from benchmarks.acceptance.rows import Options, Row
+from benchmarks.acceptance.streams import whole
 from benchmarks.acceptance.tests import tests_of
 
 LINES: dict[str, Callable[[Options], list[Row]]] = {
     "clean_clone": clean_clone,
     "stream": stream,
+    "airline": whole("airline"),
+    "steam": whole("steam"),
+    "clinc": whole("clinc"),
     "repeat": repeat,
     "kafka_stream": kafka_stream,
     "ingest_kills": tests_of(

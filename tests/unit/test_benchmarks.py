@@ -4,18 +4,22 @@ import importlib
 import json
 import pkgutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import benchmarks
 from benchmarks import accept
+from benchmarks.acceptance.lines import LINES
 from benchmarks.acceptance.quality import without_times
 from benchmarks.acceptance.rows import Options, Row, judged
+from benchmarks.acceptance.streams import WANTED, Wanted, figures, first_events, wanted_rows
 from benchmarks.clients import Told, longest_silence_s
 from benchmarks.data import missing_data
 from benchmarks.drills.checks import compare_ids, same_ids
 from benchmarks.ingest import make_values
 from benchmarks.rounds import compare, interleave, shares, timed_calls
+from tests.fixtures.reports import make_report, with_evaluation
 
 
 def test_every_script_can_be_imported() -> None:
@@ -75,6 +79,59 @@ def test_the_longest_silence_is_of_one_replica_and_of_answers_only() -> None:
 def test_reports_are_compared_without_what_a_clock_decided() -> None:
     report = {"events": 3, "seconds": {"total": 1}, "examples_per_s": 9.0, "swaps": {"count": 1, "pause_ms_max": 2.0}}
     assert without_times(report) == {"events": 3, "swaps": {"count": 1}}
+
+
+def test_the_first_events_are_the_first_windows_by_their_sizes() -> None:
+    report = {
+        "prequential": {"windows": [{"n": 250, "accuracy": 0.4}, {"n": 50, "accuracy": 1.0}]},
+        "baselines": {"majority": {"windows": [0.2, 0.8]}, "first_version": {"accuracy": 0.9}},
+    }
+    assert first_events(report) == pytest.approx({"ours": 0.5, "majority": 0.3})
+    whole = make_report(1500)
+    right = sum(250 * one["accuracy"] for one in whole["prequential"]["windows"][:4])
+    assert first_events(whole)["ours"] == pytest.approx(right / 1000)
+
+
+def verdicts(report: dict[str, Any], wanted: Wanted) -> dict[str, str]:
+    return {row.what.strip(): row.verdict for row in wanted_rows("s", report, wanted)}
+
+
+def test_a_stream_is_judged_by_what_is_wanted_of_it() -> None:
+    report = with_evaluation(make_report(1500, fast=True))
+    accuracy, macro_f1 = report["prequential"]["accuracy"], report["prequential"]["macro_f1"]
+    exam = report["evaluation"]["all"]["accuracy"]
+    found = verdicts(report, Wanted(accuracy=accuracy, exam=exam + 0.001, macro_f1=True))
+    assert found == {
+        "s: prequential": "met",
+        "failed requests": "met",
+        "test set at the end": "not met",
+        "macro-F1": "met",
+        "ahead of frozen mixture, points [95 %]": "met",
+        "ahead of online head, points [95 %]": "met",
+        "first 1,000 events": "met",
+        "answers with and without each expert": "shown",
+    }
+    report["baselines"]["majority"]["macro_f1"] = macro_f1
+    report["baselines"]["online_head"]["ahead"] = {"gap": 0.0099, "low": 0.0, "high": 0.02}
+    report["baselines"]["last_label"]["windows"] = [first_events(report)["ours"] + 0.006] * 6
+    report["swaps"]["requests_failed"] = 1
+    worse = verdicts(report, Wanted(accuracy=accuracy + 0.001, macro_f1=True))
+    assert {what for what, verdict in worse.items() if verdict == "not met"} == {
+        *("s: prequential", "failed requests", "macro-F1", "ahead of online head, points [95 %]", "first 1,000 events")
+    }
+
+
+def test_what_is_kept_of_a_stream_is_small_and_has_what_was_judged() -> None:
+    report = with_evaluation(make_report(12_500, [f"intent {i}" for i in range(150)], updates=40, fast=True))
+    kept = figures(report)
+    assert len(json.dumps(kept)) < 10_000
+    assert kept["prequential"]["accuracy"] == report["prequential"]["accuracy"]
+    assert kept["experts"]["words"]["ahead"] == report["experts"]["words"]["ahead"]
+    assert figures(make_report(300))["exam"] is None
+
+
+def test_every_stream_has_its_line() -> None:
+    assert set(WANTED) - {"sentiment"} <= set(LINES)
 
 
 def test_ingest_values_are_events_of_the_promised_size() -> None:
