@@ -1,16 +1,18 @@
-// Draws the accuracy chart from the figures that stand in the page. Colours are read from the style sheet whenever it is
-// drawn, so that light, dark and paper are one way through.
-(() => {
-  const { events, x, lines, notes, swaps } = JSON.parse(document.getElementById("accuracy-data").textContent);
-  const place = document.getElementById("accuracy");
-  const note = document.getElementById("accuracy-note");
-  const legend = [...document.querySelectorAll("#accuracy-legend button")];
+// Draws each chart from the figures that stand in the page. Colours are read from the style sheet whenever it is drawn, so
+// that light, dark and paper are one way through.
+const draw = (id, { events, unit, top, x, lines, notes, swaps }) => {
+  const place = document.getElementById(id);
+  const note = document.getElementById(`${id}-note`);
+  const legend = [...document.querySelectorAll(`#${id}-legend button`)];
   const FONT = "13px system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
   const PAPER_PX = 640; // what A4 has between its margins
 
   const root = document.documentElement;
   const colour = (name) => () => getComputedStyle(root).getPropertyValue(`--${name}`);
-  const percent = (share) => (share === null ? "–" : `${(100 * share).toFixed(1)} %`);
+  const words = unit === "share"
+    ? { figure: (share) => `${(100 * share).toFixed(1)} %`, tick: (share) => `${Math.round(100 * share)} %` }
+    : { figure: (weight) => weight.toFixed(2), tick: (weight) => weight.toFixed(2) };
+  const told = (value) => (value === null ? "–" : words.figure(value));
   const size = () => {
     const width = root.classList.contains("paper") ? PAPER_PX : place.clientWidth;
     return { width, height: Math.round(Math.min(420, Math.max(240, width / 2))) };
@@ -28,8 +30,8 @@
     return { stroke: path, fill: path };
   };
 
-  const line = ({ key, width, dash, symbol }) => ({
-    stroke: colour(key), width, dash,
+  const line = ({ key, width, dash, symbol, shown }) => ({
+    stroke: colour(key), width, dash, show: shown,
     points: { space: 36, stroke: colour(key), fill: colour("card"), width: 1.8, dash: [], paths: symbols(symbol) },
   });
 
@@ -57,9 +59,9 @@
   // The figures of one window: beside the legend, and for whoever listens.
   const tell = (window) => {
     note.textContent = notes[window];
-    lines.forEach(({ values }, i) => { legend[i].querySelector("output").textContent = percent(values[window]); });
+    lines.forEach(({ values }, i) => { legend[i].querySelector("output").textContent = told(values[window]); });
     place.setAttribute("aria-valuenow", window + 1);
-    place.setAttribute("aria-valuetext", `${notes[window]}: ${lines.map((one) => `${one.name} ${percent(one.values[window])}`).join(", ")}`);
+    place.setAttribute("aria-valuetext", `${notes[window]}: ${lines.map((one) => `${one.name} ${told(one.values[window])}`).join(", ")}`);
   };
 
   const last = x.length - 1;
@@ -68,8 +70,8 @@
     padding: [10, 24, 0, 0],
     legend: { show: false },
     cursor: { y: false, drag: { x: true, y: false, setScale: true }, points: { fill: colour("card") } },
-    scales: { x: { time: false, range: (_, min, max) => (min === x[0] && max === x[last] ? [0, events] : [min, max]) }, y: { range: [0, 1] } },
-    axes: [axis((value) => value.toLocaleString("en"), { size: 34 }), axis((value) => `${Math.round(100 * value)} %`, { size: 56 })],
+    scales: { x: { time: false, range: (_, min, max) => (min === x[0] && max === x[last] ? [0, events] : [min, max]) }, y: { range: [0, top] } },
+    axes: [axis((value) => value.toLocaleString("en"), { size: 34 }), axis(words.tick, { size: 56 })],
     series: [{}, ...lines.map(line)],
     hooks: { draw: [drawSwaps], setCursor: [({ cursor }) => tell(cursor.idx ?? last)] },
   }, [x, ...lines.map(({ values }) => values)], place);
@@ -89,7 +91,7 @@
     event.preventDefault();
     const [from, to] = plot.series[0].idxs;
     const window = Math.min(to, Math.max(from, steps[event.key](plot.cursor.idx ?? last)));
-    plot.setCursor({ left: plot.valToPos(x[window], "x"), top: plot.valToPos(lines[0].values[window], "y") });
+    plot.setCursor({ left: plot.valToPos(x[window], "x"), top: plot.valToPos(lines[0].values[window] ?? 0, "y") });
   });
 
   const paper = (on) => {
@@ -101,4 +103,8 @@
   addEventListener("beforeprint", () => paper(true));
   addEventListener("afterprint", () => paper(false));
   tell(last);
-})();
+};
+
+for (const data of document.querySelectorAll("script[type='application/json']")) {
+  draw(data.id.replace(/-data$/, ""), JSON.parse(data.textContent));
+}

@@ -1,4 +1,4 @@
-"""The report as one HTML page: what the stream showed, accuracy by window, what was kept, every version and why.
+"""The report as one HTML page: what the stream showed, accuracy by window, experts, what was kept, every version.
 
 The page is one file that asks nothing of any other: script and style stand in it, and its policy lets no other run.
 Every string is escaped by the template; the chart's figures are JSON, escaped for HTML.
@@ -16,11 +16,11 @@ from driftline.phrases import percent
 from driftline.reasons import decision_in_words
 from driftline.records import GateDecision, GateReason
 from driftline.splitting import splitting_in_words
-from replay.chart import chart
+from replay.chart import accuracy_chart, weight_chart
 from replay.classes import classes_shown, confusions_shown, matrix_shown, sources_shown
 from replay.comparison import NAMES, OURS, comparison_rows, verdict, verdict_from_first_version
 from replay.findings import BRACKETS, findings
-from replay.tables import accuracy_table, confusion_table, matrix_table
+from replay.tables import accuracy_table, confusion_table, matrix_table, weight_table
 from replay.words import (
     FROM_FIRST,
     LABELS_KNOWN,
@@ -31,6 +31,7 @@ from replay.words import (
     lost_labels,
     nothing_learned,
 )
+from replay.worth import TAKEN_OUT, expert_rows, weight_in_words
 
 SHADES = 10
 """So many steps lie between a share of 0 and of 1 in a matrix; `page.css` has their colours."""
@@ -39,8 +40,9 @@ SHADES = 10
 def render_page(report: dict[str, Any]) -> str:
     """The page's HTML. `report` is the document of DESIGN §6."""
     environment = Environment(loader=PackageLoader("replay", "."), autoescape=True, undefined=StrictUndefined)
-    environment.filters |= {"percent": percent, "shade": shade}
+    environment.filters |= {"percent": percent, "shade": shade, "figure": figure}
     styles, scripts = [_uplot("uPlot.min.css"), _own("page.css")], [_uplot("uPlot.iife.min.js"), _own("chart.js")]
+    charts = {"accuracy": accuracy_chart(report), "weights": weight_chart(report)}
     return environment.get_template("page.html.j2").render(
         report=report,
         policy=policy(scripts, styles),
@@ -48,8 +50,12 @@ def render_page(report: dict[str, Any]) -> str:
         scripts=scripts,
         findings=findings(report),
         brackets=BRACKETS,
-        chart=chart(report),
+        charts={name: one for name, one in charts.items() if one},
+        **charts,
         windows=accuracy_table(report),
+        weight_rows=weight_table(report),
+        experts=expert_rows(report),
+        taken_out=TAKEN_OUT,
         matrix=matrix_table(report["retention"]["matrix"]),
         rows=comparison_rows(report),
         ours=OURS,
@@ -99,6 +105,11 @@ def _uplot(name: str) -> Markup:
 def shade(share: float) -> int:
     """The step of a share in 0..1, for its colour."""
     return round(share * SHADES)
+
+
+def figure(value: float | None, unit: str) -> str:
+    """A figure of a chart, as its script tells it, too: a `share` in percent, else a `weight`."""
+    return percent(value) if unit == "share" else weight_in_words(value)
 
 
 def version_rows(report: dict[str, Any]) -> list[dict[str, Any]]:

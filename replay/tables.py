@@ -27,14 +27,35 @@ class Table(NamedTuple):
         return "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.getvalue().encode()).decode()
 
 
+WINDOW = ("from event", "to event", "version", "went live")
+
+
 def accuracy_table(report: dict[str, Any]) -> Table:
-    """A window a row: its events, counted from 1, the version of its last one, the swaps in it, every accuracy."""
+    """A window a row: its events, counted from 1, the version of its last one, the swaps in it, every accuracy; of
+    experts alone, one that said nothing was not right."""
     rivals = [report["baselines"][name]["windows"] for name in RIVALS]
+    experts = [row["windows"] for row in report["experts"].values()]
+    courses = [[one["accuracy"] for one in report["prequential"]["windows"]], *rivals, *experts]
+    names = (OURS, *(NAMES[name] for name in RIVALS), *map(alone, report["experts"]))
+    return _windowed(report, names, courses)
+
+
+def weight_table(report: dict[str, Any]) -> Table:
+    """A window a row, as above: the mean weight of each expert in its answers; None where it was in none."""
+    return _windowed(report, tuple(report["experts"]), [row["weights"] for row in report["experts"].values()])
+
+
+def alone(expert: str) -> str:
+    """What an expert's own answers are called."""
+    return f"{expert} alone"
+
+
+def _windowed(report: dict[str, Any], names: Sequence[str], courses: Sequence[Sequence[float | None]]) -> Table:
     rows = [
-        (one["start"] + 1, one["end"], one["version"], _swaps(report, one), one["accuracy"], *(r[i] for r in rivals))
+        (one["start"] + 1, one["end"], one["version"], _swaps(report, one), *(course[i] for course in courses))
         for i, one in enumerate(report["prequential"]["windows"])
     ]
-    return Table(("from event", "to event", "version", "went live", OURS, *(NAMES[name] for name in RIVALS)), rows)
+    return Table((*WINDOW, *names), rows)
 
 
 def _swaps(report: dict[str, Any], window: dict[str, Any]) -> str:

@@ -20,7 +20,9 @@ from replay.tables import RIVALS
 from tests.fixtures.reports import make_report, with_evaluation
 
 WITHIN_S = 30
-REPORT = with_evaluation(make_report(5_000, updates=20, segments=10))
+REPORT = with_evaluation(make_report(5_000, updates=20, segments=10, fast=True))
+BASELINES = ("frozen-mixture", "online-head", "last-label", "majority")
+EXPERTS = tuple(REPORT["experts"])
 
 
 @pytest.fixture(scope="module")
@@ -48,37 +50,54 @@ def sized(page: webdriver.Chrome, width: int) -> None:
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     WebDriverWait(page, WITHIN_S).until(
         lambda p: p.execute_script(
-            "const c = document.querySelector('#accuracy canvas');"
-            "return innerWidth === arguments[0] && Math.abs(c.clientWidth - c.closest('#accuracy').clientWidth) < 1",
+            "return innerWidth === arguments[0] && [...document.querySelectorAll('.chart canvas')]"
+            ".every((c) => Math.abs(c.clientWidth - c.closest('.chart').clientWidth) < 1)",
             width,
         )
     )
 
 
-def chart(page: webdriver.Chrome) -> WebElement:
-    return page.find_element(By.ID, "accuracy")
+def chart(page: webdriver.Chrome, name: str = "accuracy") -> WebElement:
+    return page.find_element(By.ID, name)
 
 
-def note(page: webdriver.Chrome) -> str:
-    return page.find_element(By.ID, "accuracy-note").text
+def note(page: webdriver.Chrome, name: str = "accuracy") -> str:
+    return page.find_element(By.ID, f"{name}-note").text
 
 
-def values(page: webdriver.Chrome) -> list[str]:
-    return [one.text for one in page.find_elements(By.CSS_SELECTOR, "#accuracy-legend output")]
+def values(page: webdriver.Chrome, name: str = "accuracy") -> list[str]:
+    return [one.text for one in page.find_elements(By.CSS_SELECTOR, f"#{name}-legend output")]
 
 
 def expected(window: int) -> list[str]:
     rivals = [REPORT["baselines"][name]["windows"][window] for name in RIVALS]
-    return [f"{100 * share:.1f} %" for share in (REPORT["prequential"]["windows"][window]["accuracy"], *rivals)]
+    experts = [REPORT["experts"][name]["windows"][window] for name in EXPERTS]
+    ours = REPORT["prequential"]["windows"][window]["accuracy"]
+    return [f"{100 * share:.1f} %" for share in (ours, *rivals, *experts)]
 
 
-def painted(page: webdriver.Chrome) -> list[int]:
+def weights(window: int) -> list[str]:
+    return [f"{REPORT['experts'][name]['weights'][window]:.2f}" for name in EXPERTS]
+
+
+def button(page: webdriver.Chrome, chart: str, line: str) -> WebElement:
+    """What shows and hides the line of this name."""
+    [found] = [
+        one
+        for one in page.find_elements(By.CSS_SELECTOR, f"#{chart}-legend button")
+        if one.find_element(By.TAG_NAME, "span").text == line
+    ]
+    return found
+
+
+def painted(page: webdriver.Chrome, name: str = "accuracy") -> list[int]:
     """The chart's pixels that are not empty, each as one number of red, green and blue."""
     return page.execute_script(
-        "const c = document.querySelector('#accuracy canvas'), all = new Set();"
+        "const c = document.querySelector(`#${arguments[0]} canvas`), all = new Set();"
         "const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
         "for (let i = 0; i < d.length; i += 4) if (d[i + 3] === 255) all.add(d[i] << 16 | d[i + 1] << 8 | d[i + 2]);"
-        "return [...all]"
+        "return [...all]",
+        name,
     )
 
 
@@ -89,9 +108,10 @@ def colour(page: webdriver.Chrome, name: str) -> int:
 
 def test_every_line_is_drawn_and_nothing_is_complained_of(page: webdriver.Chrome) -> None:
     colours = set(painted(page))
-    assert {
-        colour(page, name) for name in ("ours", "frozen-mixture", "online-head", "last-label", "majority")
-    } <= colours
+    assert {colour(page, name) for name in ("ours", *BASELINES)} <= colours
+    experts = {colour(page, name) for name in EXPERTS}
+    assert not experts & colours, "each expert alone is hidden until it is asked for"
+    assert experts <= set(painted(page, "weights"))
     assert page.get_log("browser") == []
 
 
@@ -141,13 +161,34 @@ def test_arrow_keys_go_from_window_to_window_and_say_what_they_find(page: webdri
 
 
 def test_a_line_can_be_hidden_by_key_and_shown_again(page: webdriver.Chrome) -> None:
-    button = page.find_elements(By.CSS_SELECTOR, "#accuracy-legend button")[-1]
-    green = colour(page, "majority")
-    button.send_keys(Keys.SPACE)
-    assert button.get_attribute("aria-pressed") == "false"
+    majority, green = button(page, "accuracy", "majority label"), colour(page, "majority")
+    majority.send_keys(Keys.SPACE)
+    assert majority.get_attribute("aria-pressed") == "false"
     WebDriverWait(page, WITHIN_S).until(lambda p: green not in painted(p))
-    button.send_keys(Keys.ENTER)
+    majority.send_keys(Keys.ENTER)
     WebDriverWait(page, WITHIN_S).until(lambda p: green in painted(p))
+
+
+def test_an_experts_own_answers_are_shown_where_they_are_asked_for(page: webdriver.Chrome) -> None:
+    words, pink = button(page, "accuracy", "words alone"), colour(page, "words")
+    assert words.get_attribute("aria-pressed") == "false"
+    words.click()
+    WebDriverWait(page, WITHIN_S).until(lambda p: pink in painted(p))
+    words = button(page, "weights", "words")
+    assert words.get_attribute("aria-pressed") == "true"
+    words.click()
+    WebDriverWait(page, WITHIN_S).until(lambda p: pink not in painted(p, "weights"))
+    assert pink in painted(page), "one chart's lines are not the other's"
+
+
+def test_weights_are_told_by_key_each_chart_for_itself(page: webdriver.Chrome) -> None:
+    assert values(page, "weights") == weights(19)
+    chart(page, "weights").send_keys(Keys.HOME, Keys.ARROW_RIGHT)
+    assert values(page, "weights") == weights(1)
+    assert note(page, "weights").startswith("Events 251 to 500, version ")
+    said = chart(page, "weights").get_attribute("aria-valuetext") or ""
+    assert said.endswith(f"names {weights(1)[4]}")
+    assert values(page) == expected(19), "the other chart stays where it is"
 
 
 def test_dark_is_drawn_dark_and_paper_light(page: webdriver.Chrome) -> None:
@@ -155,18 +196,22 @@ def test_dark_is_drawn_dark_and_paper_light(page: webdriver.Chrome) -> None:
     dark = [{"name": "prefers-color-scheme", "value": "dark"}]
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "screen", "features": dark})
     WebDriverWait(page, WITHIN_S).until(lambda p: colour(p, "ours") != light and colour(p, "ours") in painted(p))
+    WebDriverWait(page, WITHIN_S).until(lambda p: colour(p, "ridge") in painted(p, "weights"))
     page.execute_script("dispatchEvent(new Event('beforeprint'))")
     WebDriverWait(page, WITHIN_S).until(lambda p: colour(p, "ours") == light and light in painted(p))
-    assert page.execute_script("return document.querySelector('#accuracy canvas').clientWidth") == 640
+    WebDriverWait(page, WITHIN_S).until(lambda p: colour(p, "ridge") in painted(p, "weights"))
+    widths = "return [...document.querySelectorAll('.chart canvas')].map((c) => c.clientWidth)"
+    assert page.execute_script(widths) == [640, 640]
     page.execute_script("dispatchEvent(new Event('afterprint'))")
     WebDriverWait(page, WITHIN_S).until(lambda p: colour(p, "ours") in painted(p) and colour(p, "ours") != light)
 
 
-def test_a_plot_can_be_taken_away(page: webdriver.Chrome, tmp_path: Path) -> None:
+@pytest.mark.parametrize("plot", ["accuracy", "weights"])
+def test_a_plot_can_be_taken_away(page: webdriver.Chrome, tmp_path: Path, plot: str) -> None:
     settings: dict[str, Any] = {"behavior": "allow", "downloadPath": str(tmp_path)}
     page.execute_cdp_cmd("Browser.setDownloadBehavior", settings)
-    page.find_element(By.CSS_SELECTOR, "a[download='reviews-accuracy.csv']").send_keys(Keys.ENTER)
-    found = tmp_path / "reviews-accuracy.csv"
+    page.find_element(By.CSS_SELECTOR, f"a[download='reviews-{plot}.csv']").send_keys(Keys.ENTER)
+    found = tmp_path / f"reviews-{plot}.csv"
     WebDriverWait(page, WITHIN_S).until(lambda _: found.exists() and found.stat().st_size)
     rows = list(csv.reader(found.read_text(encoding="utf-8").splitlines()))
     assert len(rows) == 1 + 20
@@ -177,7 +222,9 @@ def test_without_script_the_figures_are_in_a_table(page: webdriver.Chrome, addre
     page.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     page.get(address)
     assert "The chart needs JavaScript" in page.find_element(By.TAG_NAME, "body").text
-    assert not chart(page).is_displayed()
-    page.find_element(By.TAG_NAME, "summary").click()
-    cells = [one.text for one in page.find_elements(By.CSS_SELECTOR, "details tbody tr:last-child td")]
-    assert cells[4:] == expected(19)
+    for name, figures in (("accuracy", expected(19)), ("weights", weights(19))):
+        assert not chart(page, name).is_displayed()
+        figures_below = page.find_element(By.CSS_SELECTOR, f"#{name} ~ details")
+        figures_below.find_element(By.TAG_NAME, "summary").click()
+        cells = [one.text for one in figures_below.find_elements(By.CSS_SELECTOR, "tbody tr:last-child td")]
+        assert cells[4:] == figures

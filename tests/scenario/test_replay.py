@@ -24,7 +24,7 @@ from driftline.errors import UsageError
 from driftline.records import iso, utc
 from driftline.topics import Outgoing
 from replay import ticks as ticks_module
-from replay.chart import chart
+from replay.chart import accuracy_chart
 from replay.comparison import verdict, verdict_from_first_version
 from replay.laboratory import run_replay
 from replay.page import render_page
@@ -163,7 +163,7 @@ def test_swaps_are_marked_where_the_curve_has_them_though_half_the_events_have_n
     swaps = report["swaps"]["at_event"]
     assert len(swaps) >= 2
     assert [swap["scored"] for swap in swaps] == [sum(labelled[: swap["event"]]) for swap in swaps]
-    drawn = chart(report)
+    drawn = accuracy_chart(report)
     assert drawn is not None
     assert drawn["swaps"] == [swap["scored"] for swap in swaps]
 

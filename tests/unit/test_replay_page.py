@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from replay.chart import STYLES, chart
-from replay.page import render_page, shade
-from replay.tables import accuracy_table, confusion_table, matrix_table
+from driftline.experts import EXPERTS
+from replay.chart import STYLES, accuracy_chart, weight_chart
+from replay.page import figure, render_page, shade
+from replay.tables import accuracy_table, confusion_table, matrix_table, weight_table
 from tests.fixtures.reports import make_report, with_evaluation
 
 CSS = (Path(__file__).parents[2] / "replay" / "page.css").read_text(encoding="utf-8")
@@ -53,7 +54,7 @@ class Parsed(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page() -> Parsed:
-    return Parsed(render_page(with_evaluation(make_report())))
+    return Parsed(render_page(with_evaluation(make_report(fast=True))))
 
 
 # --- one file
@@ -70,8 +71,9 @@ def test_nothing_is_asked_for_and_nothing_stands_in_an_attribute_that_runs(page:
 def test_the_policy_names_every_script_and_style_by_its_digest_and_nothing_else(page: Parsed) -> None:
     [policy] = [found["content"] for tag, found in page.elements if tag == "meta" and "http-equiv" in found]
     rules = dict(rule.split(" ", 1) for rule in (policy or "").split("; "))
-    data, *scripts = page.texts["script"]
-    assert json.loads(data)["events"] == 1500, "what is no program needs no leave"
+    *data, library, own = page.texts["script"]
+    scripts = [library, own]
+    assert [json.loads(one)["events"] for one in data] == [1500, 1500], "what is no program needs no leave"
     for name, texts in (("script-src", scripts), ("style-src", page.texts["style"])):
         digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts]
         assert rules[name] == " ".join(f"'sha256-{digest}'" for digest in digests)
@@ -79,14 +81,16 @@ def test_the_policy_names_every_script_and_style_by_its_digest_and_nothing_else(
 
 
 def test_the_chart_library_goes_with_its_licence(page: Parsed) -> None:
-    for text in (page.texts["script"][1], page.texts["style"][0]):
+    for text in (page.texts["script"][-2], page.texts["style"][0]):
         assert "The MIT License" in text
         assert "Copyright (c) 2022 Leon Sorokin" in text
 
 
 def test_a_long_stream_of_many_classes_makes_a_small_page() -> None:
     labels = [f"intent {i}" for i in range(150)]
-    assert len(render_page(make_report(20_000, labels, updates=80, segments=16))) < 600_000
+    fast = make_report(20_000, fast=True)
+    experts = {name: fast[name] for name in ("experts", "pulses")}
+    assert len(render_page(make_report(20_000, labels, updates=80, segments=16) | experts)) < 600_000
 
 
 def test_a_hostile_name_stays_a_name() -> None:
@@ -114,14 +118,19 @@ def read_csv(link: str) -> list[list[str]]:
 
 
 def test_every_plot_can_be_taken_away_with_all_its_digits(page: Parsed) -> None:
-    report = make_report()
+    report = make_report(fast=True)
     links = {found["download"]: found["href"] or "" for tag, found in page.elements if tag == "a"}
-    assert set(links) == {f"reviews-{name}.csv" for name in ("accuracy", "confusion", "retention")}
+    assert set(links) == {f"reviews-{name}.csv" for name in ("accuracy", "weights", "confusion", "retention")}
     head, *rows = read_csv(links["reviews-accuracy.csv"])
     assert head[4:6] == ["Driftline, as served", "experts on the frozen base"]
-    assert head[6:] == ["online head on the frozen base", "last label", "majority label"]
+    assert head[6:9] == ["online head on the frozen base", "last label", "majority label"]
+    assert head[9:] == [f"{name} alone" for name in EXPERTS]
     assert [float(row[4]) for row in rows] == [one["accuracy"] for one in report["prequential"]["windows"]]
     assert [float(row[6]) for row in rows] == report["baselines"]["online_head"]["windows"]
+    assert [float(row[10]) for row in rows] == report["experts"]["ridge"]["windows"]
+    head, *rows = read_csv(links["reviews-weights.csv"])
+    assert head[4:] == list(EXPERTS)
+    assert [float(row[8]) for row in rows] == report["experts"]["names"]["weights"]
     matrix = [
         [float(cell) if cell else None for cell in row[1:]] for row in read_csv(links["reviews-retention.csv"])[1:]
     ]
@@ -129,7 +138,9 @@ def test_every_plot_can_be_taken_away_with_all_its_digits(page: Parsed) -> None:
     pairs = {(label, answer): int(n) for label, answer, n in read_csv(links["reviews-confusion.csv"])[1:]}
     assert pairs == {(a, b): n for a, row in report["prequential"]["confusion"].items() for b, n in row.items()}
     assert next(iter(pairs))[0] == "negative"
-    assert ("negative", "") in pairs, "100 events came before the first version"
+    missing = render_page(make_report())
+    assert ">no answer</th>" in missing, "without a fast clock 100 events came before the first version"
+    assert ("negative", "") not in pairs
 
 
 def test_a_name_with_commas_quotes_and_lines_survives_the_csv() -> None:
@@ -144,7 +155,7 @@ def test_a_window_tells_its_events_from_1_its_version_and_the_swaps_in_it() -> N
     assert at == [250, 366, 483]
     rows = [row[:4] for row in accuracy_table(report).rows]
     assert rows == [(1, 250, 0, ""), (251, 500, 3, "1 at 251; 2 at 367; 3 at 484"), (501, 600, 3, "")]
-    drawn = chart(report)
+    drawn = accuracy_chart(report)
     assert drawn is not None
     assert drawn["notes"][:2] == [
         "Events 1 to 250, version 0",
@@ -152,6 +163,52 @@ def test_a_window_tells_its_events_from_1_its_version_and_the_swaps_in_it() -> N
     ]
     assert (drawn["x"], drawn["swaps"], drawn["events"]) == ([125.0, 375.0, 550.0], at, 600)
     assert drawn["lines"][0]["name"] == "Driftline, as served"
+
+
+# --- experts
+
+
+def test_weights_are_drawn_from_0_up_and_an_experts_own_answers_are_hidden_at_first() -> None:
+    report = make_report(600, cold=250, updates=3, fast=True)
+    accuracies, weights = accuracy_chart(report), weight_chart(report)
+    assert accuracies is not None
+    assert weights is not None
+    assert (weights["x"], weights["swaps"], weights["notes"]) == tuple(
+        accuracies[key] for key in ("x", "swaps", "notes")
+    )
+    assert [line["name"] for line in weights["lines"]] == list(EXPERTS)
+    assert {line["name"]: line["values"][0] for line in weights["lines"]}["head"] is None, "it spoke from event 251 on"
+    assert max(report["experts"]["head"]["weights"][1:]) < weights["top"] < 1.5
+    assert {line["name"] for line in accuracies["lines"] if not line["shown"]} == {f"{name} alone" for name in EXPERTS}
+    assert (accuracies["unit"], accuracies["top"], weights["unit"]) == ("share", 1.0, "weight")
+    assert weight_table(report).rows[1][5] == report["experts"]["ridge"]["weights"][1]
+
+
+def test_the_table_of_experts_says_what_each_one_was_worth(page: Parsed) -> None:
+    report = make_report(fast=True)
+    text = render_page(report)
+    section = text[text.index("<h2>Experts</h2>") : text.index("<h2>Class by class")]
+    for name, row in report["experts"].items():
+        cells = [f"{100 * row[key]:.1f} %" for key in ("accuracy", "ours", "without")] + [f"{row['weight']:.2f}"]
+        assert f"<b>{name}</b>" in section
+        assert all(f'<td class="n">{cell}</td>' in section for cell in cells)
+    assert {"accuracy-data", "weights-data"} <= set(page.attributes("id"))
+
+
+def test_without_a_fast_clock_nothing_is_said_of_experts() -> None:
+    page = render_page(make_report())
+    assert weight_chart(make_report()) is None
+    assert "Experts</h2>" not in page
+    assert "weights" not in Parsed(page).attributes("id")
+
+
+def test_a_fast_clock_of_a_stream_without_labels_has_a_table_and_nothing_to_draw() -> None:
+    page = Parsed(render_page(make_report(0, cold=0, updates=0, segments=0, fast=True)))
+    assert not {"accuracy", "weights"} & set(page.attributes("id"))
+
+
+def test_a_figure_is_told_in_its_unit() -> None:
+    assert [figure(0.756, "share"), figure(0.756, "weight"), figure(None, "weight")] == ["75.6 %", "0.76", "–"]
 
 
 # --- for every eye
