@@ -84,8 +84,8 @@ def _line(key: str, name: str, values: Sequence[float | None]) -> dict[str, Any]
 
 
 def _columns(table: Table, last: int) -> list[Sequence[float | None]]:
-    """The last columns of a table; empty ones of one without rows."""
-    return list(zip(*table.rows, strict=True))[-last:] if table.rows else [()] * last
+    """The last columns of a table."""
+    return [[row[place] for row in table.rows] for place in range(-last, 0)]
 
 
 def _top(columns: Iterable[Sequence[float | None]]) -> float:

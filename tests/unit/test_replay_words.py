@@ -75,7 +75,7 @@ def test_a_replay_without_updates_says_why(changes: dict[str, Any], told: list[s
     assert words.nothing_learned(report | {"versions": [{}]}) == ""
     assert "300 events, so all answers are those of an untrained model: there" in words.nothing_learned(report)
     fast = words.nothing_learned(report | {"experts": {"ridge": {}}})
-    assert "300 events, so all answers are the fast clock's, on the base as it is: there" in fast
+    assert "300 events, so all answers come from the fast clock, on the base as it is: there" in fast
 
 
 def test_pending_and_negative_forgetting_are_explained() -> None:
