@@ -108,9 +108,7 @@ class FastService:
             turn.opened = True
         seen = feed.seen_revision()  # first: a newer one seen meanwhile must not make the record look lost
         live = self._registry.live(feed.clock.feed)
-        check_not_lost(
-            live, seen
-        )  # a registry that lost its record names version 0, which would be the way back to nothing
+        check_not_lost(live, seen)  # a registry that lost its record names version 0: the way back to nothing
         feed.clock.follow(live.version)
         if live.paused or not self._is_ripe(feed, turn):
             return 0

@@ -304,9 +304,7 @@ def test_a_head_that_cannot_be_had_is_missing_from_the_mixture_only(
     assert (known.state.experts["mixer"].scoring["head"] != 1.0).any()
 
 
-def test_a_registry_that_lost_its_record_takes_no_state_back(
-    buffer: Buffer, registry: Registry, lease: Lease, redis_client: Client, keys: Keys
-) -> None:
+def test_a_registry_that_lost_its_record_takes_no_state_back(buffer: Buffer, registry: Registry, lease: Lease) -> None:
     fill(buffer, 40)
     clock = clock_of(buffer, registry, lease)
     clock.follow(3)
