@@ -63,9 +63,7 @@ def _no_update(report: dict[str, Any]) -> str:
             f"no tick of the schedule came after number {least:,} ({ticks} of stream time; {key} and min_examples of"
             f" {section}); set min_examples lower or {key} to come more often"
         )
-    answers = (
-        "come from the fast clock, on the base as it is" if report["experts"] else "are those of an untrained model"
-    )
+    answers = "come from the fast clock, on the base as it is" if report["experts"] else "come from an untrained model"
     start = f"no update in {count_of(report['events'], 'event')}, so all answers {answers}"
     return f"{start}: there were {have}, but {why}, or replay a longer stream"
 

@@ -73,7 +73,7 @@ def test_a_replay_without_updates_says_why(changes: dict[str, Any], told: list[s
     report["schedule"] |= changes
     assert all(part in words.nothing_learned(report) for part in ["no update in 300 events", *told])
     assert words.nothing_learned(report | {"versions": [{}]}) == ""
-    assert "300 events, so all answers are those of an untrained model: there" in words.nothing_learned(report)
+    assert "300 events, so all answers come from an untrained model: there" in words.nothing_learned(report)
     fast = words.nothing_learned(report | {"experts": {"ridge": {}}})
     assert "300 events, so all answers come from the fast clock, on the base as it is: there" in fast
 
