@@ -28,9 +28,9 @@ def spoken(labels: Sequence[str]) -> list[str]:
 
 
 def are_words(labels: Sequence[str]) -> bool:
-    """Whether label names look as if they said something: each has a run of three letters or more, or letters of a
-    script that needs fewer."""
-    return all(_is_word(label) for label in labels)
+    """Whether label names look as if they said something: most have three letters or more, or letters of a script that
+    needs fewer. Not all: among 150 intents there is a `no` and a `w2`."""
+    return sum(map(_is_word, labels)) > len(labels) / 2
 
 
 def _is_word(label: str) -> bool:
