@@ -159,7 +159,7 @@ class FastConfig(Section):
 
     enabled: bool = True
     """Learn from each label as it comes, and mix what was learned into the answers."""
-    experts: tuple[Literal["head", "ridge", "words", "chars", "names"], ...] = (
+    experts: Annotated[tuple[Literal["head", "ridge", "words", "chars", "names"], ...], Field(min_length=1)] = (
         "head",
         "ridge",
         "words",

@@ -64,6 +64,10 @@ class Blobs:
         keys = [self._keys.blobs(feed), *(self._keys.blob(feed, name) for name in doomed)]
         return int(run_script(self._client, "collect", keys, int(grace_s * 1000), *doomed)) if doomed else 0
 
+    def drop(self, feed: str, sha256: str) -> None:
+        """Remove one that nothing names any more, without waiting for the collector."""
+        run_script(self._client, "collect", [self._keys.blobs(feed), self._keys.blob(feed, sha256)], 0, sha256)
+
 
 def _missing(feed: str, sha256: str) -> ArtefactError:
     return ArtefactError("missing_blob", f"blob {sha256[:12]} of feed {feed} is not (wholly) in the registry")

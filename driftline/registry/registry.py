@@ -308,6 +308,10 @@ class Registry:
 
     # --- retention
 
+    def drop_blob(self, feed: str, sha256: str) -> None:
+        """Remove a blob that the caller made and nothing names any more."""
+        self._blobs.drop(feed, sha256)
+
     def collect_garbage(self, feed: str, keep_versions: int = KEPT_VERSIONS, *, grace_s: float = BLOB_GRACE_S) -> int:
         """Remove blobs that no kept version names and nobody touched for `grace_s`; returns how many.
 

@@ -34,6 +34,10 @@ __all__ = ["FastClock", "FastShop"]
 
 log = structlog.get_logger()
 
+SNAPSHOTS = 2
+FRAME_BYTES = 4096
+"""What a pulse takes beside its change, signature and all, at most."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FastShop:
@@ -73,6 +77,8 @@ class FastClock:
         self._state: FastState
         self._kept = 0
         self._snapshot = 0
+        self._published = (0, 0)
+        self._blobs: list[str] = []
 
     @property
     def state(self) -> FastState:
@@ -87,6 +93,7 @@ class FastClock:
             self._begin(self._first())
             return
         state, self._kept, self._snapshot = self._unpacked(kept.state), kept.number, 0
+        self._published = (0, 0)
         fits = self._fits(state)
         self._state, sealed = state if fits else self._moved(state), kept.pulse
         for earlier in books.since_kept(self.feed):
@@ -106,8 +113,8 @@ class FastClock:
         if version < self._state.version:
             self._begin(replace(self._moved(self._state_of(version)), version=version))
         elif version > self._state.version:
+            self._keep(replace(self._state, version=version), self._last_pulse())
             self._state.version = version
-            self._keep(self._last_pulse())
 
     def waiting(self) -> int:
         """How many examples are due."""
@@ -128,15 +135,20 @@ class FastClock:
         if learned.watched.fell_back != self._state.watch.fell_back:
             self._tell(learned.watched)
         self._become(learned)
-        if self._state.number - self._kept >= self._section.snapshot_pulses:
-            self._keep(sealed)
         self.publish()
+        if self._state.number - self._kept >= self._section.snapshot_pulses:
+            self._keep(self._state, sealed)
+            self.publish()
         return len(lessons)
 
     def publish(self) -> bool:
-        """Bring the registry to the last recorded pulse; False where it does not answer now."""
+        """Bring the registry to the last recorded pulse; False where it does not answer now: ask again. Does nothing
+        where it is there already."""
+        if self._published == (self._state.number, self._kept):
+            return True
         try:
             self._publish()
+            self._published = self._state.number, self._kept
         except RegistryUnavailable as error:
             log.warning("pulse_not_published", feed=self.feed, pulse=self._state.number, error=str(error))
             return False
@@ -236,8 +248,7 @@ class FastClock:
         if rows != list(range(len(state.labels))):
             known = self._shop.mixture.start(len(state.labels), self._shop.feature_size) | moved
             moved = self._shop.mixture.relabel(known, rows)
-        shapes, wanted = _shapes(moved), _shapes(fresh)
-        experts = {name: moved[name] if shapes.get(name) == wanted[name] else one for name, one in fresh.items()}
+        experts = {name: _fitted(moved.get(name), one) for name, one in fresh.items()}
         return replace(state, labels=self._labels, watch=WatchState(), experts=experts)
 
     def _renamed(self, lessons: Sequence[Lesson]) -> list[Lesson]:
@@ -259,8 +270,9 @@ class FastClock:
             fell_back=state.watch.fell_back,
             change=b"",
         )
-        self._state = replace(state, epoch=epoch, number=number, mark=mark(pulse))
-        self._keep(seal_pulse(pulse, shop.signer))
+        begun = replace(state, epoch=epoch, number=number, mark=mark(pulse))
+        self._keep(begun, seal_pulse(pulse, shop.signer))
+        self._state = begun
         self.publish()
 
     # --- keeping and publishing
@@ -270,8 +282,7 @@ class FastClock:
         assert sealed is not None, "a clock that was opened has a pulse"
         return sealed
 
-    def _keep(self, sealed: bytes) -> None:
-        state = self._state
+    def _keep(self, state: FastState, sealed: bytes) -> None:
         kept = KeptState(epoch=state.epoch, number=state.number, pulse=sealed, state=pack_fast_state(state))
         self._shop.books.keep(self.feed, kept)
         self._kept = state.number
@@ -282,7 +293,7 @@ class FastClock:
         if self._snapshot < self._kept:
             self._put_snapshot()
         sealed = self._last_pulse()
-        if len(sealed) > 2 * self._section.max_pulse_bytes:  # of one text; its signature and frame are not counted
+        if len(sealed) > self._section.max_pulse_bytes + FRAME_BYTES:  # of one text
             self._put_snapshot(in_place=True)
             return
         try:
@@ -313,6 +324,21 @@ class FastClock:
             in_place=in_place,
         )
         self._snapshot = state.number
+        self._blobs = [one for one in self._blobs if one != blob] + [blob]
+        while len(self._blobs) > SNAPSHOTS:  # the one before stays for replicas that are reading it
+            shop.registry.drop_blob(self.feed, self._blobs.pop(0))
+
+
+def _fitted(found: ExpertState | None, fresh: ExpertState) -> ExpertState:
+    """What was found, with the arrays that a fresh one has and no others (the mixer's, of experts that come and go);
+    the fresh one where there is none, or of another size."""
+    if found is None:
+        return fresh
+    whole = ExpertState(
+        scoring={key: found.scoring.get(key, array) for key, array in fresh.scoring.items()},
+        learning={key: found.learning.get(key, array) for key, array in fresh.learning.items()},
+    )
+    return whole if _shapes({"": whole}) == _shapes({"": fresh}) else fresh
 
 
 def _shapes(experts: dict[str, ExpertState]) -> dict[str, dict[str, tuple[int, ...]]]:

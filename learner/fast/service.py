@@ -91,6 +91,9 @@ class FastService:
             turn.opened = False
         except DriftlineError as error:
             self._fail(name, error)
+        except Exception as error:  # a bug that one feed meets stops no other
+            log.exception("adapting_failed", feed=name)
+            self._fail(name, DriftlineError(f"{type(error).__name__}: {error}"))
         return 0
 
     def _takes(self, name: str) -> bool:
@@ -110,6 +113,7 @@ class FastService:
         live = self._registry.live(feed.clock.feed)
         check_not_lost(live, seen)  # a registry that lost its record names version 0: the way back to nothing
         feed.clock.follow(live.version)
+        feed.clock.publish()  # what Redis was away for, also while paused
         if live.paused or not self._is_ripe(feed, turn):
             return 0
         turn.due_since = None

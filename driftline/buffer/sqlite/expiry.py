@@ -112,7 +112,7 @@ class Expiry:
         return let_go(self._unit, self._until(self._rules.keep_letters_s), LIMIT)
 
     def drop_features(self) -> int:
-        """Features beyond `max_waiting_events`: their examples teach only what needs none."""
+        """Features beyond a bound (`fast.MOST_FEATURES`): their examples teach only what needs none."""
         return drop_overflow(self._unit, LIMIT)
 
     def _late(self, rows: Sequence[tuple], wait_s: float) -> int:

@@ -15,6 +15,9 @@ from driftline.buffer.states import AWAITING, PENDING
 from driftline.errors import BufferStoreError
 from driftline.records import Pulse
 
+MOST_FEATURES = 50_000
+"""Of a feed: about 40 MB with 384 numbers each, should nobody learn from them."""
+
 
 def keep_features(unit: Unit, entries: Iterable[Entry]) -> None:
     """What was served with these entries' answers, of those that are still to be learned. Call it once what became due
@@ -44,9 +47,11 @@ def drop_features(unit: Unit, arrivals: Sequence[int]) -> None:
 
 
 def drop_overflow(unit: Unit, limit: int) -> int:
-    """The oldest features beyond what the waiting room holds; of a feed without a fast clock (any more) all, and what
+    """The oldest features beyond `MOST_FEATURES`; of a feed without a fast clock (any more) all, and what
     was due. Returns how many rows."""
-    over = read_counter(unit, "features") - (unit.rules.max_waiting_events if unit.rules.fast else 0)
+    over = read_counter(unit, "features") - (
+        min(MOST_FEATURES, unit.rules.max_waiting_events) if unit.rules.fast else 0
+    )
     gone = _first(unit, "SELECT arrival FROM features WHERE feed = ? ORDER BY arrival LIMIT ?", min(over, limit))
     drop_features(unit, gone)
     due = 0 if unit.rules.fast else min(read_counter(unit, "due"), limit - len(gone))
@@ -71,6 +76,7 @@ class SqliteFastClockBooks(FastClockBooks):
 
     def due(self, feed: str, limit: int) -> list[Lesson]:
         with self._work.reading(feed) as unit:
+            check_adopted(unit)
             return [_lesson(row) for row in unit.db.execute(_DUE, (unit.feed, limit))]
 
     def due_count(self, feed: str) -> int:
