@@ -2,8 +2,8 @@
 
 Per batch (32 events, cut where a cycle may be due): events onto the topic → answered by the engine → ingested with
 their predictions → labels that have come onto the labels topic → ingested → learned by the fast clock, whose pulse the
-engine takes over → full segments closed. Between batches time
-passes: labels come and ticks start cycles, in their order; a due cycle runs through to its swap, in no time.
+engine takes over → full segments closed. Between batches time passes: labels come and ticks start cycles, in their
+order; a due cycle runs through to its swap, in no time.
 """
 
 from collections.abc import Callable, Iterable, Iterator

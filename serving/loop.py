@@ -10,7 +10,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from typing import TypeVar
 
 import structlog
@@ -22,6 +21,7 @@ from driftline.errors import NotReady, Overloaded, ServingError
 from serving.answers import Request, Result, Row, results_of
 from serving.bank import AdapterBank
 from serving.batches import WINDOW_ROWS, choose_rows
+from serving.jobs import handed_over
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -99,19 +99,12 @@ class BatchLoop:
 
     def call(self, work: Callable[[], T]) -> T:
         """Run `work` on the engine thread between two batches; waits for it and returns or raises what it did."""
-        future: Future[T] = Future()
-
-        def job() -> None:
-            try:
-                future.set_result(work())
-            except BaseException as error:  # noqa: BLE001 - handed to the waiting thread
-                future.set_exception(error)
-
+        job, done = handed_over(work)
         with self._wake:
             self._check_running()
             self._jobs.append(job)
             self._wake.notify_all()
-        return future.result()
+        return done.result()
 
     def forward(self, tokens: Sequence[list[int]], slots: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """The heads' outputs (B, R_max) and the features (B, d), fp32 on the CPU. Engine thread only."""

@@ -13,7 +13,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 
 import structlog
 
@@ -21,6 +20,7 @@ from driftline import metrics
 from driftline.errors import NotReady, ServingError
 from serving.answers import Answer, Request, heads_answers
 from serving.fast_answers import MixedFeed, fast_answers
+from serving.jobs import handed_over
 
 __all__ = ["MixLoop"]
 
@@ -74,15 +74,7 @@ class MixLoop:
 
     def between(self, work: Callable[[], None]) -> None:
         """Run `work` while nothing is mixed; waits for it and raises what it did. NotReady when nothing runs."""
-        done: Future[None] = Future()
-
-        def job() -> None:
-            try:
-                work()
-                done.set_result(None)
-            except BaseException as error:  # noqa: BLE001 - handed to the waiting thread
-                done.set_exception(error)
-
+        job, done = handed_over(work)
         with self._wake:
             if self._stopping or not self._thread.is_alive():
                 raise NotReady("the engine is stopping or was not started")

@@ -35,6 +35,7 @@ __all__ = ["FastClock", "FastShop"]
 log = structlog.get_logger()
 
 SNAPSHOTS = 2
+"""So many of one life stay in Redis: the newest, and the one that replicas may still be reading."""
 FRAME_BYTES = 4096
 """What a pulse takes beside its change, signature and all, at most."""
 
@@ -237,7 +238,10 @@ class FastClock:
         return replace(state, experts=bare | state.experts)
 
     def _fits(self, state: FastState) -> bool:
-        return state.labels == self._labels and _shapes(state.experts) == _shapes(self._first().experts)
+        shapes, wanted = (
+            {name: _shapes(one) for name, one in experts.items()} for experts in (state.experts, self._first().experts)
+        )
+        return state.labels == self._labels and shapes == wanted
 
     def _moved(self, state: FastState) -> FastState:
         """The state under the config's labels and experts: what both know stays learned. An expert that has another
@@ -325,7 +329,7 @@ class FastClock:
         )
         self._snapshot = state.number
         self._blobs = [one for one in self._blobs if one != blob] + [blob]
-        while len(self._blobs) > SNAPSHOTS:  # the one before stays for replicas that are reading it
+        while len(self._blobs) > SNAPSHOTS:
             shop.registry.drop_blob(self.feed, self._blobs.pop(0))
 
 
@@ -338,14 +342,12 @@ def _fitted(found: ExpertState | None, fresh: ExpertState) -> ExpertState:
         scoring={key: found.scoring.get(key, array) for key, array in fresh.scoring.items()},
         learning={key: found.learning.get(key, array) for key, array in fresh.learning.items()},
     )
-    return whole if _shapes({"": whole}) == _shapes({"": fresh}) else fresh
+    return whole if _shapes(whole) == _shapes(fresh) else fresh
 
 
-def _shapes(experts: dict[str, ExpertState]) -> dict[str, dict[str, tuple[int, ...]]]:
-    return {
-        name: {key: array.shape for bag in (one.scoring, one.learning) for key, array in bag.items()}
-        for name, one in experts.items()
-    }
+def _shapes(state: ExpertState) -> list[dict[str, tuple[int, ...]]]:
+    """Of the scoring arrays, and of the others."""
+    return [{key: array.shape for key, array in bag.items()} for bag in (state.scoring, state.learning)]
 
 
 def _feature(lesson: Lesson, size: int) -> NDArray[np.float32] | None:
