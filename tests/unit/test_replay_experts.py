@@ -16,7 +16,8 @@ THEN = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 def section(*experts: str) -> FeedConfig:
-    return FeedConfig.model_validate({"labels": LABELS, "fast": {"enabled": bool(experts), "experts": experts}})
+    fast = {"experts": experts} if experts else {"enabled": False}
+    return FeedConfig.model_validate({"labels": LABELS, "fast": fast})
 
 
 def event(number: int) -> Event:
