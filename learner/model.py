@@ -7,7 +7,7 @@ in eval mode, training too: no dropout, hence the fused attention, and equal byt
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from driftline.artefact.weights import Weights
 from driftline.base import Base, feature, lora_targets, target_shapes, token_batches
 from driftline.config import LearnerConfig
+from driftline.experts.head import UNTRAINED
 from driftline.tasks import Task
 
 ADAPTER = "default"
@@ -30,7 +31,7 @@ class LoraModel:
     """A base with one trainable adapter and head. One thread at a time.
 
     `parameters` maps the names of `Weights` ("PATH.lora_A", "PATH.lora_B", then "head.weight", "head.bias") to the
-    trainable tensors, in a fixed order.
+    trainable tensors, in a fixed order. `rows`: R, how many the head has.
     """
 
     def __init__(self, base: Base, task: Task, labels: Sequence[str], section: LearnerConfig) -> None:
@@ -39,7 +40,7 @@ class LoraModel:
         self.base = base
         self.task = task
         self.section = section
-        rows = task.rows(labels)
+        self.rows = rows = task.rows(labels)
         self.target_paths = lora_targets(base.model, section.target_modules)
         self._shapes = target_shapes(base, self.target_paths)
         self._body = _with_lora(_clone(base.model), self.target_paths, section)
@@ -61,6 +62,16 @@ class LoraModel:
             if weights is not None:
                 self._head_weight.copy_(weights.head_weight)
                 self._head_bias.copy_(weights.head_bias)
+
+    def admit(self, rows: Collection[int]) -> None:
+        """Of the head's rows that have learned nothing yet, let these take part in the answer, from zero; the others
+        stay out of it: with a probability of 0 they get no gradient either, and go on knowing nothing."""
+        with torch.no_grad():
+            blank = (self._head_weight == 0).all(dim=1)  # (R,)
+            taught = torch.zeros_like(blank)
+            taught[list(rows)] = True
+            self._head_bias[blank & ~taught] = UNTRAINED
+            self._head_bias[blank & taught] = 0.0
 
     def weights(self) -> Weights:
         """A copy of the current weights, fp32 on the CPU."""

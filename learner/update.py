@@ -67,6 +67,7 @@ def run_update(
     """
     start = time.perf_counter()
     parent = state or TrainerState()
+    model.admit(model.task.taught_rows([lesson.target for lesson in (*fresh, *replayed)], model.rows))
     optimizer = _optimizer(model, parent.optimizer, section)
     batches = batch_lessons(fresh, replayed, section.batch_examples)
     dtype = training_dtype(model.base.device, section.dtype)

@@ -65,10 +65,13 @@ class Experts:
             name: {label: one.weight[label] * score for label, score in one.scores.items()}
             for name, one in answer.experts.items()
         }
-        logits = {label: bias + sum(part[label] for part in parts.values()) for label, bias in answer.bias.items()}
+        logits = {
+            label: bias + sum(part.get(label, 0.0) for part in parts.values()) for label, bias in answer.bias.items()
+        }
         for name, one in answer.experts.items():
-            self._alone[name][event_id] = max(one.scores, key=one.scores.__getitem__)
-            rest = {label: logit - parts[name][label] for label, logit in logits.items()}
+            if one.scores:
+                self._alone[name][event_id] = max(one.scores, key=one.scores.__getitem__)
+            rest = {label: logit - parts[name].get(label, 0.0) for label, logit in logits.items()}
             self._without[name][event_id] = max(rest, key=rest.__getitem__)
             self._weights[name][event_id] = fmean(one.weight.values())
 

@@ -27,7 +27,11 @@ class Asked(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opinion:
-    """What one expert says of a text, by label: scores on the scale of logits, and the weight each of them got."""
+    """What one expert says of a text, by label: scores on the scale of logits, and the weight of each class.
+
+    A class that it has nothing to say of (`head`, of one that the version was never trained on) has no score: it adds
+    nothing there.
+    """
 
     scores: dict[str, float]
     weight: dict[str, float]

@@ -109,13 +109,20 @@ def _answers(
 
 
 def _opinions(mixed: Mixed, rows: slice, labels: Sequence[str]) -> list[dict[str, Opinion]]:
-    """For each row the experts that know it."""
+    """For each row the experts that know it, each with the classes that it has something to say of."""
     weights = {name: dict(zip(labels, weight.tolist(), strict=True)) for name, weight in mixed.weights.items()}
     return [
         {
-            name: Opinion(scores=dict(zip(labels, partial.values[row].tolist(), strict=True)), weight=weights[name])
+            name: Opinion(scores=_said(partial, row, labels), weight=weights[name])
             for name, partial in mixed.scores.items()
             if partial.known[row]
         }
         for row in range(rows.start, rows.stop)
     ]
+
+
+def _said(partial: Partial, row: int, labels: Sequence[str]) -> dict[str, float]:
+    said = zip(labels, partial.values[row].tolist(), strict=True)
+    if partial.silent is None:
+        return dict(said)
+    return {label: score for (label, score), silent in zip(said, partial.silent[row], strict=True) if not silent}

@@ -23,6 +23,8 @@ class Partial:
     """(N, K), finite."""
     known: NDArray[np.bool_]
     """(N,)"""
+    silent: NDArray[np.bool_] | None = None
+    """(N, K): numbers, all 0, that stand for having nothing to say; None: there are none in the rows that are known."""
 
     @classmethod
     def of(cls, rows: Sequence[NDArray[Any] | None], width: int) -> Self:
@@ -54,7 +56,7 @@ class Block:
     features: Partial
     """(N, d): of norm √d, of the version's body, as they were served (they come as fp16)."""
     head: Partial
-    """(N, C): log-probabilities of the version's own head; −inf is for the caller to cut (`head.FLOOR`)."""
+    """(N, C): log-probabilities of the version's own head, as `head.log_probabilities` gives them."""
     names: NDArray[np.float32] | None = None
     """(C, d): the features of the label names, of the same body; None where there are none."""
     _read: dict[Callable[["Block"], Any], Any] = field(default_factory=dict, init=False, repr=False)

@@ -48,6 +48,10 @@ class Task(Protocol):
     def loss(self, outputs: "Tensor", targets: Sequence[Any]) -> "Tensor":
         """The loss summed over the batch, a scalar in nats, to be differentiated."""
 
+    def taught_rows(self, targets: Sequence[Any], rows: int, /) -> Collection[int]:
+        """Those of the head's `rows` that examples with these targets teach when to answer. A row that no example ever
+        taught stays out of the answer."""
+
     # --- answering
 
     def scores(self, outputs: "Tensor", labels: Sequence[Sequence[str]]) -> list[dict[str, float]]:

@@ -45,6 +45,10 @@ class Classification:
         wanted = torch.tensor(targets, device=outputs.device)  # (B,) int64
         return torch.nn.functional.cross_entropy(outputs, wanted, reduction="sum")
 
+    def taught_rows(self, targets: Sequence[int], rows: int) -> Collection[int]:
+        """Each class its own: from the others' examples it could only learn to be silent."""
+        return {target for target in targets if target < rows}
+
     def scores(self, outputs: "Tensor", labels: Sequence[Sequence[str]]) -> list[dict[str, float]]:
         """Softmax over each row's own classes, in fp64: they sum to 1."""
         import torch

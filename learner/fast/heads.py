@@ -29,7 +29,7 @@ class Head:
     bias: NDArray[np.float32]
 
     def log_probabilities(self, features: NDArray[np.float32], labels: Sequence[str]) -> NDArray[np.float32]:
-        """(N, d) → (N, C) over `labels`; a class that the version does not know has FLOOR."""
+        """(N, d) → (N, C) over `labels`, as `log_probabilities` says."""
         logits = product(features, self.weight) + self.bias  # (N, R)
         return log_probabilities(logits, self.labels, labels).astype(np.float32)
 
