@@ -17,6 +17,7 @@ from replay.experts import Experts
 from replay.labels import DueLabel, Forecast, LabelQueue, TakenTexts
 from replay.pace import Pace
 from replay.pipeline import Pipeline
+from replay.promotion import promotion_exam
 from replay.rivals import Rivals
 from replay.source import LATEST, StreamItem
 from replay.tally import Swap, Tally
@@ -174,6 +175,8 @@ class Driver:
         if pipe.engine.active(pipe.feed)[0] != version:
             raise ServingError(f"version {version} was refused: {pipe.watcher.refused.get(pipe.feed)}")
         self._adapt()
+        with self.tally.timed("promotions"):
+            self.tally.promotions[version] = promotion_exam(pipe, version)
         now = pipe.clock.now()
         self.tally.swaps.append(Swap(version, self.tally.events, len(self.rivals.order)))
         self.rivals.keep_first(version)

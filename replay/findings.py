@@ -9,6 +9,7 @@ from typing import Any
 
 from driftline.phrases import count_of, percent
 from replay.comparison import NAMES
+from replay.mixtures import behind_in_words
 from replay.words import FROM_FIRST, standing
 from replay.worth import worth_in_words
 
@@ -16,8 +17,8 @@ BRACKETS = "In brackets: the 95 % interval of the difference in accuracy, by pai
 
 
 def findings(report: dict[str, Any]) -> list[str]:
-    """Sentences on updates, replay, LoRA, each expert, each baseline and the evaluation file; none without labelled
-    events."""
+    """Sentences on updates, replay, LoRA, each expert, promotions where mixing lost, each baseline and the evaluation
+    file; none without labelled events."""
     if not report["prequential"]["n"]:
         return []
     blind = [_against_blind(report, name) for name in ("last_label", "majority")]
@@ -26,6 +27,7 @@ def findings(report: dict[str, Any]) -> list[str]:
         _replay(report),
         _against_the_mixture(report),
         *worth_in_words(report),
+        behind_in_words(report),
         _against_the_head(report),
         *blind,
         _final(report),

@@ -20,6 +20,7 @@ from replay.chart import accuracy_chart, weight_chart
 from replay.classes import classes_shown, confusions_shown, matrix_shown, sources_shown
 from replay.comparison import NAMES, OURS, comparison_rows, verdict, verdict_from_first_version
 from replay.findings import BRACKETS, findings
+from replay.mixtures import mixtures_in_words
 from replay.tables import accuracy_table, confusion_table, matrix_table, weight_table
 from replay.words import (
     FROM_FIRST,
@@ -61,6 +62,7 @@ def render_page(report: dict[str, Any]) -> str:
         ours=OURS,
         names=NAMES,
         versions=version_rows(report),
+        mixtures=mixtures_in_words(report),
         verdict=verdict(report),
         verdict_from_first_version=verdict_from_first_version(report),
         from_first=FROM_FIRST,
@@ -122,6 +124,7 @@ def version_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
             "replayed": row["examples"] - row["fresh"],
             "promoted": row["decision"] == "promoted",
             "words": decision_in_words(_decision(row)),
+            "holdouts": row.get("holdouts"),
         }
         for row in report["versions"]
     ]

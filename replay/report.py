@@ -19,13 +19,14 @@ from replay.final_exam import final_exam
 from replay.pipeline import Pipeline
 from replay.source import StreamItem
 
-REPORT_FORMAT = 4
+REPORT_FORMAT = 5
 """What a report may hold: 1 is what was written before there was a number; with 2 came
 `dtype` (what updates were trained in), macro-F1 of every exam, classes, sources and `broken_words`;
 with 3 `ahead` of every baseline (ours minus theirs, with its 95 % interval), the baselines' exams under `evaluation`,
 the setting that `online_head` had chosen, and `frozen_mixture` among the baselines;
 with 4 `experts` (`ahead`: ours minus the answers without it), `pulses` and `seconds.adapt`, of feeds with a fast
-clock."""
+clock;
+with 5 `holdouts` of every version (its mixture beside its head alone, when it went live) and `seconds.promotions`."""
 WINDOW_EVENTS = 250
 
 
@@ -63,7 +64,10 @@ def build_report(driver: Driver, total_seconds: float, evaluation: Iterable[Stre
         "after_cold_start": warm,
         "retention": retention(pipe),
         "evaluation": final_exam(pipe, driver.rivals, evaluation),
-        "versions": [version_row(pipe, version) for version in sorted(pipe.registry.versions(pipe.feed))],
+        "versions": [
+            version_row(pipe, version) | {"holdouts": tally.promotions.get(version)}
+            for version in sorted(pipe.registry.versions(pipe.feed))
+        ],
         "swaps": swaps(driver, scored),
         "freshness_s": {"p50": quantile(tally.freshness_s, 0.5), "p95": quantile(tally.freshness_s, 0.95)},
         "seconds": {"total": total_seconds + time.perf_counter() - start} | tally.seconds,

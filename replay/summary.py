@@ -9,6 +9,7 @@ from driftline.phrases import count_of, percent
 from driftline.splitting import splitting_in_words
 from replay.comparison import NAMES, OURS, comparison_rows, verdict, verdict_from_first_version
 from replay.findings import BRACKETS, findings
+from replay.mixtures import mixtures_in_words
 from replay.words import (
     FROM_FIRST,
     LABELS_KNOWN,
@@ -35,6 +36,7 @@ def summarise(report: dict[str, Any]) -> str:
         *_prequential(report),
         *_experts(report),
         *_retention(report["retention"]),
+        *_mixtures(report),
         *(_evaluation(name, row) for name, row in report["evaluation"].items()),
         "",
         *_findings(report),
@@ -94,6 +96,11 @@ def _retention(row: dict[str, Any]) -> list[str]:
         return []
     average = f"{percent(row['average_accuracy'])} on average of {count_of(row['segments'], 'segment')}"
     return ["retention              " + ", ".join(part for part in (average, forgetting_in_words(row)) if part)]
+
+
+def _mixtures(report: dict[str, Any]) -> list[str]:
+    told = mixtures_in_words(report)
+    return [f"at promotion           {told}"] if told else []
 
 
 def _evaluation(name: str, row: dict[str, Any]) -> str:

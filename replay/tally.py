@@ -4,11 +4,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from learner.cycle import CycleReport
 
-ACTIVITIES = ("ingest", "predict", "adapt", "train", "evaluate", "baselines")
+ACTIVITIES = ("ingest", "predict", "adapt", "train", "evaluate", "promotions", "baselines")
 
 
 class Swap(NamedTuple):
@@ -21,12 +21,14 @@ class Swap(NamedTuple):
 
 @dataclass(slots=True)
 class Tally:
-    """Seconds are wall time by activity, freshness is stream time."""
+    """Seconds are wall time by activity, freshness is stream time; `promotions` are by version, as `promotion_exam` has
+    them."""
 
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(ACTIVITIES, 0.0))
     cycles: list[CycleReport] = field(default_factory=list)
     freshness_s: list[float] = field(default_factory=list)
     swaps: list[Swap] = field(default_factory=list)
+    promotions: dict[int, dict[str, Any] | None] = field(default_factory=dict)
     trained_examples: int = 0
     pulses: int = 0
     events: int = 0

@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmarks.acceptance.rows import Options, Row, judged, shown, skipped
 from benchmarks.data import DATA, ROOT, SOURCES, missing_data
+from replay.mixtures import versions_behind
 
 AHEAD_POINTS = 1.0
 RIVALS = ("frozen_mixture", "online_head")
@@ -70,6 +71,9 @@ def figures(report: Mapping[str, Any]) -> dict[str, Any]:
         "experts": {name: _without(row, "windows", "weights") for name, row in report["experts"].items()},
         "exam": exam,
         "versions": {"promoted": promoted, "rejected": len(report["versions"]) - promoted},
+        "promotions": {
+            row["version"]: _without(row["holdouts"], "ahead") for row in report["versions"] if row["holdouts"]
+        },
         "requests_failed": report["swaps"]["requests_failed"],
     }
 
@@ -100,6 +104,7 @@ def wanted_rows(what: str, report: Mapping[str, Any], wanted: Wanted) -> list[Ro
         _at_least(f"{what}: prequential", accuracy, wanted.accuracy),
         judged("  failed requests", str(failed), "0", failed == 0),
         *_exam_rows(report, wanted),
+        _promotions_row(report),
         *([_macro_f1_row(report)] if wanted.macro_f1 else []),
         *(_ahead_row(name, report["baselines"][name]["ahead"]) for name in RIVALS),
         _first_row(report),
@@ -115,6 +120,22 @@ def _exam_rows(report: Mapping[str, Any], wanted: Wanted) -> list[Row]:
     if wanted.exam is None:
         return []
     return [_at_least("  test set at the end", report["evaluation"]["all"]["accuracy"], wanted.exam)]
+
+
+def _promotions_row(report: Mapping[str, Any]) -> Row:
+    """Where the mixture was behind: by how many points, and the p-value of so great a loss if neither is better."""
+    measured = sum(row["holdouts"] is not None for row in report["versions"])
+    told = [
+        f"version {row['version']} by {-100 * exam['ahead']['gap']:.2f} (p = {exam['p_value']:.2g} of {exam['n']:,})"
+        for row in versions_behind(report)
+        for exam in [row["holdouts"]]
+    ]
+    return judged(
+        f"  of {measured} promoted versions, worse on the hold-outs mixed than by their head alone",
+        ", ".join(told) or "none",
+        "none",
+        bool(measured) and not told,
+    )
 
 
 def _macro_f1_row(report: Mapping[str, Any]) -> Row:

@@ -27,6 +27,7 @@ from replay import ticks as ticks_module
 from replay.chart import accuracy_chart
 from replay.comparison import verdict, verdict_from_first_version
 from replay.laboratory import run_replay
+from replay.mixtures import mixtures_in_words
 from replay.page import render_page
 from replay.simulate import Simulation, simulate
 from replay.summary import summarise
@@ -190,7 +191,7 @@ def test_the_report_has_the_fields_of_the_design(replay: Replay, tmp_path: Path)
         ),
         *("versions", "swaps", "freshness_s", "seconds", "examples_per_s"),
     }
-    assert (report["format"], report["dtype"] in ("float32", "bfloat16")) == (4, True)
+    assert (report["format"], report["dtype"] in ("float32", "bfloat16")) == (5, True)
     assert set(report["prequential"]) == {"accuracy", "macro_f1", "n", "windows", "by_class", "confusion", "by_source"}
     assert all(set(row) >= {"accuracy", "macro_f1", "n", "ahead"} for row in report["baselines"].values())
     assert all(set(row["ahead"]) == {"gap", "low", "high"} for row in report["baselines"].values())
@@ -205,7 +206,8 @@ def test_the_report_has_the_fields_of_the_design(replay: Replay, tmp_path: Path)
     assert {row["n"] for name, row in report["baselines"].items() if name != "first_version"} == {report["examples"]}
     assert set(report["retention"]) == {"segments", "matrix", "average_accuracy", "backward_transfer", "forgetting"}
     assert all(
-        set(row) >= {"version", "parent", "examples", "fresh", "decision", "reasons"} for row in report["versions"]
+        set(row) >= {"version", "parent", "examples", "fresh", "decision", "reasons", "holdouts"}
+        for row in report["versions"]
     )
     assert set(report["swaps"]) >= {"count", "pause_ms_p50", "pause_ms_max", "requests_failed"}
     assert report["swaps"]["count"] == sum(row["decision"] == "promoted" for row in report["versions"]) > 0
@@ -219,6 +221,36 @@ def test_the_report_has_the_fields_of_the_design(replay: Replay, tmp_path: Path)
         assert set(row["baselines"]) == set(report["baselines"])
         assert {one["n"] for one in row["baselines"].values()} == {row["n"]}
     json.dumps(report, allow_nan=False)
+
+
+def test_each_promotion_tells_the_mixture_beside_the_head_on_the_hold_outs_of_its_gate(
+    replay: Replay, tmp_path: Path
+) -> None:
+    """The last update comes after the last label: so its mixture answers the same hold-outs once more at the end."""
+    stamps = [iso(START + timedelta(seconds=10 * place)) for place in range(301)]
+    told = zip(simulated(300, unlabelled=0.0), stamps, strict=False)
+    events = [{**event, "timestamp": at, "label_at": None} for event, at in told]
+    events.append({"id": "late", "text": "a good phone", "label": None, "timestamp": stamps[-1]})
+    often = {"every_s": 1000}
+    first = replay(events, state=tmp_path / "state", schedule=often)
+    with closing(sqlite3.connect(tmp_path / "state" / "buffer.sqlite3")) as db:
+        held_out = {event_id for (event_id,) in db.execute("SELECT event_id FROM events WHERE holdout IS NOT NULL")}
+    asked = write(tmp_path / "held_out.jsonl", [event for event in events if event["id"] in held_out])
+    report = replay(events, eval_file=asked, schedule=often)
+    promoted = [row for row in report["versions"] if row["decision"] == "promoted"]
+    assert len(promoted) >= 2
+    assert [row["holdouts"] for row in report["versions"]] == [row["holdouts"] for row in first["versions"]]
+    for row in promoted:
+        assert (row["holdouts"]["head"], row["holdouts"]["n"]) == (row["exam"]["accuracy"], row["exam"]["n"])
+        gap = row["holdouts"]["mixture"] - row["holdouts"]["head"]
+        assert row["holdouts"]["ahead"]["gap"] == pytest.approx(gap, abs=1e-12)
+    final = report["evaluation"]["all"]
+    assert promoted[-1] is report["versions"][-1]
+    assert (promoted[-1]["holdouts"]["mixture"], promoted[-1]["holdouts"]["n"]) == (final["accuracy"], final["n"])
+    assert final["accuracy"] != promoted[-1]["holdouts"]["head"], "else this shows nothing: take another stream"
+    assert mixtures_in_words(report) in summarise(report)
+    slow = replay(simulated(150), fast={"enabled": False})
+    assert [row["holdouts"] for row in slow["versions"]] == [None] * len(slow["versions"])
 
 
 def test_the_frozen_first_version_is_measured_from_its_promotion_on(replay: Replay, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from benchmarks.data import missing_data
 from benchmarks.drills.checks import compare_ids, same_ids
 from benchmarks.ingest import make_values
 from benchmarks.rounds import compare, interleave, shares, timed_calls
-from tests.fixtures.reports import make_report, with_evaluation
+from tests.fixtures.reports import holdouts_row, make_report, with_evaluation
 
 
 def test_every_script_can_be_imported() -> None:
@@ -105,6 +105,7 @@ def test_a_stream_is_judged_by_what_is_wanted_of_it() -> None:
         "s: prequential": "met",
         "failed requests": "met",
         "test set at the end": "not met",
+        "of 5 promoted versions, worse on the hold-outs mixed than by their head alone": "met",
         "macro-F1": "met",
         "ahead of frozen mixture, points [95 %]": "met",
         "ahead of online head, points [95 %]": "met",
@@ -121,11 +122,25 @@ def test_a_stream_is_judged_by_what_is_wanted_of_it() -> None:
     }
 
 
+def test_a_version_that_lost_by_mixing_is_named_with_the_chance_of_it() -> None:
+    """Of 200 hold-outs the head alone had 5 right and the mixture alone 2: P(X >= 5), X ~ B(7, 1/2), is 29 of 128."""
+    report = with_evaluation(make_report(1500, fast=True))
+    heads = [True] * 5 + [False] * 2 + [True] * 193
+    report["versions"][2]["holdouts"] = holdouts_row([False] * 5 + [True] * 195, heads)
+    [row] = [row for row in wanted_rows("s", report, Wanted(accuracy=0.5)) if "promoted versions" in row.what]
+    assert (row.verdict, row.figure) == ("not met", "version 3 by 1.50 (p = 0.23 of 200)")
+    slow = with_evaluation(make_report(1500))
+    assert [row.verdict for row in wanted_rows("s", slow, Wanted(accuracy=0.5)) if "promoted" in row.what] == [
+        "not met"
+    ]
+
+
 def test_what_is_kept_of_a_stream_is_small_and_has_what_was_judged() -> None:
-    report = with_evaluation(make_report(12_500, [f"intent {i}" for i in range(150)], updates=40, fast=True))
+    report = with_evaluation(make_report(2_500, [f"intent {i}" for i in range(150)], updates=40, fast=True))
     kept = figures(report)
     assert len(json.dumps(kept)) < 10_000
     assert kept["prequential"]["accuracy"] == report["prequential"]["accuracy"]
+    assert len(kept["promotions"]) == 40
     assert kept["experts"]["words"]["ahead"] == report["experts"]["words"]["ahead"]
     assert figures(make_report(300))["exam"] is None
 

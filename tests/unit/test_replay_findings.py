@@ -11,6 +11,7 @@ from replay import words
 from replay.classes import rival_row
 from replay.evaluation import bootstrap_gap
 from replay.findings import findings
+from replay.mixtures import behind_in_words, mixtures_in_words
 from replay.summary import summarise
 from replay.worth import DESCRIPTIONS, TAKEN_OUT, expert_rows
 from tests.fixtures.reports import make_report, with_evaluation
@@ -150,6 +151,28 @@ def test_the_summary_shows_what_the_answers_were_mixed_from() -> None:
         assert line.endswith(f"{row.weight:.2f}")
     assert TAKEN_OUT in text
     assert report["experts"]["head"]["n"] == 300, "it spoke from version 1 on"
+
+
+def test_where_mixing_lost_at_a_promotion_is_told_the_worst_first() -> None:
+    report = make_report(fast=True, updates=6)
+    assert behind_in_words(report) == "", "in the fixture it never does"
+    assert mixtures_in_words(report).endswith("when version 6 went live; mixed at least as good at 6 of 6 promotions")
+    lost = [-0.004, 0.0, -0.02, -0.001, -0.003, 0.01]
+    for row, gap in zip(report["versions"], lost, strict=True):
+        row["holdouts"] |= {"mixture": 0.7 + gap, "head": 0.7, "n": 1250}
+        row["holdouts"]["ahead"] = {"gap": gap, "low": gap - 0.01, "high": gap + 0.01}
+    sentence = behind_in_words(report)
+    assert sentence in findings(report)
+    assert sentence == (
+        "At 4 of 6 promotions the mixture was behind the version's head alone, on the hold-outs of then: version 3 2.0"
+        " points (1.0 to 3.0) behind; version 1 0.4 points (-0.6 to 1.4) behind, which may be chance; version 5 0.3"
+        " points (-0.7 to 1.3) behind, which may be chance, and 1 more by less."
+    )
+    assert mixtures_in_words(report) == (
+        "71.0 % mixed, 70.0 % by its head alone, of 1,250 hold-outs when version 6 went live; mixed at least as good at"
+        " 2 of 6 promotions"
+    )
+    assert mixtures_in_words(make_report()) == behind_in_words(make_report()) == ""
 
 
 def test_no_sign_stands_before_nothing() -> None:

@@ -12,11 +12,14 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from driftline.experts import EXPERTS
+from driftline.phrases import percent
 from replay.chart import STYLES, accuracy_chart, weight_chart
+from replay.mixtures import mixtures_in_words
 from replay.page import figure, render_page, shade
 from replay.tables import accuracy_table, confusion_table, matrix_table, weight_table
 from tests.fixtures.reports import make_report, with_evaluation
@@ -200,6 +203,24 @@ def test_without_a_fast_clock_nothing_is_said_of_experts() -> None:
     assert weight_chart(make_report()) is None
     assert "Experts</h2>" not in page
     assert "weights" not in Parsed(page).attributes("id")
+
+
+def test_each_version_shows_its_mixture_beside_its_head() -> None:
+    report = make_report(fast=True)
+    report["versions"][1]["holdouts"] = None  # one that was rejected
+    text = render_page(report)
+    table = text[text.index("Versions and the gate</h2>") :]
+    assert mixtures_in_words(report) in table
+    assert ">mixture</th>" in table
+    cells = re.findall(r'<td class="n">\d+ \+ \d+</td><td class="n">(.*?)</td><td class="n">(.*?)</td>', table)
+    shown = [row["holdouts"] or {"head": None, "mixture": None} for row in report["versions"]]
+    assert cells == [(percent(row["head"]), percent(row["mixture"])) for row in shown]
+    for older in (make_report(), {**report, "versions": [_before_format_5(row) for row in report["versions"]]}):
+        assert ">mixture</th>" not in render_page(older)
+
+
+def _before_format_5(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "holdouts"}
 
 
 def test_a_fast_clock_of_a_stream_without_labels_has_a_table_and_nothing_to_draw() -> None:
