@@ -26,18 +26,19 @@ DRAIN_WITHIN_S = 90.0
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What the drills vary. `bootstrap` None: file topics."""
+    """What the drills vary. `bootstrap` None: file topics. `min_examples` None: as Driftline decides itself."""
 
     redis_url: str
     bootstrap: str | None = None
     partitions: int = 1
     every_s: float = 5.0
-    min_examples: int = 250
+    min_examples: int | None = 250
     max_examples: int = 500
     score: bool = True
 
     def toml(self, port: int, admin_port: int) -> str:
         """The config file. One engine thread per process: several processes share the cores here."""
+        least = "" if self.min_examples is None else f"min_examples = {self.min_examples}\n"
         kafka = f'kind = "kafka"\nbootstrap_servers = "{self.bootstrap}"\npartitions = {self.partitions}\n'
         return (
             "[base]\nmax_tokens = 64\n"
@@ -46,7 +47,7 @@ class Setting:
             f"[serve]\nport = {port}\nadmin_port = {admin_port}\nthreads = 1\n"
             f"[feed.{FEED}]\nlabels = {json.dumps(LABELS)}\nprediction_wait_s = 30\n"
             f"[feed.{FEED}.schedule]\nevery_s = {self.every_s}\n"
-            f"min_examples = {self.min_examples}\nmax_examples = {self.max_examples}\n"
+            f"{least}max_examples = {self.max_examples}\n"
             f"[feed.{FEED}.serve]\nscore = {str(self.score).lower()}\n"
         )
 

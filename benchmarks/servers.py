@@ -53,6 +53,23 @@ class RedisServer:
         if process is not None:
             end_process(process)
 
+    def kill(self) -> None:
+        """As a power cut. The append-only file stays for the next `start`."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def freeze(self) -> None:
+        """It takes connections and answers nothing, until `thaw`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Go on where `freeze` stopped it."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def _answers(self) -> bool:
         client = connect(self.url, "bench", timeout_s=1.0)
         try:

@@ -57,6 +57,10 @@ class Experts:
                 self._seen.add(event.event_id)
                 self._note(event.event_id, answers[event.text])
 
+    def alone(self, name: str) -> Mapping[str, str]:
+        """What one expert by itself answered, by event id."""
+        return self._alone[name]
+
     def _note(self, event_id: str, answer: Answer) -> None:
         if not answer.experts:
             self._note_head(event_id, answer)

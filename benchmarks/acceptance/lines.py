@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from benchmarks.acceptance.clone import clean_clone
 from benchmarks.acceptance.drills import figures, kafka_stream, learner_kills, outage, rollback
+from benchmarks.acceptance.fast import clean_watch, fast_clock, poison
 from benchmarks.acceptance.quality import repeat, stream
 from benchmarks.acceptance.rows import Options, Row
 from benchmarks.acceptance.streams import whole
@@ -32,5 +33,8 @@ LINES: dict[str, Callable[[Options], list[Row]]] = {
         "*/test_config*.py",
     ),
     "outage": outage,
+    "fast_clock": fast_clock,
+    "poison": poison,
+    "watch": clean_watch,
     "figures": figures,
 }
