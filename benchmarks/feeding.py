@@ -12,6 +12,7 @@ from driftline.topics.codec import encode_event, encode_label
 
 EVENTS_PER_S = 5.0
 LABEL_AFTER_EVENTS = 20
+FINISH_WITHIN_S = 60.0
 
 
 class Feeder:
@@ -21,7 +22,7 @@ class Feeder:
         self._topics = build_topics(place.config)
         self._names = topic_names(place.config)[FEED]
         self._events = events
-        self._stop = threading.Event()
+        self._stop, self._ended = threading.Event(), threading.Event()
         self.given: dict[str, float] = {}
         self.broken: BaseException | None = None
 
@@ -41,10 +42,16 @@ class Feeder:
             self.broken = error
         finally:
             self._topics.close()
+            self._ended.set()
 
     def stop(self) -> None:
         """No event more."""
         self._stop.set()
+
+    def finish(self) -> None:
+        """No event more, and wait until the labels that were to come are given, too."""
+        self.stop()
+        self._ended.wait(FINISH_WITHIN_S)
 
     def _label(self, event: dict[str, Any]) -> None:
         self.given[event["id"]] = time.monotonic()

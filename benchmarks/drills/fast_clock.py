@@ -10,6 +10,7 @@ computed anew from the version's parts in the registry and the fast state that s
 """
 
 import argparse
+import os
 import tempfile
 import time
 import urllib.request
@@ -28,7 +29,7 @@ from benchmarks.data import STREAM, missing_data, read_events
 from benchmarks.drills.up import Up
 from benchmarks.feeding import EVENTS_PER_S, Feeder, feeding
 from benchmarks.fresh_answers import TOLERANCE, Compared, FreshAnswers
-from benchmarks.installation import FEED, Installation, Setting, installation, is_ready
+from benchmarks.installation import FEED, Setting, installation, is_ready
 from benchmarks.probes import Probes, first_with, gaps_s, probing
 from benchmarks.pulse_log import PulseLog, recording
 from benchmarks.record import announce_document, options_of, write_result
@@ -52,16 +53,19 @@ CAUGHT_UP_WITHIN_S = 120.0
 class Drill:
     """The running installation, who asks it, who feeds it, and what its fast clock publishes."""
 
-    def __init__(self, place: Installation, up: Up, probes: Probes, feeder: Feeder, log: PulseLog) -> None:
-        self.place, self.up, self.probes, self.feeder, self.log = place, up, probes, feeder, log
+    def __init__(self, up: Up, probes: Probes, feeder: Feeder, log: PulseLog, warm: int) -> None:
+        """`warm`: how many labelled events were given before."""
+        self.place, self.up, self.probes, self.feeder, self.log, self.warm = up.place, up, probes, feeder, log, warm
 
     def steady(self, labels: int) -> dict[str, Any]:
-        """Wait until so many labels were given and learned; when that was, and what was promoted meanwhile."""
+        """Wait until so many labels were given and learned; when that was, what was promoted meanwhile, and the
+        machine's load (over 1, 5 and 15 minutes)."""
         began, before = time.monotonic(), self.up.promoted()
         self.wait(lambda: len(self.feeder.given) >= labels, 60 + 2 * labels / EVENTS_PER_S)
         ended = time.monotonic()
         self.wait(self.caught_up, CAUGHT_UP_WITHIN_S)
-        return {"began": began, "ended": ended, "promoted": self.up.promoted() - before}
+        load = [round(one, 1) for one in os.getloadavg()]
+        return {"began": began, "ended": ended, "promoted": self.up.promoted() - before, "load": load}
 
     def away(self, take: Callable[[], None], give_back: Callable[[], None], gone_s: float) -> dict[str, Any]:
         """Redis gone for so long, while all goes on; when that was."""
@@ -79,6 +83,10 @@ class Drill:
         with closing(open_buffer(self.place.config, read_only=True)) as buffer:
             due, number = buffer.fast.due_count(FEED), buffer.fast.last_number(FEED)
         return due == 0 and self.probes.newest() >= number
+
+    def all_there(self) -> bool:
+        """Whether every label that was given made an example."""
+        return self.up.counts().examples >= self.warm + len(self.feeder.given)
 
     def wait(self, happened: Callable[[], bool], within_s: float) -> None:
         """RuntimeError with the end of the log if it does not happen in time, or the feeder broke."""
@@ -166,7 +174,8 @@ def play(drill: Drill, redis: RedisServer, labels: int, gone_s: float, sample: i
     steady = drill.steady(round(labels * HOLDOUTS))
     killed = drill.away(redis.kill, redis.start, gone_s)
     hung = drill.away(redis.freeze, redis.thaw, gone_s)
-    drill.feeder.stop()
+    drill.feeder.finish()
+    drill.wait(drill.all_there, CAUGHT_UP_WITHIN_S)
     drill.wait(drill.caught_up, CAUGHT_UP_WITHIN_S)
     newest = wait_for(lambda: newest_everywhere(drill), 10.0)
     applied = apply_ms(drill.place.url)
@@ -181,6 +190,7 @@ def play(drill: Drill, redis: RedisServer, labels: int, gone_s: float, sample: i
     return {
         "steady": delays(drill, examples, steady["began"], steady["ended"]),
         "promoted_meanwhile": steady["promoted"],
+        "load_average": steady["load"],
         "cycles": dict(Counter(str(one) for one in cycles)),
         "probes_per_s": round(len(meanwhile) / (steady["ended"] - steady["began"]), 1),
         "resolution_s": quantiles(gaps_s(meanwhile)),
@@ -236,7 +246,8 @@ def run(*, quick: bool = False, labels: int | None = None, gone_s: float | None 
                 probing(place.url, FEED, texts, ASKED_PER_S) as probes,
                 feeding(place, events[warm:]) as feeder,
             ):
-                found = play(Drill(place, up, probes, feeder, log), redis, labels, gone_s, 50 if quick else SAMPLE)
+                drill = Drill(up, probes, feeder, log, warm)
+                found = play(drill, redis, labels, gone_s, 50 if quick else SAMPLE)
             restarts = up.restarts()
     head = {"drill": "fast_clock", "stream": STREAM.name, "events_per_s": EVENTS_PER_S, "gone_s": gone_s}
     held = verdicts(found)
