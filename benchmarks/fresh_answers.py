@@ -47,12 +47,14 @@ class Version:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
     """One answer against the fresh one. `off`: the largest difference of a score; `rounded`: how many numbers of the
-    feature had to be rounded the other way for it; `told`: as `off`, of what its own experts and weights add up to."""
+    feature had to be rounded the other way for it, and `straight` the difference with none; `told`: as `off`, of what
+    its own experts and weights add up to."""
 
     version: int
     pulse: int
     off: float
     rounded: int
+    straight: float
     told: float
     same_label: bool
 
@@ -115,10 +117,12 @@ class FreshAnswers:
         answer = probe.answer or {}
         version = int(answer["adapter_version"])
         served = np.array([answer["scores"][label] for label in self._labels])  # (C,)
-        off, rounded, fresh = np.inf, 0, served
+        off, rounded, straight, fresh = np.inf, 0, np.inf, served
         for count, half in _roundings(row.numpy()):
             scores = self._scores(version, probe.text, row, half, None if fell_back and version else arrays)
-            if (now := float(np.abs(scores - served).max())) < off:
+            now = float(np.abs(scores - served).max())
+            straight = straight if count else now
+            if now < off:
                 off, rounded, fresh = now, count, scores
             if off <= TOLERANCE:
                 break
@@ -127,6 +131,7 @@ class FreshAnswers:
             pulse=probe.pulse,
             off=off,
             rounded=rounded,
+            straight=straight,
             told=float(np.abs(_told(answer, self._labels) - served).max()),
             same_label=self._labels[int(fresh.argmax())] == answer["label"],
         )

@@ -9,7 +9,7 @@ took (DESIGN §7). The gap is measured on a hold-out that is never fed, with a p
 import argparse
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,21 +43,15 @@ def with_learner(config: Config, feed: str, **changes: object) -> Config:
 
 @contextmanager
 def replayed(
-    config: Config,
-    feed: str,
-    events: Path,
-    test: Path | None,
-    limit: int | None,
-    on_step: Callable[[Driver], None] | None = None,
+    config: Config, feed: str, events: Path, test: Path | None, limit: int | None
 ) -> Iterator[tuple[Driver, dict[str, Any]]]:
-    """A finished replay with its pipeline still open, and its report, with the exam on the test set if there is one.
-    `on_step`: as the driver's."""
+    """A finished replay with its pipeline still open, and its report, with the exam on the test set if there is one."""
     start = time.perf_counter()
     with (
         state_folder(None) as folder,
         open_pipeline(replay_config(config, feed, folder), feed, SimulatedClock(EPOCH)) as pipeline,
     ):
-        driver = Driver(pipeline, Pace(None), on_step)
+        driver = Driver(pipeline, Pace(None))
         driver.run(stream_items([events], config.feed[feed], limit=limit))
         items = stream_items([test], config.feed[feed]) if test else []
         yield driver, build_report(driver, time.perf_counter() - start, items)

@@ -155,6 +155,7 @@ def judged_answers(compared: Sequence[Compared]) -> dict[str, Any]:
         "max_difference": max((one.off for one in compared), default=None),
         "beyond_tolerance": sum(one.off > TOLERANCE for one in compared),
         "feature_rounded_otherwise": sum(one.rounded > 0 for one in compared),
+        "max_difference_with_one_rounding": max((one.straight for one in compared), default=None),
         "other_label": sum(not one.same_label for one in compared),
         "max_difference_of_what_is_told": max((one.told for one in compared), default=None),
         "worst": [asdict(one) for one in sorted(compared, key=lambda one: -one.off)[:3]],
