@@ -100,3 +100,13 @@ def test_one_that_never_spoke_has_no_figures_and_without_a_fast_clock_there_is_n
     row = heard(answer("yes")).rows([scored(0, "yes", "yes")], 250)["words"]
     assert (row["n"], row["ours"], row["without"], row["ahead"], row["weight"]) == (0, None, None, None, None)
     assert heard(answer("yes"), names=()).rows([scored(0, "yes", "yes")], 250) == {}
+
+
+def test_a_class_that_the_head_says_nothing_of_is_left_to_the_others() -> None:
+    head = Opinion(scores={"no": -0.1}, weight={"no": 1.0, "yes": 1.0})
+    words = Opinion(scores={"no": 0.0, "yes": 1.0}, weight={"no": 1.0, "yes": 1.0})
+    mixed = Answer(
+        label="yes", scores={}, adapter_version=1, experts={"head": head, "words": words}, bias={"no": 0.0, "yes": 0.0}
+    )
+    rows = heard(mixed, names=("head", "words")).rows([scored(0, "yes", "yes")], 250)
+    assert (rows["head"]["accuracy"], rows["head"]["without"], rows["words"]["without"]) == (0.0, 1.0, 1.0)
