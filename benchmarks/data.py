@@ -59,3 +59,11 @@ def some_events(n: int, *, spread: bool = False) -> tuple[str, list[dict[str, An
     if spread:
         events = events[:: max(1, len(events) // n)]
     return name, list(itertools.islice(itertools.cycle(events), n))
+
+
+def unseen_events(n: int | None = None) -> list[dict[str, Any]]:
+    """n labelled events that `some_events` never gives (None: all), from all over the stream."""
+    if missing_data(HOLDOUT):
+        return list(simulate(Simulation(events=n or 1000, unlabelled=0.0, seed=1)))
+    events = list(read_events(HOLDOUT))
+    return events if n is None else events[:: max(1, len(events) // n)][:n]

@@ -112,6 +112,9 @@ class LearnerConfig(Section):
     """LoRA scaling is alpha / rank."""
     target_modules: tuple[str, ...] = ()
     """Names of the linear layers that get LoRA; empty: the attention's query and value, as the base names them."""
+    trained_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the base's layers, from the top, whose LoRA an update trains: the others stay as the parent has them and
+    need no backward pass."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Constant after one warm-up at the very first steps."""
     warmup_steps: Annotated[int, Field(ge=0)] = 10

@@ -31,7 +31,8 @@ class LoraModel:
     """A base with one trainable adapter and head. One thread at a time.
 
     `parameters` maps the names of `Weights` ("PATH.lora_A", "PATH.lora_B", then "head.weight", "head.bias") to the
-    trainable tensors, in a fixed order. `rows`: R, how many the head has.
+    tensors, in a fixed order. `trained` are those that an update may move, the upper layers' and the head's; the others
+    take no gradient, so that no graph is kept of the layers below. `rows`: R, how many the head has.
     """
 
     def __init__(self, base: Base, task: Task, labels: Sequence[str], section: LearnerConfig) -> None:
@@ -51,6 +52,10 @@ class LoraModel:
             "head.weight": self._head_weight,
             "head.bias": self._head_bias,
         }
+        upper = upper_layers(self.target_paths, section.trained_share) | {"head"}
+        self.trained = {name: one for name, one in self.parameters.items() if name.rpartition(".")[0] in upper}
+        for name, parameter in self.parameters.items():
+            parameter.requires_grad_(name in self.trained)
         self.load(None)
 
     def load(self, weights: Weights | None) -> None:
@@ -132,6 +137,15 @@ def _lora_parameters(body: nn.Module, paths: Sequence[str]) -> dict[str, nn.Para
         found[f"{path}.lora_A"] = layer.lora_A[ADAPTER].weight  # (r, in)
         found[f"{path}.lora_B"] = layer.lora_B[ADAPTER].weight  # (out, r)
     return found
+
+
+def upper_layers(paths: Sequence[str], share: float) -> set[str]:
+    """Those of the paths that lie in the upper `share` of the layers (rounded up) which have any. A layer is known by
+    the first number in its path; what has none lies below all."""
+    numbers = {path: next((int(part) for part in path.split(".") if part.isdecimal()), -1) for path in paths}
+    layers = sorted(set(numbers.values()))
+    upper = set(layers[len(layers) - math.ceil(share * len(layers)) :])
+    return {path for path, number in numbers.items() if number in upper}
 
 
 def initial_body(shapes: dict[str, tuple[int, int]], section: LearnerConfig) -> dict[str, Tensor]:

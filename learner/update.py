@@ -140,7 +140,7 @@ def _step(
         loss = _loss(model, part, dtype)
         (loss / len(batch)).backward()
         total += float(loss.detach())
-    torch.nn.utils.clip_grad_norm_(list(model.parameters.values()), max_grad_norm)
+    torch.nn.utils.clip_grad_norm_(list(model.trained.values()), max_grad_norm)
     optimizer.step()
     return total
 
@@ -162,9 +162,9 @@ def _set_rate(optimizer: torch.optim.Optimizer, section: LearnerConfig, step: in
 def _optimizer(model: LoraModel, moments: Moments, section: LearnerConfig) -> torch.optim.AdamW:
     """AdamW without weight decay, its moments and step as the parent left them."""
     optimizer = torch.optim.AdamW(
-        list(model.parameters.values()), lr=section.learning_rate, betas=BETAS, weight_decay=0.0, fused=True
+        list(model.trained.values()), lr=section.learning_rate, betas=BETAS, weight_decay=0.0, fused=True
     )
-    for name, parameter in model.parameters.items():
+    for name, parameter in model.trained.items():
         if f"{name}.exp_avg" in moments.means:
             optimizer.state[parameter] = {
                 "step": torch.tensor(float(moments.step), device=parameter.device),
@@ -177,7 +177,7 @@ def _optimizer(model: LoraModel, moments: Moments, section: LearnerConfig) -> to
 def _means(model: LoraModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {
         f"{name}.{kind}": optimizer.state[parameter][kind].to("cpu", copy=True)
-        for name, parameter in model.parameters.items()
+        for name, parameter in model.trained.items()
         if parameter in optimizer.state
         for kind in ("exp_avg", "exp_avg_sq")
     }

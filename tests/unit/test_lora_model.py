@@ -11,7 +11,7 @@ from driftline.base import Base, load_base
 from driftline.config import BaseModelConfig, LearnerConfig
 from driftline.errors import ConfigError
 from driftline.tasks import task_named
-from learner.model import LoraModel, dtype_name, training_dtype
+from learner.model import LoraModel, dtype_name, training_dtype, upper_layers
 
 TASK = task_named("classification")
 LABELS = ("a", "b", "c")
@@ -144,3 +144,14 @@ def test_the_training_dtype_is_the_configs_else_the_processors(
     assert training_dtype(cuda) is torch.bfloat16
     for name in ("float32", "bfloat16"):
         assert dtype_name(training_dtype(cpu, name)) == dtype_name(training_dtype(cuda, name)) == name
+
+
+def test_upper_layers_are_counted_from_the_top_and_rounded_up() -> None:
+    paths = [f"encoder.layer.{number}.attention.self.{name}" for number in range(12) for name in ("query", "value")]
+    assert upper_layers(paths, 0.5) == set(paths[12:])
+    assert upper_layers(paths, 0.05) == set(paths[-2:])
+    assert upper_layers(paths, 0.26) == set(paths[16:])
+    assert upper_layers(paths, 1.0) == set(paths)
+    assert upper_layers(["projection", "h.0.c_attn", "h.1.c_attn"], 0.67) == {"projection", "h.0.c_attn", "h.1.c_attn"}
+    assert upper_layers(["projection", "h.0.c_attn", "h.1.c_attn"], 0.66) == {"h.0.c_attn", "h.1.c_attn"}
+    assert upper_layers(["a.0.b.0.query", "a.0.b.1.query"], 0.5) == {"a.0.b.0.query", "a.0.b.1.query"}

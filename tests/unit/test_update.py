@@ -27,7 +27,7 @@ BAD = [
     "worst book",
     "broken and late , never again",
 ]
-SECTION = LearnerConfig(learning_rate=1e-2, batch_examples=8, warmup_steps=3, threads=1)
+SECTION = LearnerConfig(learning_rate=1e-2, batch_examples=8, warmup_steps=3, threads=1, trained_share=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +114,11 @@ def updated(base: Base, dtype: str) -> Weights:
     return run_update(fresh_model(base), None, lessons(base, 12), lessons(base, 12, 5), in_dtype(dtype), 0).weights
 
 
+def moving(base: Base) -> list[str]:
+    """Names of the tensors that an update trains, the head's bias aside."""
+    return [name for name in fresh_model(base).trained if name != "head.bias"]
+
+
 def tensors(weights: Weights) -> dict[str, torch.Tensor]:
     return {**weights.body, "head.weight": weights.head_weight}
 
@@ -135,7 +140,8 @@ def test_in_bf16_it_equals_a_plain_loop_as_far_as_bf16_can_tell(base: Base) -> N
     start = tensors(fresh_model(base).weights())
     loop, found = tensors(plain_loop(base, torch.bfloat16)), tensors(updated(base, "bfloat16"))
     other = tensors(run_update(fresh_model(base), None, lessons(base, 24)[1::2], [], in_dtype("bfloat16"), 0).weights)
-    for name, one in loop.items():
+    for name in moving(base):
+        one = loop[name]
         moved = float((one - start[name]).norm())
         assert float((found[name] - one).norm()) <= 0.25 * moved, name
         assert float((other[name] - one).norm()) > 0.5 * moved, name
@@ -168,14 +174,59 @@ def test_the_warm_up_happens_once_in_a_feeds_life(base: Base, section: LearnerCo
     )
 
 
-def test_it_learns_and_moves_every_trained_tensor(base: Base, section: LearnerConfig) -> None:
-    model = fresh_model(base)
-    start = model.weights()
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_it_learns_and_moves_what_is_trained_and_nothing_else(base: Base, section: LearnerConfig, share: float) -> None:
+    section = section.model_copy(update={"trained_share": share})
+    model = LoraModel(base, task_named("classification"), ("good", "bad"), section)
+    start = tensors(model.weights())
     result = run_update(model, None, lessons(base, 400), [], section, 0)
     assert result.mean_loss < 0.6  # ln 2 = 0.69 is what knowing nothing costs
     answers = model.predict(GOOD + BAD).argmax(dim=1).tolist()
     assert answers == [0] * 5 + [1] * 5
-    assert not any(torch.equal(result.weights.body[name], one) for name, one in start.body.items())
+    moved = {name for name, one in tensors(result.weights).items() if not torch.equal(one, start[name])}
+    upper = {name for name in start if name.startswith(("encoder.layer.1.", "head."))}
+    assert moved == (upper if share == 0.5 else set(start))
+    assert {name.rpartition(".")[0] for name in result.state.optimizer.means} == moved | {"head.bias"}
+
+
+def test_no_graph_is_kept_below_the_layers_that_are_trained(base: Base) -> None:
+    model = fresh_model(base)
+    layers = model.target_paths[0].partition(".0.")[0]
+    seen: dict[int, bool] = {}
+    for number, layer in enumerate(model._body.get_submodule(layers).children()):
+        layer.register_forward_hook(lambda _, __, out, number=number: seen.update({number: out.requires_grad}))
+    run_update(model, None, lessons(base, 8), [], SECTION, 0)
+    assert seen == {0: False, 1: True}
+
+
+def test_a_parent_that_trained_all_layers_is_learned_on_from(base: Base, section: LearnerConfig) -> None:
+    """What it learned in the lower layers goes on to answer; only the means that nobody moves any more are let go."""
+    whole = section.model_copy(update={"trained_share": 1.0})
+    parent = run_update(
+        LoraModel(base, task_named("classification"), ("good", "bad"), whole), None, lessons(base, 64), [], whole, 0
+    )
+    model = fresh_model(base)
+    model.load(unpack(pack_body(parent.weights), pack_head(parent.weights)))
+    assert torch.equal(model.predict(GOOD), scores_of(base, parent.weights, GOOD))
+    child = run_update(model, unpack_state(pack_state(parent.state)), lessons(base, 16), [], section, 1)
+    lower = [name for name in parent.weights.body if name.startswith("encoder.layer.0.")]
+    assert all(torch.equal(child.weights.body[name], parent.weights.body[name]) for name in lower)
+    assert all(parent.weights.body[name].any() for name in lower)
+    assert child.state.optimizer.step == parent.state.optimizer.step + 2
+
+    whole_again = LoraModel(base, task_named("classification"), ("good", "bad"), whole)
+    whole_again.load(child.weights)
+    later = run_update(whole_again, child.state, lessons(base, 16), [], whole, 2)
+    assert not any(torch.equal(later.weights.body[name], child.weights.body[name]) for name in lower)
+    assert later.finite
+
+
+def scores_of(base: Base, weights: Weights, texts: list[str]) -> torch.Tensor:
+    """Logits (N, 2) by a model that trains all layers."""
+    whole = SECTION.model_copy(update={"trained_share": 1.0})
+    model = LoraModel(base, task_named("classification"), ("good", "bad"), whole)
+    model.load(weights)
+    return model.predict(texts)
 
 
 def test_replay_state_travels_unchanged(base: Base) -> None:
