@@ -45,6 +45,7 @@ class FastReplica:
         self._epoch = ""
         self._mark = b""
         self._mixture = mixture
+        self._feature_size = feature_size
         self._scoring = scoring_of(mixture.start(len(labels), feature_size))
         self._spare: dict[str, Arrays] | None = None  # None: to be copied from those that answer
         self._missing: Ready | None = None  # what the spare ones lack
@@ -63,12 +64,14 @@ class FastReplica:
         """Whether the pulse is the next one; where it is not, a snapshot leads on."""
         return (pulse.epoch, pulse.number, pulse.before) == (self._epoch, self.number + 1, self._mark)
 
-    def read_snapshot(self, snapshot: Snapshot, state: bytes) -> dict[str, Arrays]:
-        """The snapshot's arrays, which fit; needs no pause. ArtefactError: unreadable, wrong_shape, wrong_task,
-        not_finite."""
+    def require_own(self, snapshot: Snapshot) -> None:
+        """ArtefactError(wrong_task) if it is of another feed or of other labels, whatever its arrays are."""
         if (snapshot.feed, snapshot.labels) != (self.feed, self.labels):
             found = f"of feed {snapshot.feed!r} and labels {', '.join(snapshot.labels)}"
             raise ArtefactError("wrong_task", f"the fast state is {found}: adapt and serve need the same config")
+
+    def read_snapshot(self, state: bytes) -> dict[str, Arrays]:
+        """A snapshot's arrays, which fit; needs no pause. ArtefactError: unreadable, wrong_shape, not_finite."""
         return self._fitting(_read(state))
 
     def start_at(self, snapshot: Snapshot, state: dict[str, Arrays]) -> None:
@@ -76,6 +79,17 @@ class FastReplica:
         self._scoring, self._spare, self._staged = state, None, None
         self._epoch, self.number, self._mark = snapshot.epoch, snapshot.number, snapshot.mark
         self.fell_back = snapshot.fell_back
+
+    def anew(self) -> "FastReplica":
+        """One of the same feed that nothing was loaded into, to catch up aside."""
+        return FastReplica(self.feed, self.labels, self._mixture, self._feature_size)
+
+    def become(self, other: "FastReplica") -> None:
+        """Stand where `other` stands, with its arrays; nobody uses it any more."""
+        self._scoring, self._spare = other._scoring, other._spare
+        self._missing, self._staged = other._missing, other._staged
+        self._epoch, self.number, self._mark = other._epoch, other.number, other._mark
+        self.fell_back = other.fell_back
 
     def read(self, pulse: Pulse) -> Ready:
         """The pulse's changes, which fit. ArtefactError: unreadable, wrong_shape, not_finite."""

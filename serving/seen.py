@@ -1,7 +1,8 @@
-"""The newest revision of each feed that this replica has seen, on disk: how it notices a registry that lost data.
+"""The greatest number of each feed that this replica has seen, on disk: how it notices a registry that lost data, or
+that somebody set back. Revisions of live records are such numbers, and pulses, which count on over all epochs.
 
-Atomicity: the file is replaced whole, after fsync. Idempotency: noting an older revision changes nothing.
-Errors: a file that cannot be written is logged; the revisions are then remembered until the process ends.
+Atomicity: the file is replaced whole, after fsync. Idempotency: noting a smaller number changes nothing.
+Errors: a file that cannot be written is logged; the numbers are then remembered until the process ends.
 """
 
 import os
@@ -10,32 +11,30 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from driftline.records import LiveRecord
-from driftline.registry import check_not_lost
-
 log = structlog.get_logger()
 
 
-class SeenRevisions:
-    """One file per process role and replica, so that no two processes write the same one. One thread at a time."""
+class SeenNumbers:
+    """One file per kind of number, process role and replica, so that no two threads or processes write the same one.
+    One thread at a time."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._seen = _read(path)
 
-    def check(self, live: LiveRecord) -> None:
-        """RegistryLost, with the remedy, if the live record is older than one seen before."""
-        check_not_lost(live, self._seen.get(live.feed, 0))
+    def of(self, feed: str) -> int:
+        """The greatest that was noted; 0 before the first."""
+        return self._seen.get(feed, 0)
 
-    def note(self, live: LiveRecord) -> None:
-        """Remember a live record's revision."""
-        if live.revision <= self._seen.get(live.feed, 0):
+    def note(self, feed: str, number: int) -> None:
+        """Remember it, if it is greater."""
+        if number <= self.of(feed):
             return
-        self._seen[live.feed] = live.revision
+        self._seen[feed] = number
         try:
-            _write(self._path, msgspec.json.encode(self._seen))
+            _write(self.path, msgspec.json.encode(self._seen))
         except OSError as error:
-            log.error("seen_revisions_not_written", feed=live.feed, path=str(self._path), error=error.strerror)
+            log.error("seen_numbers_not_written", feed=feed, path=str(self.path), error=error.strerror)
 
 
 def _read(path: Path) -> dict[str, int]:
@@ -44,7 +43,7 @@ def _read(path: Path) -> dict[str, int]:
     except FileNotFoundError:
         return {}
     except (OSError, msgspec.DecodeError) as error:
-        log.error("seen_revisions_unreadable", path=str(path), error=str(error))
+        log.error("seen_numbers_unreadable", path=str(path), error=str(error))
         return {}
 
 

@@ -24,13 +24,13 @@ from driftline.artefact.manifest import Trust
 from driftline.artefact.weights import Weights
 from driftline.base import Base
 from driftline.clock import Clock, SystemClock
-from driftline.errors import ArtefactError, DriftlineError, Overloaded, RegistryLost
+from driftline.errors import DriftlineError, Overloaded
 from driftline.journal import Journal
 from driftline.records import LiveRecord, Manifest, ReplicaStatus
-from driftline.registry import Registry
+from driftline.registry import Registry, check_not_lost
 from serving.engine import Engine
-from serving.follow import Follower
-from serving.seen import SeenRevisions
+from serving.follow import Follower, code_of, reason_of
+from serving.seen import SeenNumbers
 from serving.stage import Verifier
 
 log = structlog.get_logger()
@@ -71,18 +71,19 @@ class Watcher:
         clock: Clock = SYSTEM_CLOCK,
         journal: Journal | None = None,
     ) -> None:
-        """`seen` is the folder in which this replica keeps the revisions it has seen. Swaps and refusals are journaled
-        where there is a journal."""
+        """`seen` is the folder in which this replica keeps the revisions and pulses it has seen. Swaps and refusals are
+        journaled where there is a journal."""
         self._registry = registry
         self._engine = engine
         self._verifier = Verifier(registry, trust, base)
-        self.follower = Follower(registry, trust, engine.fast, engine.between_mixes)
+        pulses = SeenNumbers(seen / f"{role}-{replica}.pulses.json")
+        self.follower = Follower(registry, trust, engine.fast, engine.between_mixes, pulses)
         self._feeds = tuple(feeds)
         self._replica, self._role, self.url = replica, role, url
         self._heartbeat_s = heartbeat_s
         self._clock = clock
         self._journal = journal
-        self._seen = SeenRevisions(seen / f"{role}-{replica}.json")
+        self._seen = SeenNumbers(seen / f"{role}-{replica}.json")
         self._failures: dict[str, _Failure] = {}
         self._caught_up: set[str] = set()
         self._last_ids: dict[str, str] = {}
@@ -135,7 +136,7 @@ class Watcher:
         try:
             live = self._registry.live(feed)
             record = (live.version, live.revision)
-            self._seen.check(live)
+            check_not_lost(live, self._seen.of(feed))
             return self._follow(feed, live)
         except DriftlineError as error:
             self._fail(feed, record, error)
@@ -172,7 +173,7 @@ class Watcher:
         changed = (live.version, live.revision) != self._engine.active(feed)
         if changed:
             self._switch(feed, live)
-        self._seen.note(live)
+        self._seen.note(feed, live.revision)
         self._failures.pop(feed, None)
         self._caught_up.add(feed)
         return changed
@@ -199,12 +200,11 @@ class Watcher:
         if not isinstance(error, DriftlineError):  # nobody foresaw it, memory that ran out for a moment say
             wait_s = LAST_RETRY_S
         final = isinstance(error, DriftlineError) and not error.retriable
-        code = _code(error)
-        reason = str(error) if str(error).startswith(f"{code}: ") else f"{code}: {error}"
+        reason = reason_of(error)
         self._failures[feed] = _Failure(record, reason, None if final else time.monotonic() + wait_s, wait_s)
         if before is not None and again and before.reason == reason:
             return
-        metrics.REFUSALS.labels(feed, _code(error)).inc()
+        metrics.REFUSALS.labels(feed, code_of(error)).inc()
         version, revision = record or (None, None)
         self._tell("refused", feed=feed, version=version, revision=revision, reason=reason)
 
@@ -230,9 +230,3 @@ class Watcher:
             except Exception:
                 log.exception("heartbeat_failed")
             stop.wait(self._heartbeat_s)
-
-
-def _code(error: Exception) -> str:
-    if isinstance(error, ArtefactError):
-        return error.code
-    return "registry_lost" if isinstance(error, RegistryLost) else type(error).__name__

@@ -24,8 +24,8 @@ from learner.fast.heads import Heads
 from learner.fast.service import FastFeed, FastService
 from learner.fast.state import pack_fast_state, unpack_fast_state
 from serving.fast import FastReplica
-from serving.follow import Follower
 from tests.fixtures.buffers import FEED, at, event, label
+from tests.fixtures.fast_clock import follower_of
 from tests.fixtures.fast_process import (
     HEAD,
     LABELS,
@@ -69,7 +69,7 @@ def learn_all(clock: FastClock) -> list[int]:
 
 def replica_at(registry: Registry, labels: tuple[str, ...] = LABELS, section: FastConfig = SECTION) -> FastReplica:
     replica = FastReplica(FEED, labels, mixture_of(section), SIZE)
-    follower = Follower(registry, TRUST, {FEED: replica}, lambda work: work())
+    follower = follower_of(registry, TRUST, replica)
     follower.sync(FEED)
     assert follower.refused == {}
     return replica
@@ -267,7 +267,7 @@ def test_a_stream_that_a_hostile_hand_ran_ahead_is_started_anew(
     fill(buffer, 60)
     clock = clock_of(buffer, registry, lease)
     replica = FastReplica(FEED, LABELS, mixture_of(SECTION), SIZE)
-    follower = Follower(registry, TRUST, {FEED: replica}, lambda work: work())
+    follower = follower_of(registry, TRUST, replica)
     clock.step()
     follower.sync(FEED)
     redis_client.xadd(keys.pulses(FEED), {"pulse": b"junk"}, id="999999-0")
@@ -284,7 +284,7 @@ def test_a_buffer_that_was_restored_begins_above_what_redis_has_seen(
     clock = clock_of(buffer, registry, lease)
     learn_all(clock)
     replica = FastReplica(FEED, LABELS, mixture_of(SECTION), SIZE)
-    follower = Follower(registry, TRUST, {FEED: replica}, lambda work: work())
+    follower = follower_of(registry, TRUST, replica)
     follower.sync(FEED)
     older = tmp_path / "older"
     older.mkdir()

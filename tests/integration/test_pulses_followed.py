@@ -1,9 +1,11 @@
 """A replica follows pulses in a real Redis: bit for bit, from any start, past every damage, losing nothing it had."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +18,12 @@ from driftline.experts import Cells, scoring_of
 from driftline.experts.packing import pack_changes
 from driftline.names import Keys
 from driftline.registry import Client, Registry
+from serving import follow
 from serving.fast import FastReplica
 from serving.follow import Follower
-from tests.fixtures.fast_clock import LABELS, SIZE, Clock, blocks, mixture
+from serving.seen import SeenNumbers
+from tests.fixtures import fast_clock
+from tests.fixtures.fast_clock import LABELS, SIZE, Clock, ThisLifeOnly, blocks, mixture
 from tests.fixtures.registry import FEED, SIGNER, wait_until
 
 ASKED, _ = next(blocks(seed=7))
@@ -37,8 +42,8 @@ def replica_of(labels: tuple[str, ...] = LABELS) -> FastReplica:
     return FastReplica(FEED, labels, mixture(), SIZE)
 
 
-def follower_of(registry: Registry, replica: FastReplica) -> Follower:
-    return Follower(registry, Trust.of(SIGNER.public_key), {FEED: replica}, lambda work: work())
+def follower_of(registry: Registry, replica: FastReplica, seen: SeenNumbers | None = None) -> Follower:
+    return fast_clock.follower_of(registry, Trust.of(SIGNER.public_key), replica, seen)
 
 
 def assert_same(replica: FastReplica, clock: Clock) -> None:
@@ -148,7 +153,7 @@ def test_where_mixing_could_not_be_held_nothing_happened(registry: Registry, clo
             raise refusal
         work()
 
-    follower = Follower(registry, Trust.of(SIGNER.public_key), {FEED: replica}, exclusively)
+    follower = Follower(registry, Trust.of(SIGNER.public_key), {FEED: replica}, exclusively, ThisLifeOnly())
     follower.sync(FEED)
     before = replica.mix(ASKED).logits.tobytes()
     learn(clock, 2)
@@ -247,6 +252,149 @@ def test_an_older_redis_takes_nothing_away(registry: Registry, clock: Clock, red
     follower.sync(FEED)
     redis_client.delete(keys.pulses(FEED))
     redis_client.hset(keys.fast(FEED), "number", 2)
+    follower.sync(FEED)
+    assert_same(replica, clock)
+    assert "registry_lost" in follower.refused[FEED]
+
+
+@pytest.fixture
+def fetched(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The blobs that were asked for."""
+    names: list[str] = []
+    get_blob = registry.get_blob
+
+    def counted(feed: str, sha256: str) -> bytes:
+        names.append(sha256)
+        return get_blob(feed, sha256)
+
+    monkeypatch.setattr(registry, "get_blob", counted)
+    return names
+
+
+class Life:
+    """One of several lives of the same replica."""
+
+    def __init__(self, registry: Registry, folder: Path) -> None:
+        self.replica = replica_of()
+        self.follower = follower_of(registry, self.replica, SeenNumbers(folder / "serve-a.pulses.json"))
+        self.follower.sync(FEED)
+
+
+def test_a_replica_that_starts_again_takes_nothing_older_and_says_the_way_out(
+    registry: Registry, clock: Clock, redis_client: Client, keys: Keys, tmp_path: Path, fetched: list[str]
+) -> None:
+    """A hand that can write to Redis plays an older snapshot and its pulses again, all of them signed."""
+    learn(clock, 2)
+    clock.snapshot()
+    learn(clock, 2, seed=1)
+    fast, pulses = redis_client.hgetall(keys.fast(FEED)), redis_client.xrange(keys.pulses(FEED))
+    learn(clock, 3, seed=2)
+    first = Life(registry, tmp_path)
+    assert_same(first.replica, clock)
+    again = Life(registry, tmp_path)
+    assert_same(again.replica, clock)
+    redis_client.hset(keys.fast(FEED), mapping=fast)
+    redis_client.delete(keys.pulses(FEED))
+    for number, entry in pulses:
+        redis_client.xadd(keys.pulses(FEED), entry, id=number)
+
+    fetched.clear()
+    later = Life(registry, tmp_path)
+    later.follower.sync(FEED)
+    assert (later.replica.number, later.replica.has_learned) == (0, False)
+    assert len(fetched) == 1, "not twice a second"
+    refused = later.follower.refused[FEED]
+    assert refused.startswith("registry_lost: feed reviews is at pulse 5, but pulse 8 was seen before")
+    assert f"remove {tmp_path / 'serve-a.pulses.json'}" in refused
+    assert "registry_lost" not in first.follower.refused
+    assert (first.follower.sync(FEED), "registry_lost" in first.follower.refused[FEED]) == (8, True)
+
+    learn(clock, 1, seed=3, publish=False)
+    clock.snapshot()
+    clock.publish()
+    for life in (first, later):
+        life.follower.sync(FEED)
+        assert_same(life.replica, clock)
+        assert life.follower.refused == {}
+
+
+def test_a_registry_that_began_anew_is_followed_once_the_file_is_removed(
+    registry: Registry, clock: Clock, redis_client: Client, keys: Keys, tmp_path: Path
+) -> None:
+    learn(clock, 5)
+    Life(registry, tmp_path)
+    redis_client.delete(keys.pulses(FEED), keys.fast(FEED))
+    clock.begin("another")
+    assert Life(registry, tmp_path).replica.number == 0
+    (tmp_path / "serve-a.pulses.json").unlink()
+    assert_same(Life(registry, tmp_path).replica, clock)
+
+
+def test_who_starts_again_stays_silent_until_it_is_where_it_was(
+    registry: Registry, clock: Clock, redis_client: Client, keys: Keys, tmp_path: Path
+) -> None:
+    """A snapshot is always older than the last pulse; alone it is an older state."""
+    learn(clock, 5)
+    Life(registry, tmp_path)
+    whole = redis_client.xrange(keys.pulses(FEED))
+    redis_client.xdel(keys.pulses(FEED), whole[-2][0])
+    later = Life(registry, tmp_path)
+    assert later.replica.number == 0
+    assert "out_of_place" in later.follower.refused[FEED]
+    redis_client.delete(keys.pulses(FEED))
+    for number, entry in whole:
+        redis_client.xadd(keys.pulses(FEED), entry, id=number)
+    later.follower.sync(FEED)
+    assert_same(later.replica, clock)
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_snapshot_of_other_labels_is_not_even_fetched(registry: Registry, fetched: list[str]) -> None:
+    follower = follower_of(registry, replica_of(("no", "yes")))
+    follower.sync(FEED)
+    assert "wrong_task" in follower.refused[FEED]
+    assert fetched == []
+
+
+def test_a_snapshot_that_was_refused_is_fetched_once(registry: Registry, clock: Clock, fetched: list[str]) -> None:
+    replica = replica_of()
+    follower = follower_of(registry, replica)
+    good, clock.states = clock.states, mixture().start(4, SIZE)
+    clock.pulse = replace(clock.pulse, number=2)
+    clock.snapshot()
+    for _ in range(3):
+        follower.sync(FEED)
+        assert "wrong_shape" in follower.refused[FEED]
+    assert len(fetched) == 1
+    clock.states = good
+    clock.snapshot()
+    follower.sync(FEED)
+    assert_same(replica, clock)
+    assert len(fetched) == 2
+
+
+def test_a_damaged_snapshot_is_fetched_again_after_a_while(
+    registry: Registry,
+    clock: Clock,
+    fetched: list[str],
+    redis_client: Client,
+    keys: Keys,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    replica = replica_of()
+    follower = follower_of(registry, replica)
+    blob = registry.pulses.snapshot_blob(FEED)
+    assert blob is not None
+    whole = redis_client.hget(keys.blob(FEED, blob), "0")
+    redis_client.hset(keys.blob(FEED, blob), "0", whole[:-1] + b"?")
+    for _ in range(3):
+        follower.sync(FEED)
+        assert "hash_mismatch" in follower.refused[FEED]
+    redis_client.hset(keys.blob(FEED, blob), "0", whole)
+    follower.sync(FEED)
+    assert (len(fetched), replica.number) == (1, 0)
+    later = time.monotonic() + follow.MENDED_S
+    monkeypatch.setattr(follow.time, "monotonic", lambda: later)
     follower.sync(FEED)
     assert_same(replica, clock)
 
