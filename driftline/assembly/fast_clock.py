@@ -83,6 +83,7 @@ def build_fast_clock(
         current_name=partial(current_name, terms=section),
         mixture=mixture_of(section.fast),
         signer=build_signer(config, trust),
+        trust=trust,
         lease=lease,
         feature_size=names.shape[1],
     )

@@ -3,10 +3,11 @@
 Delivery: what was published stays until a snapshot makes it unnecessary and `kept` later pulses follow it; who missed
 some starts from the snapshot. Ordering: by number, without holes; a pulse stands in the stream as `<number>-0`.
 Atomicity: a pulse is one script; a snapshot's blob comes first and is invisible until the script names it. Idempotency:
-by number. Errors: LeaseLost (another process keeps the feed's fast clock by now), PulseGap, RegistryUnavailable.
+by number and bytes. Errors: LeaseLost (another process keeps the feed's fast clock by now), PulseGap,
+RegistryUnavailable.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,13 +39,14 @@ class Pulses:
         self._keys = keys
 
     def publish(self, feed: str, number: int, sealed: bytes, *, lease: Lease) -> bool:
-        """Append the pulse `number`; False if it is there already.
+        """Append the pulse `number`; False if it is there already, byte for byte, as the newest.
 
-        PulseGap if it is not the next one: Redis lost the last ones, and the way on is a snapshot.
+        PulseGap if it is not the next one: Redis lost the last ones or holds some that are not this clock's, and the
+        way on is a snapshot.
         """
         status, *rest = self._run("publish_pulse", feed, lease, [], number, sealed)
         if status == b"gap":
-            raise PulseGap(f"feed {feed}: Redis is at pulse {int(rest[0])}, so {number} is not the next")
+            raise PulseGap(f"feed {feed}: Redis is at pulse {rest[0].decode()}, so {number} is not the next")
         return bool(status == b"done")
 
     def put_snapshot(
@@ -53,7 +55,7 @@ class Pulses:
         """Name the snapshot of the state after the pulse `number`, whose bytes are the blob `state`.
 
         The last `kept` pulses stay beside it, for replicas that are a little behind. `in_place`: that pulse will not be
-        published. ArtefactError(missing_blob): put the blob again.
+        published, and all pulses that are there go. ArtefactError(missing_blob): put the blob again.
         """
         blobs = [self._keys.blobs(feed), self._keys.blob(feed, state)]
         reply = self._run("publish_snapshot", feed, lease, blobs, number, sealed, state, kept, int(in_place))
@@ -65,6 +67,18 @@ class Pulses:
         raw = self._client.hgetall(self._keys.fast(feed))
         with readable(self._keys.fast(feed)):
             return Stored(number=count(raw.get(b"number", b"0")), snapshot=raw.get(b"snapshot"))
+
+    def snapshot(self, feed: str) -> bytes | None:
+        """The sealed snapshot alone, whatever the number beside it looks like."""
+        found = self._client.hget(self._keys.fast(feed), "snapshot")
+        return None if found is None else bytes(found)
+
+    def newest_first(self, feed: str) -> Iterator[bytes]:
+        """Whatever stands as a pulse, sealed, from the newest on: for who does not believe the numbers."""
+        before = "+"
+        while found := self._client.xrevrange(self._keys.pulses(feed), before, "-", READ_AT_ONCE):
+            yield from (bytes(fields[b"pulse"]) for _, fields in found if b"pulse" in fields)
+            before = f"({found[-1][0].decode()}"
 
     def snapshot_blob(self, feed: str) -> str | None:
         """The blob that the snapshot needs, for who collects what nobody needs."""

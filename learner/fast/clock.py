@@ -17,34 +17,30 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from driftline.artefact.manifest import Signer
-from driftline.artefact.pulse import mark, seal_pulse, seal_snapshot
+from driftline.artefact.manifest import Signer, Trust
+from driftline.artefact.pulse import mark, seal_pulse
 from driftline.buffer import FastClockBooks, KeptState, Lesson
 from driftline.config import FastConfig
 from driftline.errors import PulseGap, RegistryUnavailable
 from driftline.experts import MIXER, Block, ExpertState, Mixture, Partial, Step, advance, scoring_of
 from driftline.experts.packing import pack_changes
-from driftline.records import Pulse, Snapshot
+from driftline.records import Pulse
 from driftline.registry import Lease, Registry
 from learner.fast.heads import Heads
-from learner.fast.state import FastState, pack_fast_state, pack_scoring, unpack_fast_state
+from learner.fast.publisher import Publisher
+from learner.fast.state import FastState, pack_fast_state, unpack_fast_state
 from learner.fast.watch import Outcome, WatchState, watch
 
 __all__ = ["FastClock", "FastShop"]
 
 log = structlog.get_logger()
 
-SNAPSHOTS = 2
-"""So many of one life stay in Redis: the newest, and the one that replicas may still be reading."""
-FRAME_BYTES = 4096
-"""What a pulse takes beside its change, signature and all, at most."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FastShop:
     """What a feed's fast clock works with. `names` gives the features (C, d) of the label names by a version's body,
     `fast_state` the packed fast state that a version carries; None where they cannot be had. `current_name`: what a
-    label of before is called by now."""
+    label of before is called by now. `trust`: whose signatures replicas take pulses from."""
 
     books: FastClockBooks
     registry: Registry
@@ -54,6 +50,7 @@ class FastShop:
     current_name: Callable[[str], str]
     mixture: Mixture
     signer: Signer
+    trust: Trust
     lease: Lease
     feature_size: int
 
@@ -77,9 +74,15 @@ class FastClock:
         self._shop = shop
         self._state: FastState
         self._kept = 0
-        self._snapshot = 0
         self._published = (0, 0)
-        self._blobs: list[str] = []
+        self._publisher = Publisher(
+            feed=feed,
+            section=section,
+            registry=shop.registry,
+            signer=shop.signer,
+            trust=shop.trust,
+            lease=shop.lease,
+        )
 
     @property
     def state(self) -> FastState:
@@ -93,8 +96,8 @@ class FastClock:
         if (kept := books.kept(self.feed)) is None:
             self._begin(self._first())
             return
-        state, self._kept, self._snapshot = self._unpacked(kept.state), kept.number, 0
-        self._published = (0, 0)
+        state, self._kept, self._published = self._unpacked(kept.state), kept.number, (0, 0)
+        self._publisher.start_over()
         fits = self._fits(state)
         self._state, sealed = state if fits else self._moved(state), kept.pulse
         for earlier in books.since_kept(self.feed):
@@ -102,7 +105,7 @@ class FastClock:
                 learned = self._learned(lessons)
                 sealed = seal_pulse(learned.pulse, self._shop.signer)
                 self._become(learned)
-        ahead = self._shop.registry.pulses.stored(self.feed).number > self._state.number  # the buffer is a restored one
+        ahead = self._publisher.newest() > self._state.number  # the buffer is a restored one
         if not fits or ahead or sealed != books.last_pulse(self.feed):
             self._begin(self._state)
         else:
@@ -149,11 +152,17 @@ class FastClock:
             return True
         try:
             self._publish()
-            self._published = self._state.number, self._kept
         except RegistryUnavailable as error:
             log.warning("pulse_not_published", feed=self.feed, pulse=self._state.number, error=str(error))
-            return False
-        return True
+        return self._published == (self._state.number, self._kept)
+
+    def _publish(self) -> None:
+        try:
+            self._publisher.publish(self._state, self._last_pulse(), self._kept)
+            self._published = self._state.number, self._kept
+        except PulseGap as gap:
+            log.warning("epoch_begins", feed=self.feed, reason=str(gap))
+            self._begin(self._state)  # and publishes
 
     # --- learning
 
@@ -261,9 +270,9 @@ class FastClock:
         return [lesson for lesson in named if lesson.label in self._labels]
 
     def _begin(self, state: FastState) -> None:
-        """A new epoch from this state. RegistryUnavailable: its number has to lie above all that Redis has seen."""
+        """A new epoch from this state. RegistryUnavailable: its number has to lie above all that was ever signed."""
         shop = self._shop
-        number = 1 + max(shop.books.last_number(self.feed), shop.registry.pulses.stored(self.feed).number)
+        number = 1 + max(shop.books.last_number(self.feed), self._publisher.newest())
         epoch = hashlib.sha256(f"{shop.signer.key_id}:{self.feed}:{number}:{self._labels}".encode()).hexdigest()[:16]
         pulse = Pulse(
             feed=self.feed,
@@ -290,47 +299,6 @@ class FastClock:
         kept = KeptState(epoch=state.epoch, number=state.number, pulse=sealed, state=pack_fast_state(state))
         self._shop.books.keep(self.feed, kept)
         self._kept = state.number
-
-    def _publish(self) -> None:
-        """The snapshot first where one is due: an epoch's first pulse makes replicas look for it."""
-        shop, state = self._shop, self._state
-        if self._snapshot < self._kept:
-            self._put_snapshot()
-        sealed = self._last_pulse()
-        if len(sealed) > self._section.max_pulse_bytes + FRAME_BYTES:  # of one text
-            self._put_snapshot(in_place=True)
-            return
-        try:
-            shop.registry.pulses.publish(self.feed, state.number, sealed, lease=shop.lease)
-        except PulseGap:  # Redis was away for several pulses, or lost the last ones
-            self._put_snapshot(in_place=True)
-
-    def _put_snapshot(self, *, in_place: bool = False) -> None:
-        shop, state = self._shop, self._state
-        blob = shop.registry.put_blob(self.feed, pack_scoring(state))
-        snapshot = Snapshot(
-            feed=self.feed,
-            epoch=state.epoch,
-            number=state.number,
-            mark=state.mark,
-            last_seq=state.last_seq,
-            fell_back=state.watch.fell_back,
-            labels=state.labels,
-            sha256=blob,
-        )
-        shop.registry.pulses.put_snapshot(
-            self.feed,
-            state.number,
-            seal_snapshot(snapshot, shop.signer),
-            blob,
-            kept=2 * self._section.snapshot_pulses,
-            lease=shop.lease,
-            in_place=in_place,
-        )
-        self._snapshot = state.number
-        self._blobs = [one for one in self._blobs if one != blob] + [blob]
-        while len(self._blobs) > SNAPSHOTS:
-            shop.registry.drop_blob(self.feed, self._blobs.pop(0))
 
 
 def _fitted(found: ExpertState | None, fresh: ExpertState) -> ExpertState:

@@ -4,6 +4,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from driftline.artefact.pulse import open_pulse
+from driftline.artefact.pulse import open_pulse, open_snapshot, seal_pulse
 from driftline.buffer import Buffer
 from driftline.config import FastConfig
 from driftline.errors import BufferFull, BufferStoreError, RegistryUnavailable
@@ -31,6 +32,7 @@ from tests.fixtures.fast_process import (
     LABELS,
     NAMES,
     SECTION,
+    SIGNER,
     SIZE,
     TRUST,
     Nursery,
@@ -38,9 +40,11 @@ from tests.fixtures.fast_process import (
     open_buffer,
     shop_of,
 )
+from tests.fixtures.learning import Interposed
 from tests.fixtures.registry import wait_until
 
 KILLS = 50
+SWITCHES = 6
 
 
 @pytest.fixture
@@ -277,6 +281,81 @@ def test_a_stream_that_a_hostile_hand_ran_ahead_is_started_anew(
     assert_same(replica, clock)
 
 
+@pytest.mark.parametrize("number", ["999999999", "next", "no number", "99999999999999999999"])
+@pytest.mark.parametrize("when", ["running", "opening", "rolling back"])
+def test_a_number_that_a_hostile_hand_wrote_is_not_believed(
+    buffer: Buffer, registry: Registry, lease: Lease, redis_client: Client, keys: Keys, number: str, when: str
+) -> None:
+    fill(buffer, 100)
+    clock = clock_of(buffer, registry, lease)
+    clock.follow(3)
+    clock.step()
+    replica = FastReplica(FEED, LABELS, mixture_of(SECTION), SIZE)
+    follower = follower_of(registry, TRUST, replica)
+    follower.sync(FEED)
+    before = clock.state.number
+    redis_client.hset(keys.fast(FEED), "number", str(before + 1) if number == "next" else number)
+    follower.sync(FEED)
+    assert_same(replica, clock)
+    if when == "opening":
+        clock = clock_of(buffer, registry, lease)
+    elif when == "rolling back":
+        clock.follow(2)
+    for _ in range(3):
+        clock.step()
+        follower.sync(FEED)
+        assert_same(replica, clock)
+        assert follower.refused == {}
+    assert clock.state.number <= before + 4
+    assert buffer.fast.last_number(FEED) == clock.state.number
+    assert_same(replica_at(registry), clock)
+
+
+@pytest.mark.parametrize("what", ["junk", "another feed's", "an older one"])
+def test_what_nobody_signed_for_this_place_is_not_ahead(
+    buffer: Buffer, registry: Registry, lease: Lease, redis_client: Client, keys: Keys, what: str
+) -> None:
+    fill(buffer, 60)
+    clock = clock_of(buffer, registry, lease)
+    clock.step()
+    ours = open_pulse(dict(registry.pulses.after(FEED, 0))[clock.state.number], TRUST)
+    sealed = {
+        "junk": b"junk",
+        "another feed's": seal_pulse(replace(ours, feed="other", number=500), SIGNER),
+        "an older one": seal_pulse(ours, SIGNER),
+    }[what]
+    redis_client.xadd(keys.pulses(FEED), {"pulse": sealed}, id="500-0")
+    redis_client.hset(keys.fast(FEED), "number", 500)
+    again = clock_of(buffer, registry, lease)
+    again.step()
+    assert again.state.number == clock.state.number + 1
+    assert_same(replica_at(registry), again)
+
+
+def test_signed_pulses_of_another_life_are_gone_on_from_above(
+    tmp_path: Path, buffer: Buffer, registry: Registry, lease: Lease
+) -> None:
+    """Of two buffers that take turns the one that is behind notices it while it runs."""
+    fill(buffer, 60)
+    clock = clock_of(buffer, registry, lease)
+    clock.step()
+    folder = tmp_path / "another"
+    folder.mkdir()
+    another = open_buffer(folder)
+    fill(another, 60)
+    theirs = clock_of(another, registry, lease)
+    learn_all(theirs)
+    another.close()
+    replica = FastReplica(FEED, LABELS, mixture_of(SECTION), SIZE)
+    follower = follower_of(registry, TRUST, replica)
+    follower.sync(FEED)
+    for _ in range(2):
+        clock.step()
+        follower.sync(FEED)
+        assert clock.state.number > theirs.state.number
+        assert_same(replica, clock)
+
+
 def test_a_buffer_that_was_restored_begins_above_what_redis_has_seen(
     tmp_path: Path, buffer: Buffer, registry: Registry, lease: Lease
 ) -> None:
@@ -342,6 +421,12 @@ def test_a_block_that_changes_too_much_is_halved_and_one_text_goes_as_a_snapshot
         buffer.intake.append([event(long[-40:], 0, text=long, label="pos")], {}, at(0))
         buffer.intake.expire(at(61))
     clock.step()
+    sealed, snapshot = buffer.fast.last_pulse(FEED), registry.pulses.snapshot(FEED)
+    assert sealed is not None
+    assert snapshot is not None
+    assert len(open_pulse(sealed, TRUST).change) > tight.max_pulse_bytes
+    assert registry.pulses.after(FEED, 0) == [], "the pulse itself is not there"
+    assert open_snapshot(snapshot, TRUST).number == clock.state.number
     assert_same(replica_at(registry), clock)
     fill(buffer, 9, first=500)
     learn_all(clock)
@@ -384,6 +469,109 @@ def test_a_registry_that_lost_its_record_takes_no_state_back(buffer: Buffer, reg
     assert "revision" in told
     assert pack_fast_state(clock.state) == before
     assert buffer.fast.due_count(FEED) > 0, "nothing is learned until it is mended"
+
+
+class Killed(BaseException):
+    """Nothing of the process runs after it."""
+
+
+def killed() -> None:
+    raise Killed
+
+
+@pytest.mark.parametrize("version", [1, 3])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", ["keep", "put_blob", "pulses.put_snapshot", "pulses.publish"])
+def test_killed_at_any_step_of_a_switch_the_next_life_makes_it_whole(
+    buffer: Buffer, registry: Registry, lease: Lease, step: str, when: str, version: int
+) -> None:
+    """2 is live; 1 is the way back, which begins an epoch, 3 the way on."""
+    fill(buffer, 40)
+    first = clock_of(buffer, registry, lease)
+    learn_all(first)
+    first.follow(1)
+    kept = buffer.fast.kept(FEED)
+    assert kept is not None
+    fill(buffer, 60, first=40)
+    carried = {1: kept.state}
+    books, places = Interposed(buffer.fast), Interposed(registry)
+    shop = replace(shop_of(buffer, registry, lease), books=books, registry=places, fast_state=carried.get)
+    clock = FastClock(FEED, LABELS, SECTION, shop)
+    clock.open()
+    clock.follow(2)
+    clock.step()
+    replica = FastReplica(FEED, LABELS, mixture_of(SECTION), SIZE)
+    follower = follower_of(registry, TRUST, replica)
+    follower.sync(FEED)
+    expected = pack_states_of(clock) if version == 3 else packed(unpack_fast_state(kept.state).experts)
+    number = clock.state.number
+
+    getattr(books if step == "keep" else places, when)(step, killed)
+    with suppress(Killed):
+        clock.follow(version)
+        clock.publish()
+        pytest.fail("it was not killed")
+    follower.sync(FEED)
+    again = clock_of(buffer, registry, lease, fast_state=carried.get)
+    again.follow(version)
+    again.publish()
+    assert (again.state.version, pack_states_of(again)) == (version, expected)
+    assert again.state.number == number + (version == 1), "switched once"
+    follower.sync(FEED)
+    assert_same(replica, again)
+    learn_all(again)
+    follower.sync(FEED)
+    assert_same(replica, again)
+    assert follower.refused == {}
+
+
+@pytest.mark.parametrize("seed", [0])
+def test_killed_around_rollbacks_the_state_is_that_of_an_unbroken_run(
+    tmp_path: Path, redis_url: str, unique: str, seed: int
+) -> None:
+    draw, nursery = random.Random(seed), Nursery()
+    runs = {}
+    for name in ("unbroken", "killed"):
+        folder, keys = tmp_path / name, Keys(f"{unique}-{name}")
+        folder.mkdir()
+        buffer, client = open_buffer(folder), connect(redis_url, keys.prefix)
+        registry = Registry(client, keys)
+        life = nursery.start(folder, redis_url, keys.prefix)
+
+        def goes_live(version: int, revision: int, client: Client = client, keys: Keys = keys) -> None:
+            client.hset(keys.live(FEED), mapping={"version": version, "revision": revision})
+
+        def is_at(version: int, buffer: Buffer = buffer) -> bool:
+            kept = buffer.fast.kept(FEED)
+            return kept is not None and unpack_fast_state(kept.state).version == version
+
+        states = []
+        for turn, version in enumerate([1, 2] * SWITCHES):
+            fill(buffer, 24, first=24 * turn)
+            wait_until(lambda buffer=buffer: buffer.fast.due_count(FEED) == 0)
+            goes_live(version, turn + 1)
+            if name == "killed":
+                time.sleep(draw.random() * 0.15)
+                nursery.kill(life)
+                client.delete(keys.lease(FEED, "adapt"))
+                life = nursery.start(folder, redis_url, keys.prefix)
+            wait_until(lambda version=version, is_at=is_at: is_at(version))
+            kept = buffer.fast.kept(FEED)
+            assert kept is not None
+            state = unpack_fast_state(kept.state)
+            states.append((state.number, packed(state.experts)))
+            if not (carried := folder / f"fast-{version}").exists():
+                carried.write_bytes(kept.state)
+        nursery.kill(life)
+        client.delete(keys.lease(FEED, "adapt"))
+        fill(buffer, 24, first=24 * len(states))
+        nursery.start(folder, redis_url, keys.prefix, until=0).join(120)
+        learned = replica_at(registry)
+        runs[name] = (states, learned.number, learned.mix(asked()).logits.tobytes())
+        buffer.close()
+        client.close()
+    assert len({number for number, _ in runs["unbroken"][0]}) == 2 * SWITCHES
+    assert runs["killed"] == runs["unbroken"]
 
 
 @pytest.mark.parametrize("seed", [0])

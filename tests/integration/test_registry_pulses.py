@@ -24,9 +24,9 @@ def publish(registry: Registry, lease: Lease, *numbers: int) -> None:
         assert registry.pulses.publish(FEED, number, b"pulse %d" % number, lease=lease)
 
 
-def snapshot(registry: Registry, lease: Lease, number: int, *, kept: int = 100) -> str:
-    state = registry.put_blob(FEED, b"state %d" % number)
-    registry.pulses.put_snapshot(FEED, number, b"snapshot %d" % number, state, kept=kept, lease=lease)
+def snapshot(registry: Registry, lease: Lease, number: int, *, kept: int = 100, in_place: bool = False) -> str:
+    state, sealed = registry.put_blob(FEED, b"state %d" % number), b"snapshot %d" % number
+    registry.pulses.put_snapshot(FEED, number, sealed, state, kept=kept, lease=lease, in_place=in_place)
     return state
 
 
@@ -44,17 +44,56 @@ def test_pulses_come_back_in_order(registry: Registry, lease: Lease) -> None:
 
 def test_publishing_again_changes_nothing(registry: Registry, lease: Lease) -> None:
     publish(registry, lease, 1, 2)
-    assert not registry.pulses.publish(FEED, 2, b"another", lease=lease)
+    assert not registry.pulses.publish(FEED, 2, b"pulse 2", lease=lease)
     assert registry.pulses.after(FEED, 0) == [(1, b"pulse 1"), (2, b"pulse 2")]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_another_pulse_in_its_place_is_told(registry: Registry, lease: Lease, number: int) -> None:
+    publish(registry, lease, 1, 2)
+    with pytest.raises(PulseGap, match="at pulse 2"):
+        registry.pulses.publish(FEED, number, b"another", lease=lease)
+    assert registry.pulses.after(FEED, 0) == [(1, b"pulse 1"), (2, b"pulse 2")]
+
+
+@pytest.mark.parametrize("found", [b"999999999", b"3", b"no number", b"inf", b"nan", b"-7"])
+def test_a_number_of_somebody_elses_making_is_overwritten_by_a_snapshot_in_place(
+    registry: Registry, lease: Lease, redis_client: Client, keys: Keys, found: bytes
+) -> None:
+    publish(registry, lease, 1, 2)
+    redis_client.hset(keys.fast(FEED), "number", found)
+    with pytest.raises(PulseGap):
+        registry.pulses.publish(FEED, 3, b"pulse 3", lease=lease)
+    snapshot(registry, lease, 3, in_place=True)
+    publish(registry, lease, 4)
+    assert registry.pulses.stored(FEED) == Stored(number=4, snapshot=b"snapshot 3")
+    assert registry.pulses.after(FEED, 0) == [(4, b"pulse 4")]
 
 
 def test_a_gap_is_told_and_a_snapshot_mends_it(registry: Registry, lease: Lease) -> None:
     publish(registry, lease, 1, 2)
     with pytest.raises(PulseGap, match="at pulse 2, so 5 is not the next"):
         registry.pulses.publish(FEED, 5, b"pulse 5", lease=lease)
-    snapshot(registry, lease, 5)
+    snapshot(registry, lease, 5, in_place=True)
     publish(registry, lease, 6)
     assert registry.pulses.stored(FEED) == Stored(number=6, snapshot=b"snapshot 5")
+
+
+def test_an_epoch_begins_also_where_the_pulses_before_it_were_lost(registry: Registry, lease: Lease) -> None:
+    publish(registry, lease, 1, 2)
+    snapshot(registry, lease, 9)
+    publish(registry, lease, 9, 10)
+    assert [number for number, _ in registry.pulses.after(FEED, 2)] == [9, 10]
+
+
+def test_whatever_stands_as_a_pulse_can_be_read_from_the_newest_on(
+    registry: Registry, lease: Lease, redis_client: Client, keys: Keys
+) -> None:
+    publish(registry, lease, *range(1, 41))
+    redis_client.xadd(keys.pulses(FEED), {"nonsense": "1"}, id="100-0")
+    redis_client.xadd(keys.pulses(FEED), {"pulse": "junk"}, id="100-7")
+    found = list(registry.pulses.newest_first(FEED))
+    assert found == [b"junk", *(b"pulse %d" % number for number in range(40, 0, -1))]
 
 
 def test_an_epoch_begins_with_a_snapshot_and_the_pulse_of_its_number(registry: Registry, lease: Lease) -> None:
