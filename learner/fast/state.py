@@ -15,7 +15,9 @@ from learner.fast.watch import WatchState
 
 __all__ = ["FastState", "pack_fast_state", "pack_scoring", "unpack_fast_state"]
 
-FORMAT = 1
+FORMAT = 2
+READ = (1, 2)
+"""With 2 came another packing of the experts' arrays."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -68,11 +70,11 @@ def unpack_fast_state(data: bytes) -> FastState:
     """The inverse. ArtefactError(unreadable)."""
     try:
         packed = msgspec.msgpack.decode(data, type=_Packed)
+        if packed.format not in READ:
+            raise ValueError(f"it has format {packed.format}, this Driftline reads up to {FORMAT}")
         experts = unpack_states(packed.experts)
     except (msgspec.DecodeError, ValueError) as error:
         raise ArtefactError("unreadable", f"not a fast state: {error}") from None
-    if packed.format != FORMAT:
-        raise ArtefactError("unreadable", f"a fast state of format {packed.format}, this Driftline reads {FORMAT}")
     return FastState(
         epoch=packed.epoch,
         number=packed.number,

@@ -1,12 +1,15 @@
 """Experts' states and changes as bytes: exact there and back, equal for equal numbers, and safe to read."""
 
 import random
+import zlib
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from driftline.experts import Cells, ExpertState
+from driftline.experts.packing import STATES as STATES_BEGIN
 from driftline.experts.packing import pack_changes, pack_states, unpack_changes, unpack_states
 
 DRAW = np.random.default_rng(0)
@@ -19,6 +22,14 @@ STATES = {
     ),
     "mixer": ExpertState(scoring={"weight.words": np.ones(8, np.float32), "seen": np.zeros(3)}),
 }
+
+
+def table(share: float, dtype: type = np.float32, shape: tuple[int, ...] = (1 << 12, 3)) -> np.ndarray:
+    """So much of it learned."""
+    draw = np.random.default_rng(1)
+    return np.where(draw.random(shape) < share, draw.normal(size=shape), 0).astype(dtype)
+
+
 CHANGES = {
     "ridge": {"weight": np.full((3, 5), 0.1, np.float32)},
     "words": {"weight": Cells(places=np.array([2, 23, 5]), values=np.array([0.5, -1, 2], np.float32))},
@@ -33,6 +44,48 @@ def test_states_come_back_exactly() -> None:
         for bag, other in ((state.scoring, found[expert].scoring), (state.learning, found[expert].learning)):
             assert bag.keys() == other.keys()
             assert all(np.array_equal(bag[name], other[name]) and bag[name].dtype == other[name].dtype for name in bag)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("share", [0, 0.001, 0.3, 0.9, 0.99, 1])
+@pytest.mark.parametrize("shape", [(1 << 12, 3), (5003,), (1, 4097), (0, 3)])
+def test_tables_come_back_exactly_however_full(share: float, dtype: type, shape: tuple[int, ...]) -> None:
+    whole = table(share, dtype, shape)
+    found = unpack_states(pack_states({"words": ExpertState(scoring={"weight": whole})}))["words"].scoring["weight"]
+    assert (found.shape, found.dtype, found.tobytes()) == (whole.shape, whole.dtype, whole.tobytes())
+    found[...] = 7  # it is the reader's own
+
+
+def test_what_looks_like_zero_and_is_not_comes_back() -> None:
+    odd = table(0.01)
+    odd[:4, 0] = [-0.0, np.nan, np.inf, 5e-45]
+    found = unpack_states(pack_states({"words": ExpertState(learning={"squares": odd})}))["words"].learning["squares"]
+    assert found.tobytes() == odd.tobytes()
+
+
+def test_a_table_takes_what_was_learned_and_not_what_was_not() -> None:
+    sizes = {share: len(pack_states({"words": ExpertState(scoring={"weight": table(share)})})) for share in (0, 0.1, 1)}
+    whole = table(1).nbytes
+    assert sizes[0] < 600
+    assert sizes[0.1] < 0.15 * whole
+    assert sizes[1] < whole + 300
+
+
+def as_packed_before(states: dict[str, ExpertState]) -> bytes:
+    """By the code of format 1."""
+    named = {}
+    for expert, one in states.items():
+        named |= {f"{expert}.{name}": array for name, array in one.scoring.items()}
+        named |= {f"{expert}.learning.{name}": array for name, array in one.learning.items()}
+    return zlib.compress(safetensors.numpy.save({name: named[name] for name in sorted(named)}), 1)
+
+
+def test_states_that_were_packed_before_come_back() -> None:
+    states = STATES | {
+        "chars": ExpertState(scoring={"weight": table(0.3)}, learning={"squares": table(0.3, shape=(1 << 12,))})
+    }
+    found = unpack_states(as_packed_before(states))
+    assert pack_states(found) == pack_states(states)
 
 
 def test_changes_come_back_exactly() -> None:
@@ -84,13 +137,35 @@ def test_what_is_no_change_is_refused(tensors: dict[str, np.ndarray]) -> None:
         unpack_changes(safetensors.numpy.save(tensors))
 
 
-def test_no_damage_ends_in_anything_but_a_value_error() -> None:
-    draw, whole = random.Random(0), pack_changes(CHANGES)
+SPARSE = pack_states({"words": ExpertState(scoring={"weight": table(0.01)})})
+
+
+@pytest.mark.parametrize(
+    ("whole", "unpack"), [(pack_changes(CHANGES), unpack_changes), (SPARSE, unpack_states)], ids=["changes", "states"]
+)
+def test_no_damage_ends_in_anything_but_a_value_error(whole: bytes, unpack: Callable[[bytes], object]) -> None:
+    draw = random.Random(0)
     for _ in range(500):
         data = bytearray(whole)
         for _ in range(draw.randint(1, 4)):
             data[draw.randrange(len(data))] = draw.randrange(256)
         try:
-            unpack_changes(bytes(data[: draw.randint(0, len(data))]))
+            unpack(bytes(data[: draw.choice([draw.randint(0, len(data)), len(data)])]))
         except ValueError:
             continue
+
+
+@pytest.mark.parametrize("part", [".shape", ".filled", ".values"])
+def test_a_table_whose_parts_do_not_fit_is_refused(part: str) -> None:
+    tensors = safetensors.numpy.load(SPARSE.removeprefix(STATES_BEGIN))
+    tensors[f"words.weight{part}"] = tensors[f"words.weight{part}"][:-1]
+    with pytest.raises(ValueError, match=r"do not fill|packed as"):
+        unpack_states(STATES_BEGIN + safetensors.numpy.save(tensors))
+
+
+@pytest.mark.parametrize("part", [".shape", ".values"])
+def test_a_table_that_lacks_a_part_is_refused(part: str) -> None:
+    tensors = safetensors.numpy.load(SPARSE.removeprefix(STATES_BEGIN))
+    del tensors[f"words.weight{part}"]
+    with pytest.raises(ValueError, match="missing"):
+        unpack_states(STATES_BEGIN + safetensors.numpy.save(tensors))
