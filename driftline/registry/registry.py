@@ -45,7 +45,7 @@ from driftline.registry.replies import (
     server_problems,
     signature,
 )
-from driftline.registry.retention import blobs_of, kept_versions
+from driftline.registry.retention import KEPT_PASSING, blobs_of, kept_versions, lasting_blobs_of
 from driftline.update_requests import Wanted, encode_request
 
 __all__ = ["Registry"]
@@ -251,9 +251,11 @@ class Registry:
         )
 
     def _blobs_of(self, feed: str, version: int) -> list[str]:
-        if version == 0:
-            return []
-        return blobs_of(decode_manifest(self.manifest(feed, version).document))
+        """Those without which it cannot go live."""
+        return lasting_blobs_of(self._decoded(feed, version)) if version else []
+
+    def _decoded(self, feed: str, version: int) -> Manifest:
+        return decode_manifest(self.manifest(feed, version).document)
 
     def _switch(self, feed: str, change: dict[str, Any]) -> LiveRecord:
         blobs = sorted({*self._blobs_of(feed, change["version"]), *self._blobs_of(feed, change["anchor"])})
@@ -313,14 +315,22 @@ class Registry:
         self._blobs.drop(feed, sha256)
 
     def collect_garbage(self, feed: str, keep_versions: int = KEPT_VERSIONS, *, grace_s: float = BLOB_GRACE_S) -> int:
-        """Remove blobs that no kept version names and nobody touched for `grace_s`; returns how many.
+        """Remove blobs that no kept version names and nobody touched for `grace_s`, of passing parts those that none of
+        the newest few does; returns how many.
 
         Safe beside publishing and switching: those touch their blobs in the script that names them.
         """
-        live = self.live(feed)
+        live, versions = self.live(feed), self.versions(feed)
         before = self.promoted_before(feed, live.version)
-        kept = kept_versions(self.versions(feed), live, before, keep_versions)
-        needed = {name for version in kept for name in self._blobs_of(feed, version)}
+        manifests = {
+            version: self._decoded(feed, version) for version in kept_versions(versions, live, before, keep_versions)
+        }
+        whole = manifests.keys() & kept_versions(versions, live, before, KEPT_PASSING)
+        needed = {
+            name
+            for version, manifest in manifests.items()
+            for name in (blobs_of if version in whole else lasting_blobs_of)(manifest)
+        }
         snapshot = self.pulses.snapshot_blob(feed)
         return self._blobs.collect(feed, needed | ({snapshot} if snapshot else set()), grace_s)
 

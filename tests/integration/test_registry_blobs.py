@@ -2,10 +2,12 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 
 import pytest
 
+from driftline.artefact.manifest import decode_manifest
 from driftline.errors import (
     ArtefactError,
     UnknownVersion,
@@ -107,6 +109,25 @@ def test_collecting_keeps_what_the_design_names(publisher: Publisher, registry: 
     with pytest.raises(UnknownVersion, match="no longer kept"):
         registry.promote(FEED, 6, expected_revision=4, **WHO)
     assert registry.rollback(FEED, None, expected_revision=4, **WHO).version == 3
+
+
+def test_fast_states_stay_with_the_newest_few_and_older_versions_go_live_without(
+    publisher: Publisher, registry: Registry
+) -> None:
+    """Version 2 carries the same as 9: nothing was learned between them."""
+    states = {version: b"fast state %d" % (9 if version == 2 else version) for version in range(1, 10)}
+    for version, state in states.items():
+        manifest = manifest_of(version)
+        parts = {**manifest.parts, "fast_state": registry.put_blob(FEED, state)}
+        publisher.publish(replace(manifest, parts=parts))
+    assert registry.collect_garbage(FEED) == 0, "all are younger than the grace"
+    assert registry.collect_garbage(FEED, grace_s=-1) == 3
+    assert {version for version, state in states.items() if _readable(registry, state)} == {2, 5, 6, 7, 8, 9}
+    assert blobs_left(registry) == set(range(1, 10))
+    registry.require_kept(FEED, 3)
+    assert registry.rollback(FEED, 3, expected_revision=9, **WHO).version == 3
+    with pytest.raises(ArtefactError, match=r"not .wholly. in the registry"):
+        registry.get_part(decode_manifest(registry.manifest(FEED, 3).document), "fast_state")
 
 
 def blobs_left(registry: Registry) -> set[int]:
