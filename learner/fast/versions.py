@@ -18,6 +18,7 @@ from driftline.errors import ArtefactError, UnknownVersion
 from driftline.records import Manifest
 from driftline.registry import Registry
 from learner.fast.heads import Head
+from learner.fast.recent import Recent
 
 __all__ = ["FastVersions"]
 
@@ -28,13 +29,19 @@ class FastVersions:
     """One feed's versions. `base_names`: (C, d), how version 0 sees the names of `labels`."""
 
     def __init__(
-        self, feed: str, labels: Sequence[str], registry: Registry, trust: Trust, base_names: NDArray[np.float32]
+        self,
+        feed: str,
+        labels: Sequence[str],
+        registry: Registry,
+        trust: Trust,
+        base_names: NDArray[np.float32],
     ) -> None:
         self._feed = feed
         self._labels = tuple(labels)
         self._registry = registry
         self._trust = trust
-        self._names: dict[int, NDArray[np.float32] | None] = {0: base_names}
+        self._base_names = base_names
+        self._names = Recent(self._names_of)
 
     def head(self, version: int) -> Head | None:
         """The version's head. RegistryUnavailable: ask again."""
@@ -45,14 +52,8 @@ class FastVersions:
         return Head(labels=manifest.labels, weight=tensors["head.weight"], bias=tensors["head.bias"])
 
     def names(self, version: int) -> NDArray[np.float32] | None:
-        """(C, d), kept for the newest version asked for; None, too, of one with other labels. RegistryUnavailable: ask
-        again."""
-        if version not in self._names:
-            manifest = self._manifest(version)
-            ours = manifest is not None and manifest.labels == self._labels
-            tensors = self._tensors(manifest, NAMES) if manifest is not None and ours else None
-            self._names = {0: self._names[0], version: None if not tensors else tensors[NAMES].astype(np.float32)}
-        return self._names[version]
+        """(C, d); None, too, of one with other labels. RegistryUnavailable: ask again."""
+        return self._names.get(version) if version else self._base_names
 
     def fast_state(self, version: int) -> bytes | None:
         """The packed fast state that the version carries. RegistryUnavailable: ask again."""
@@ -60,6 +61,12 @@ class FastVersions:
         if manifest is None or FAST_STATE not in manifest.parts:
             return None
         return self._part(manifest, FAST_STATE)
+
+    def _names_of(self, version: int) -> NDArray[np.float32] | None:
+        manifest = self._manifest(version)
+        ours = manifest is not None and manifest.labels == self._labels
+        tensors = self._tensors(manifest, NAMES) if manifest is not None and ours else None
+        return None if not tensors else tensors[NAMES].astype(np.float32)
 
     def _manifest(self, version: int) -> Manifest | None:
         try:
