@@ -112,4 +112,4 @@ class StateFiles:
 
     def names_of(self, what: str) -> Path:
         """Where the features of some label names are kept."""
-        return self._names / f"{hashlib.sha256(what.encode()).hexdigest()[:32]}.npy"
+        return self._names / f"{hashlib.sha256(what.encode()).hexdigest()[:32]}.safetensors"

@@ -187,6 +187,6 @@ def _fast_clock(
     lease.acquire()
     stack.callback(lease.release)
     names = base.features(spoken(config.feed[feed].labels)).numpy()  # (C, d)
-    clock = build_fast_clock(feed, config, registry, buffer, lease, names)
+    clock = build_fast_clock(feed, config, registry, buffer, lease, lambda: names, base.hidden_size)
     clock.open()
     return clock

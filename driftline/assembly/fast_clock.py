@@ -1,20 +1,18 @@
-"""Builds the fast clocks out of a config. No torch: what needs the base model is asked of a process of its own."""
+"""Builds the fast clocks out of a config. No torch: what needs the base model comes from who loads it
+(`driftline.assembly.base_names`)."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from driftline.assembly.base_names import await_names
 from driftline.assembly.label_changes import adopt_labels, require_labels
 from driftline.assembly.wiring import (
     build_registry,
@@ -22,11 +20,10 @@ from driftline.assembly.wiring import (
     build_trust,
     open_buffer,
     require_one_rank,
-    state_files,
 )
 from driftline.config import Config
-from driftline.errors import BaseModelError, ConfigError
-from driftline.experts.choice import mixture_of, spoken
+from driftline.errors import ConfigError
+from driftline.experts.choice import mixture_of
 from driftline.label_change import current_name
 from driftline.records import ADAPT_ROLE
 
@@ -48,12 +45,15 @@ def run_fast_clocks(config: Config, stop: threading.Event) -> None:
         raise ConfigError("feed.NAME.fast.enabled is false for every feed: nothing to adapt")
     registry = build_registry(config)
     require_labels(config)
+    names = {name: await_names(config, section.labels, stop) for name, section in sections.items()}
     with closing(open_buffer(config)) as buffer:
         adopt_labels(config, buffer)
         feeds = {}
         for name, section in sections.items():
+            if (own := names[name]) is None:
+                return  # stopped before anything was to do
             lease = registry.lease(name, ADAPT_ROLE, ttl_s=LEASE_S)
-            clock = build_fast_clock(name, config, registry, buffer, lease, base_names(config, section.labels))
+            clock = build_fast_clock(name, config, registry, buffer, lease, own, own.feature_size)
             feeds[name] = FastFeed(
                 clock=clock,
                 lease=lease,
@@ -65,9 +65,15 @@ def run_fast_clocks(config: Config, stop: threading.Event) -> None:
 
 
 def build_fast_clock(
-    feed: str, config: Config, registry: Registry, buffer: Buffer, lease: Lease, names: NDArray[np.float32]
+    feed: str,
+    config: Config,
+    registry: Registry,
+    buffer: Buffer,
+    lease: Lease,
+    names: Callable[[], NDArray[np.float32]],
+    feature_size: int,
 ) -> FastClock:
-    """One feed's fast clock, not opened. `names`: features (C, d) of the label names by the base."""
+    """One feed's fast clock, not opened. `names`: gives the features (C, d) of the label names by the base."""
     from learner.fast.clock import FastClock, FastShop
     from learner.fast.heads import Heads
     from learner.fast.versions import FastVersions
@@ -85,29 +91,6 @@ def build_fast_clock(
         signer=build_signer(config, trust),
         trust=trust,
         lease=lease,
-        feature_size=names.shape[1],
+        feature_size=feature_size,
     )
     return FastClock(feed, section.labels, section.fast, shop)
-
-
-def base_names(config: Config, labels: Sequence[str]) -> NDArray[np.float32]:
-    """How the base sees the names of these labels: features (C, d), computed once by a process of its own, since the
-    fast clock itself never loads torch, and kept under the state folder. BaseModelError if that process fails."""
-    base, words = json.dumps(config.base.model_dump(mode="json")), spoken(labels)
-    kept = state_files(config).names_of(json.dumps([base, words]))
-    if (known := _read(kept)) is not None:
-        return known
-    command = [sys.executable, "-m", "driftline.assembly.base_names", str(kept), base, *words]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL)
-    if done.returncode or (known := _read(kept)) is None:
-        raise BaseModelError(f"base.model = {config.base.model}: label names cannot be read by it, see above")
-    return known
-
-
-def _read(kept: Path) -> NDArray[np.float32] | None:
-    """What was kept; None of a file that is missing or damaged."""
-    try:
-        names: NDArray[np.float32] = np.load(kept, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return names

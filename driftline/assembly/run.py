@@ -67,10 +67,12 @@ def run_serve(config: Config) -> None:
     registry = wiring.build_registry(config)
     require_labels(config)
     log.info("loading_base_model", model=config.base.model)
+    from driftline.assembly.base_names import keep_names
     from serving.server import Server
 
     with closing(wiring.build_topics(config)) as topics:
         base = wiring.build_base(config)
+        keep_names(config, base)
         engine = wiring.build_engine(config, base)
         watcher = wiring.build_watcher(config, engine, base, registry, role="serve", url=None)
         Server(wiring.build_parts(config, engine, watcher, topics), registry).run(stop)
@@ -78,6 +80,8 @@ def run_serve(config: Config) -> None:
 
 def run_scorer(config: Config) -> None:
     """Events topics → predictions topics, one thread for each feed that wants it, until SIGTERM or SIGINT."""
+    from driftline.assembly.base_names import keep_names
+
     feeds = [feed for feed, section in config.feed.items() if section.serve.score]
     if not feeds:
         raise ConfigError("feed.NAME.serve.score is false for every feed: nothing to score")
@@ -90,6 +94,7 @@ def run_scorer(config: Config) -> None:
         closing(wiring.build_topics(config)) as topics,
     ):
         base = wiring.build_base(config)
+        keep_names(config, base)
         engine = wiring.build_engine(config, base)
         watcher = wiring.build_watcher(config, engine, base, registry, role="score", url=None)
         engine.start()

@@ -231,6 +231,7 @@ def require_one_rank(config: Config) -> None:
 def build_learner_service(config: Config) -> LearnerService:
     """The learner process's service over all feeds. RegistryError if Redis would throw versions away; ConfigError as
     `require_one_rank`."""
+    from driftline.assembly.base_names import keep_names
     from driftline.assembly.label_changes import adopt_labels, require_labels
     from learner.service import FeedLearner, LearnerService
 
@@ -244,6 +245,7 @@ def build_learner_service(config: Config) -> LearnerService:
         if problem.startswith("maxmemory-policy"):
             raise RegistryError(f"the learner does not start on this Redis: {problem}")
     base = build_base(config)
+    keep_names(config, base)
     feeds = {}
     for name, section in config.feed.items():
         learner = build_learner(name, config, base, registry, buffer, clock)

@@ -4,7 +4,7 @@ Guards that nothing is taken from the registry but what a trusted key signed and
 None: the fast clock goes on without it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import safetensors.numpy
@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 
 class FastVersions:
-    """One feed's versions. `base_names`: (C, d), how version 0 sees the names of `labels`."""
+    """One feed's versions. `base_names`: gives (C, d), how version 0 sees the names of `labels`."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class FastVersions:
         labels: Sequence[str],
         registry: Registry,
         trust: Trust,
-        base_names: NDArray[np.float32],
+        base_names: Callable[[], NDArray[np.float32]],
     ) -> None:
         self._feed = feed
         self._labels = tuple(labels)
@@ -53,7 +53,7 @@ class FastVersions:
 
     def names(self, version: int) -> NDArray[np.float32] | None:
         """(C, d); None, too, of one with other labels. RegistryUnavailable: ask again."""
-        return self._names.get(version) if version else self._base_names
+        return self._names.get(version) if version else self._base_names()
 
     def fast_state(self, version: int) -> bytes | None:
         """The packed fast state that the version carries. RegistryUnavailable: ask again."""
