@@ -11,7 +11,7 @@ SOURCES := driftline stream learner serving replay
 
 help:
 	@echo "make setup    .venv with everything (TORCH=default|cpu|cu130|auto picks torch's build)"
-	@echo "make demo     watch a model keep up with a simulated review feed, about two minutes on 2 idle cores"
+	@echo "make demo     watch a model keep up with a simulated review feed, about three minutes on 2 idle cores"
 	@echo "make test     all tests, against a real Kafka broker and a real Redis; PYTEST_ARGS=--random-order shuffles them"
 	@echo "make check    lint, format, types, import rules"
 	@echo "make format   put the sources in the house's format"

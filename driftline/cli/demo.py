@@ -37,14 +37,14 @@ EXAMPLE_TEXT = "the battery died after two days, what a joke"
 def demo(
     dir: DirOption = Path("driftline-demo"), events: EventsOption = 2500, seed: SeedOption = 0, port: PortOption = 0
 ) -> None:
-    """Watch a model keep up with a simulated review feed (about two minutes on 2 idle cores)."""
+    """Watch a model keep up with a simulated review feed (about three minutes on 2 idle cores)."""
     configure_logging()
     config_file = prepare(dir, events, seed)
     config = load_config(config_file)
     say(
         f"[bold]Driftline demo[/]: {count_of(events, 'product review')}, five products in turn, new slang on the way,"
         " 4 % wrong labels,\nlabels two minutes late. The model starts knowing nothing; each answer is given before its"
-        " label is seen.\nFour baselines answer beside it. It takes about two minutes on 2 otherwise idle cores.\n"
+        " label is seen.\nFour baselines answer beside it. It takes about three minutes on 2 otherwise idle cores.\n"
     )
     say("Loading the base model …")
     with unwound_by_signals():
