@@ -27,7 +27,7 @@ def learn_what_was_just_produced(at: Installation) -> None:
     asked = json.loads(at.run("update-now", "--json").stdout)
     assert asked["requested"]
     at.wait_for(lambda: at.feed()["counts"].examples == EVENTS)
-    at.wait_for(lambda: json.loads(at.run("history", "--json").stdout)["versions"])
+    at.wait_for(lambda: (counts := at.feed()["counts"]).learned + counts.returned)
     counts = at.feed()["counts"]
     assert counts.awaiting_prediction == 0
     (version,) = json.loads(at.run("history", "--json").stdout)["versions"]
