@@ -3,6 +3,8 @@
 # Which build of torch: default (what the registry serves and the lock pins), cpu, cu130, auto (what suits this machine's
 # driver), or another backend that uv knows. Remembered in .venv.
 TORCH ?= $(shell cat .venv/torch-build 2>/dev/null || echo default)
+# One worker for each core, each with its broker, Redis and browser; whoever is through takes tests from another.
+TEST_WORKERS ?= --numprocesses=logical --maxprocesses=4 --dist=worksteal
 BIN := .venv/bin
 STAMP := .venv/stamp-$(TORCH)
 SOURCES := driftline stream learner serving replay
@@ -33,7 +35,7 @@ demo: setup
 test: setup
 	scripts/require-kafka.sh
 	scripts/require-browser.sh
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(TEST_WORKERS) $(PYTEST_ARGS)
 
 check: setup
 	$(BIN)/ruff check .
